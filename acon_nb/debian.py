@@ -1,0 +1,70 @@
+"""Debian packages as sources of files: fetched and verified by apt, unpacked, never installed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from acon_nb import process
+from acon_nb.cache import Artifact, Cache, sha256_file
+from acon_nb.errors import AconError, InvalidInput, MissingRequirement
+from acon_nb.progress import OnProgress, Progress, silent
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_DEBIAN_HINT = "give a source folder instead, or use Debian (or a container of it)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A package as apt's lists name it: version, SHA-256 of the .deb, and what it depends on (names)."""
+
+    name: str
+    version: str
+    sha256: str
+    depends: tuple[str, ...]
+
+
+def find(name: str) -> Package:
+    """The candidate version of a package, from apt's signed lists.
+
+    Errors: `InvalidInput` (no such name), `MissingRequirement` (no apt), `AconError` (the lists are empty).
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput("package", name, "is no name of a Debian package", hint="such as linux-source-6.12")
+    if shutil.which("apt-cache") is None:
+        raise MissingRequirement("apt", f"fetching the Debian package {name}", hint=_DEBIAN_HINT)
+    text = process.output(["apt-cache", "show", "--no-all-versions", name], hint=f"try: apt-get update; apt-cache show {name}")
+    fields = dict(line.split(": ", 1) for line in text.split("\n\n")[0].splitlines() if re.match(r"[A-Z][\w-]*: ", line))
+    if "SHA256" not in fields:
+        raise AconError(f"apt knows no package {name} that it can fetch", hint="apt-get update")
+    depends = tuple(part.split()[0] for part in fields.get("Depends", "").split(",") if part.strip())
+    return Package(name=fields["Package"], version=fields["Version"], sha256=fields["SHA256"], depends=depends)
+
+
+def unpack(name: str, *, cache: Cache, on_progress: OnProgress = silent) -> tuple[Package, Artifact]:
+    """Fetch a package (apt checks its signature chain and hash) and unpack its files into the cache.
+
+    Returns the package and the artifact whose folder `root/` holds its files.
+    """
+    package = find(name)
+
+    def make(folder: Path) -> None:
+        on_progress(Progress(f"fetch {package.name} {package.version}", 0.0))
+        # apt drops its privileges to a user who cannot write here; the hash is checked all the same
+        process.run(
+            ["apt-get", "download", "-o", "APT::Sandbox::User=root", f"{package.name}={package.version}"],
+            cwd=folder,
+            timeout_s=900,
+            hint="apt-get update, then try again",
+        )
+        deb = next(folder.glob("*.deb"))
+        if sha256_file(deb) != package.sha256:
+            raise AconError(f"{deb.name} is not the file that apt's lists name", hint="apt-get update, then try again")
+        process.run(["dpkg-deb", "-x", deb, folder / "root"], timeout_s=300)
+        deb.unlink()
+        on_progress(Progress(f"fetch {package.name} {package.version}", 1.0))
+
+    inputs = {"package": package.name, "version": package.version, "sha256": package.sha256}
+    return package, cache.get("debian", inputs, make)

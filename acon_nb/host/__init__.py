@@ -1,0 +1,19 @@
+"""What this machine can do, found out by trying."""
+
+from acon_nb.host.facts import Environment, boot_id, environment, free_bytes, memory_available_bytes, pss_bytes
+from acon_nb.host.kvm import KvmFinding, probe_kvm
+from acon_nb.host.qemu import QemuInfo, find_qemu, probe_qemu
+
+__all__ = [
+    "Environment",
+    "KvmFinding",
+    "QemuInfo",
+    "boot_id",
+    "environment",
+    "find_qemu",
+    "free_bytes",
+    "memory_available_bytes",
+    "probe_kvm",
+    "probe_qemu",
+    "pss_bytes",
+]

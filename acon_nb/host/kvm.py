@@ -1,0 +1,98 @@
+"""Whether a guest really runs on KVM here.
+
+A device file that opens is no proof: on some hosts /dev/kvm opens and a guest then hangs, crawls or makes QEMU abort.
+So a guest of a few instructions (`kvm_probe.S`: long mode, paging, CPUID, 2 MiB of memory touched) is booted with the
+CPU model that launches use, and KVM is believed only if the guest answers within two seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from acon_nb import process
+from acon_nb.cache import atomic_file, default_root
+from acon_nb.errors import AconError, CommandTimeout
+from acon_nb.host.facts import boot_id
+from acon_nb.host.qemu import find_qemu
+
+KVM_DEVICE = Path("/dev/kvm")
+LIMIT_S = 2.0
+_ANSWER = (0x10 << 1) | 1  # isa-debug-exit ends QEMU with (value << 1) | 1
+_ROM_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class KvmFinding:
+    """Whether KVM works, `why` not (or how fast it answered), and what to do about it."""
+
+    usable: bool
+    opens: bool
+    why: str
+    hint: str = ""
+    seconds: float = 0.0
+
+
+def probe_kvm(*, fresh: bool = False) -> KvmFinding:
+    """Boot the probe guest on KVM; the finding is kept in the user cache until the host boots again."""
+    place = default_root() / "host" / f"kvm-{boot_id()}-{os.getuid()}.json"
+    if not fresh:
+        kept = _kept(place)
+        if kept is not None:
+            return kept
+    finding = _probe()
+    with atomic_file(place) as path:
+        path.write_text(json.dumps(asdict(finding)))
+    return finding
+
+
+def _kept(place: Path) -> KvmFinding | None:
+    try:
+        return KvmFinding(**json.loads(place.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _probe() -> KvmFinding:
+    if not KVM_DEVICE.exists():
+        return KvmFinding(
+            usable=False, opens=False, why="/dev/kvm does not exist", hint="enable virtualisation; modprobe kvm_intel"
+        )
+    try:
+        os.close(os.open(KVM_DEVICE, os.O_RDWR))
+    except OSError as error:
+        return KvmFinding(
+            usable=False,
+            opens=False,
+            why=f"/dev/kvm does not open: {error.strerror}",
+            hint="join the group kvm: sudo adduser $USER kvm, then log in again",
+        )
+    try:
+        code, seconds, said = boot_probe("kvm", "host")
+    except CommandTimeout:
+        return KvmFinding(usable=False, opens=True, why=f"/dev/kvm opens, but a guest hangs (no answer in {LIMIT_S:g} s)")
+    except AconError as error:
+        return KvmFinding(usable=False, opens=True, why=error.what, hint=error.hint)
+    if code == _ANSWER:
+        return KvmFinding(usable=True, opens=True, why=f"a guest answered in {seconds:.2f} s", seconds=seconds)
+    reason = said or f"QEMU ended with status {code}"
+    return KvmFinding(usable=False, opens=True, why=f"/dev/kvm opens, but a guest dies: {reason}", seconds=seconds)
+
+
+def boot_probe(accelerator: str, cpu: str) -> tuple[int, float, str]:
+    """Boot the probe guest; returns QEMU's exit status (33: it answered), the seconds, and its last line."""
+    with tempfile.TemporaryDirectory(prefix="acon-kvm-") as folder:
+        rom = Path(folder, "probe.rom")
+        code = Path(__file__).with_name("kvm_probe.bin").read_bytes()
+        rom.write_bytes(bytes(_ROM_BYTES - len(code)) + code)
+        started = time.monotonic()
+        argv = [find_qemu(), "-accel", accelerator, "-cpu", cpu, "-machine", "q35", "-m", "16M"]
+        argv += ["-nodefaults", "-display", "none", "-no-reboot", "-bios", rom]
+        argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
+        done = process.run(argv, timeout_s=LIMIT_S, check=False)
+    said = next((line for line in done.tail if "error" in line), done.tail[-1] if done.tail else "")
+    return done.returncode, time.monotonic() - started, said

@@ -1,0 +1,26 @@
+"""Guest kernels: where the source comes from, what is wished of it, and the build."""
+
+from acon_nb.kernel.build import BuildSpec, KernelImage, build, check
+from acon_nb.kernel.config import WishResult
+from acon_nb.kernel.distro import DistroKernel, debian_kernel, module_closure
+from acon_nb.kernel.features import PROFILES, Feature, Wish, catalogue, groups, wishes
+from acon_nb.kernel.source import SourceTree, fetch
+
+__all__ = [
+    "PROFILES",
+    "BuildSpec",
+    "DistroKernel",
+    "Feature",
+    "KernelImage",
+    "SourceTree",
+    "Wish",
+    "WishResult",
+    "build",
+    "catalogue",
+    "check",
+    "debian_kernel",
+    "fetch",
+    "groups",
+    "module_closure",
+    "wishes",
+]

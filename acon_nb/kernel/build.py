@@ -1,0 +1,242 @@
+"""From wishes to a bzImage: tinyconfig, the wishes, olddefconfig, read back, compared, built out of tree, cached."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from acon_nb import process
+from acon_nb.cache import Cache, require_space, sha256_file
+from acon_nb.errors import AconError, BuildFailed, CommandFailed, MissingRequirement
+from acon_nb.kernel import config as kconfig
+from acon_nb.kernel.features import Wish, wishes
+from acon_nb.kernel.source import SourceTree, fetch
+from acon_nb.progress import CancelToken, OnProgress, Progress, silent
+
+_TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "xz": "xz-utils"}
+_BUILD_BYTES = 1 << 30
+_STEP = re.compile(r"^\s+[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
+# Build steps per option that is on, of the guide's 6.12 kernel: the first guess of a build's length.
+_STEPS_PER_OPTION = 2.6
+# Same inputs, same bytes: Documentation/kbuild/reproducible-builds.rst
+_PINS = {
+    "KBUILD_BUILD_TIMESTAMP": "Sat Jan  1 00:00:00 UTC 2000",
+    "KBUILD_BUILD_USER": "acon",
+    "KBUILD_BUILD_HOST": "acon-nb",
+    "KBUILD_BUILD_VERSION": "1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSpec:
+    """A kernel to build: profiles that add up, a source, and the user's own `OPT=VAL` settings on top."""
+
+    profiles: tuple[str, ...] = ("guide",)
+    source: str = "debian:6.12"
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelImage:
+    """A built kernel: bzImage and .config in the cache, its release, SHA-256, and what became of each wish."""
+
+    image: Path
+    config: Path
+    version: str
+    sha256: str
+    seconds: float
+    cached: bool
+    wishes: tuple[kconfig.WishResult, ...]
+
+
+def build(
+    spec: BuildSpec,
+    *,
+    cache: Cache | None = None,
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
+) -> KernelImage:
+    """Build the kernel of `spec`, or take it from the cache (key: source, wishes, compiler).
+
+    A cancelled or killed build goes on where it stopped. Errors: `InvalidInput`, `MissingRequirement`,
+    `KernelConfigError` (before anything is compiled), `BuildFailed`, `NoSpace`, `Cancelled`.
+    """
+    store = cache or Cache()
+    require_tools()
+    plan = _plan(spec, store, on_progress, cancel)
+    inputs = {
+        "source": plan.tree.identity,
+        "wishes": [[wish.option, wish.value, wish.optional] for wish in plan.wishes],
+        "compiler": _compiler(),
+        "pins": _PINS,
+    }
+
+    def make(folder: Path) -> None:
+        require_space(folder, _BUILD_BYTES, "building a kernel")
+        _build(plan, store, folder, on_progress, cancel)
+
+    artifact = store.get("kernel", inputs, make)
+    image = artifact.path / "bzImage"
+    facts = json.loads((artifact.path / "facts.json").read_text())
+    return KernelImage(
+        image=image,
+        config=artifact.path / "config",
+        version=facts["version"],
+        sha256=sha256_file(image),
+        seconds=artifact.seconds,
+        cached=artifact.cached,
+        wishes=tuple(kconfig.WishResult(**row) for row in facts["wishes"]),
+    )
+
+
+def check(
+    spec: BuildSpec, *, cache: Cache | None = None, on_progress: OnProgress = silent
+) -> tuple[kconfig.WishResult, ...]:
+    """What would become of each wish of `spec`: configures, compiles nothing, raises for no wish that fails."""
+    store = cache or Cache()
+    require_tools()
+    plan = _plan(spec, store, on_progress, None, refuse=False)
+    with _workdir(store, plan.tree, "check") as work:
+        return _configure(plan, work, None)
+
+
+def require_tools() -> None:
+    """Raise `MissingRequirement` for the first tool or header that a kernel build lacks."""
+    for tool, package in _TOOLS.items():
+        if shutil.which(tool) is None:
+            raise MissingRequirement(tool, "building a kernel", hint=f"apt-get install {package}")
+    for header, package in (("gelf.h", "libelf-dev"), ("stdlib.h", "libc6-dev")):
+        argv = ["gcc", "-E", "-include", header, "-x", "c", os.devnull, "-o", os.devnull]
+        if process.run(argv, check=False).returncode:
+            raise MissingRequirement(header, "building a kernel", hint=f"apt-get install {package}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    tree: SourceTree
+    wishes: tuple[Wish, ...]
+    symbols: Mapping[str, kconfig.Symbol]
+
+
+def _plan(
+    spec: BuildSpec, store: Cache, on_progress: OnProgress, cancel: CancelToken | None, *, refuse: bool = True
+) -> _Plan:
+    wishes(spec.profiles, (0, 0), (), spec.settings)  # bad names are refused before anything is fetched
+    tree = fetch(spec.source, cache=store, on_progress=on_progress, cancel=cancel)
+    symbols = _symbols(tree, store)
+    wanted = wishes(spec.profiles, tree.version, symbols, spec.settings)
+    if refuse:
+        kconfig.refuse_impossible(wanted, symbols)
+    return _Plan(tree=tree, wishes=wanted, symbols=symbols)
+
+
+def _symbols(tree: SourceTree, store: Cache) -> dict[str, kconfig.Symbol]:
+    def make(folder: Path) -> None:
+        rows = [asdict(symbol) for symbol in kconfig.read_symbols(tree.path).values()]
+        (folder / "symbols.json").write_text(json.dumps(rows))
+
+    artifact = store.get("symbols", {"source": tree.identity, "reader": 1}, make)
+    rows = json.loads((artifact.path / "symbols.json").read_text())
+    return {row["name"]: kconfig.Symbol(**{**row, "depends": tuple(row["depends"])}) for row in rows}
+
+
+@contextlib.contextmanager
+def _workdir(store: Cache, tree: SourceTree, purpose: str) -> Iterator[Path]:
+    inputs = {"source": tree.identity, "purpose": purpose}
+    work = store.workdir("build", inputs)
+    with store.lock(f"build-{work.name}"):
+        yield work
+
+
+def _configure(plan: _Plan, work: Path, cancel: CancelToken | None) -> tuple[kconfig.WishResult, ...]:
+    make = _make(plan.tree, work)
+    process.run([*make, "tinyconfig"], env=_environment(), timeout_s=300, cancel=cancel)
+    dot_config = work / ".config"
+    with dot_config.open("a") as file:
+        file.write(kconfig.fragment((wish for wish in plan.wishes if wish.option in plan.symbols), plan.symbols))
+    process.run([*make, "olddefconfig"], env=_environment(), timeout_s=300, cancel=cancel)
+    return kconfig.compare(plan.wishes, kconfig.parse(dot_config.read_text()), plan.symbols)
+
+
+def _build(
+    plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, cancel: CancelToken | None
+) -> None:
+    with _workdir(store, plan.tree, "build") as work:
+        on_progress(Progress("configure kernel", 0.0))
+        rows = _configure(plan, work, cancel)
+        kconfig.require(rows)
+        on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
+        log = work / "build.log"
+        log.unlink(missing_ok=True)
+        _compile(plan, work, log, on_progress, cancel)
+        release = (work / "include/config/kernel.release").read_text().strip()
+        shutil.copyfile(work / "arch/x86/boot/bzImage", folder / "bzImage")
+        shutil.copyfile(work / ".config", folder / "config")
+        shutil.copyfile(work / "System.map", folder / "System.map")
+        shutil.copyfile(log, folder / "build.log")
+        facts = {"version": release, "wishes": [asdict(row) for row in rows]}
+        (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+
+
+def _compile(plan: _Plan, work: Path, log: Path, on_progress: OnProgress, cancel: CancelToken | None) -> None:
+    task = f"build kernel {plan.tree.release}"
+    expected = _expected_steps(work)
+    seen = 0
+
+    def take(line: str) -> None:
+        nonlocal seen
+        if _STEP.match(line):
+            seen += 1
+            on_progress(Progress(task, min(0.99, seen / expected), line.strip()))
+
+    on_progress(Progress(task, 0.0, f"log: {log}"))
+    jobs = len(os.sched_getaffinity(0))
+    argv = [*_make(plan.tree, work), f"-j{jobs}", "bzImage"]
+    try:
+        process.run(argv, env=_environment(), on_line=take, log=log, cancel=cancel)
+    except CommandFailed as error:
+        raise BuildFailed(
+            f"the kernel did not build: {error.what}",
+            details=[*_errors_in(log), f"log: {log}", f"command: {error.command}"],
+            hint="the first error: line is the cause; a corrupt tree mends itself after: rm -r " + str(work),
+        ) from error
+    if seen > 1000:  # a full build, not an increment: what the next one is measured by
+        (work / "steps").write_text(str(seen))
+    on_progress(Progress(task, 1.0))
+
+
+def _expected_steps(work: Path) -> int:
+    try:
+        return max(1, int((work / "steps").read_text()))
+    except (OSError, ValueError):
+        options = kconfig.parse((work / ".config").read_text())
+        return max(1, int(_STEPS_PER_OPTION * sum(value == "y" for value in options.values())))
+
+
+def _errors_in(log: Path) -> Sequence[str]:
+    with log.open(errors="replace") as file:
+        found = [line.rstrip() for line in file if re.search(r"error:|Error \d|No rule to make|fatal:", line)]
+    return found[:8]
+
+
+def _make(tree: SourceTree, work: Path) -> list[str]:
+    return ["make", "-C", str(tree.path), f"O={work}", "ARCH=x86_64"]
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the caller's environment but what finds programs: MAKEFLAGS and CFLAGS must not leak in."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    return {**kept, **_PINS, "LC_ALL": "C"}
+
+
+def _compiler() -> list[str]:
+    try:
+        return [process.output([tool, "--version"]).splitlines()[0] for tool in ("gcc", "ld")]
+    except IndexError as error:
+        raise AconError("gcc or ld does not tell its version", hint="reinstall gcc and binutils") from error

@@ -1,0 +1,144 @@
+"""The guide's tables of kernel options, kept as data in `features/*.toml`, and what a build wishes from them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+from acon_nb.errors import InvalidInput
+
+_FOLDER = Path(__file__).with_name("features")
+_OPTION = re.compile(r"[A-Z0-9_a-z]+")
+_VALUE = re.compile(r"[^\n\"\\$`]*")
+# Profiles add up groups; a group's own name is a profile too.
+PROFILES: Mapping[str, tuple[str, ...]] = {
+    "guide": ("minimal", "container", "performance", "security", "not-needed", "storage"),
+    "swap-study": ("minimal", "container", "performance", "security", "not-needed", "storage", "study"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """A row of the catalogue.
+
+    `option` is the name today (without CONFIG_) or, with `pattern`, a shell pattern of names; `guide` is the guide's
+    name for it ("": the guide does not name it). The row holds for kernel versions in [since, until).
+    """
+
+    option: str
+    value: str
+    group: str
+    guide: str
+    optional: bool = False
+    pattern: bool = False
+    since: tuple[int, int] = (0, 0)
+    until: tuple[int, int] = (999, 0)
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """One option that a configuration should have. `value` is y, m, n, a number or a string; n means: not set."""
+
+    option: str
+    value: str
+    group: str = "set"
+    optional: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not _OPTION.fullmatch(self.option):
+            raise InvalidInput("option", self.option, "is no name of a kernel option", hint="such as ZRAM")
+        if not _VALUE.fullmatch(self.value):
+            raise InvalidInput(
+                f"CONFIG_{self.option}", self.value, "has a quote, $, ` or line break", hint="write it without"
+            )
+
+
+@cache
+def catalogue() -> tuple[Feature, ...]:
+    """Every row of every group."""
+    return tuple(feature for path in sorted(_FOLDER.glob("*.toml")) for feature in _read(path))
+
+
+def groups() -> tuple[str, ...]:
+    """The names of the groups."""
+    return tuple(sorted({feature.group for feature in catalogue()}))
+
+
+def wishes(
+    profiles: Sequence[str], version: tuple[int, int], known: Iterable[str] = (), settings: Sequence[str] = ()
+) -> tuple[Wish, ...]:
+    """What the named profiles wish of a kernel of this version, and then the user's own `OPT=VAL` settings.
+
+    `known` are the option names of the tree at hand, on which patterns match. A later wish for the same option
+    replaces an earlier one. Errors: `InvalidInput` (unknown profile, malformed setting).
+    """
+    chosen = _groups_of(profiles)
+    found: dict[str, Wish] = {}
+    names = sorted(known)
+    rows = [row for group in chosen for row in catalogue() if row.group == group and row.since <= version < row.until]
+    for row in sorted(rows, key=lambda row: not row.pattern):  # what a pattern turns off, a named row may turn on
+        options = [name for name in names if fnmatchcase(name, row.option)] if row.pattern else [row.option]
+        for option in options:
+            found[option] = Wish(
+                option=option, value=row.value, group=row.group, optional=row.optional or row.pattern, note=row.note
+            )
+    for setting in settings:
+        wish = parse_setting(setting)
+        found[wish.option] = wish
+    return tuple(found.values())
+
+
+def parse_setting(text: str) -> Wish:
+    """A wish of `OPT=VAL` or `CONFIG_OPT=VAL`."""
+    option, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput("set", text, "is not OPT=VAL", hint="such as --set ZRAM=y")
+    return Wish(option=option.strip().removeprefix("CONFIG_"), value=value.strip().strip('"'))
+
+
+def _groups_of(profiles: Sequence[str]) -> list[str]:
+    chosen: list[str] = []
+    for profile in profiles:
+        members = PROFILES.get(profile, (profile,))
+        for group in members:
+            if group not in groups():
+                known = ", ".join([*PROFILES, *groups()])
+                raise InvalidInput("profile", profile, "is not known", hint=f"one or more of {known}")
+            if group not in chosen:
+                chosen.append(group)
+    if not chosen:
+        raise InvalidInput("profile", "", "names no profile", hint=f"such as {next(iter(PROFILES))}")
+    return chosen
+
+
+def _read(path: Path) -> list[Feature]:
+    data = tomllib.loads(path.read_text())
+    rows = []
+    for row in data["feature"]:
+        option = row.get("option") or row["pattern"]
+        rows.append(
+            Feature(
+                option=option,
+                value=row["value"],
+                group=data["group"],
+                guide=row.get("guide", option),
+                optional=row.get("optional", False),
+                pattern="pattern" in row,
+                since=_version(row.get("since", "0.0")),
+                until=_version(row.get("until", "999.0")),
+                note=row.get("note", ""),
+            )
+        )
+    return rows
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")
+    return int(major), int(minor)

@@ -1,0 +1,336 @@
+"""The only place that starts host programs.
+
+Argument lists, never a shell. Every program runs under `supervisor.py`, which ends it, and all that it started, when
+its owner dies, however it dies. A failure shows the command to paste and the last lines.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, BinaryIO, Self
+
+from acon_nb.errors import Cancelled, CommandFailed, CommandTimeout, MissingRequirement, NoSpace
+from acon_nb.progress import CancelToken
+
+_log = logging.getLogger(__name__)
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_TAIL_LINES = 20
+_POLL_S = 0.1
+
+Stream = int | BinaryIO | IO[bytes] | None
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A program that ended: its exit status (negative: the signal), the seconds it took, its last lines."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    seconds: float
+    tail: tuple[str, ...]
+
+
+class Child:
+    """A running program. Leaving the context (or `close`) ends it with everything that it started.
+
+    `returncode` is None while it runs, then its exit status, or minus the number of the signal that ended it.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = subprocess.DEVNULL,
+        stderr: Stream = subprocess.DEVNULL,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.argv = tuple(str(word) for word in argv)
+        self.cwd = cwd
+        self.returncode: int | None = None
+        self.pid: int | None = None
+        self._lock = threading.Lock()
+        self._buffer = b""
+        control_r, self._control = os.pipe()
+        self._status, status_w = os.pipe()
+        try:
+            self._supervisor = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid()), str(control_r), str(status_w), "--"]
+                + list(self.argv),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
+                env=None if env is None else dict(env),
+                pass_fds=(control_r, status_w, *pass_fds),
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self._control)
+            os.close(self._status)
+            raise
+        finally:
+            os.close(control_r)
+            os.close(status_w)
+        try:
+            self._read_status(block=True)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """The program's standard input, if it is a pipe."""
+        return self._supervisor.stdin
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """The program's standard output, if it is a pipe."""
+        return self._supervisor.stdout
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        """The program's standard error, if it is a pipe."""
+        return self._supervisor.stderr
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when the program has ended."""
+        return self._status
+
+    def poll(self) -> int | None:
+        """The exit status if the program has ended, else None."""
+        with self._lock:
+            if self.returncode is None:
+                self._read_status(block=False)
+            return self.returncode
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the end, at most `timeout_s`; the exit status, or None if it still runs."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self, selectors.EVENT_READ)
+            while self.poll() is None:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                selector.select(left)
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the program's group."""
+        self._send(b"T")
+
+    def kill(self) -> None:
+        """Send SIGKILL to the program's group."""
+        self._send(b"K")
+
+    def close(self) -> None:
+        """End the program if it runs (SIGTERM, then SIGKILL after two seconds) and free what it held."""
+        if self._control >= 0:
+            os.close(self._control)
+            self._control = -1
+        if self._status >= 0:
+            self.wait()
+            self._supervisor.wait()
+            os.close(self._status)
+            self._status = -1
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self, word: bytes) -> None:
+        if self._control >= 0 and self.poll() is None:
+            try:
+                os.write(self._control, word)
+            except BrokenPipeError:
+                pass
+
+    def _read_status(self, *, block: bool) -> None:
+        """Read what the supervisor says: `pid N`, then one of `exit N`, `signal N`, `error ERRNO`."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._status, selectors.EVENT_READ)
+            while block or selector.select(0):
+                block = False
+                data = os.read(self._status, 4096)
+                if not data:  # the supervisor was killed, and by PDEATHSIG its program
+                    self.returncode = -9
+                    return
+                self._buffer += data
+                *lines, self._buffer = self._buffer.split(b"\n")
+                for line in lines:
+                    self._take_status(line.decode())
+                if self.returncode is not None:
+                    return
+
+    def _take_status(self, line: str) -> None:
+        word, number = line.split()
+        if word == "pid":
+            self.pid = int(number)
+        elif word == "exit":
+            self.returncode = int(number)
+        elif word == "signal":
+            self.returncode = -int(number)
+        else:
+            self.returncode = 127
+            error = OSError(int(number), os.strerror(int(number)), self.argv[0])
+            if int(number) == errno.ENOENT:
+                raise MissingRequirement(
+                    self.argv[0], "a command", hint=f"install it, then check with: command -v {self.argv[0]}"
+                ) from error
+            raise error
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
+    cancel: CancelToken | None = None,
+    on_line: Callable[[str], None] | None = None,
+    log: Path | None = None,
+    check: bool = True,
+    hint: str = "",
+) -> Completed:
+    """Run a program to its end, output and errors merged and streamed line by line.
+
+    Parameters: `on_line` is called with each line; `log` gets the raw output (appended); `timeout_s` and `cancel` end
+    the program with all that it started; with `check` a bad exit status raises.
+    Errors: `CommandFailed`, `CommandTimeout`, `Cancelled`, `MissingRequirement`, `NoSpace` (the log's disk is full).
+    """
+    started = time.monotonic()
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def take(line: str) -> None:
+        tail.append(line)
+        if on_line is not None:
+            on_line(line)
+
+    _log.debug("run %s", argv)
+    with Child(argv, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+        ended_by = _stream(child, take, log, started, timeout_s, cancel)
+        if ended_by == "cancel":
+            raise Cancelled(f"{Path(child.argv[0]).name} was cancelled")
+        if ended_by == "timeout":
+            raise CommandTimeout(
+                child.argv, -9, tail=list(tail), cwd=cwd, log=log, why=f"did not end within {timeout_s:g} s", hint=hint
+            )
+        code = child.wait()
+    assert code is not None
+    if check and code != 0:
+        if any("No space left on device" in line for line in tail):
+            raise NoSpace(cwd or Path.cwd(), f"{Path(child.argv[0]).name} could not write")
+        raise CommandFailed(child.argv, code, tail=list(tail), cwd=cwd, log=log, hint=hint)
+    return Completed(child.argv, code, time.monotonic() - started, tuple(tail))
+
+
+def output(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    timeout_s: float = 60.0,
+    hint: str = "",
+) -> str:
+    """Run a short program and return its standard output as text; errors as in `run`.
+
+    `stdin` is written whole before anything is read: a few commands, no more than a pipe holds (64 KiB).
+    """
+    chunks: list[bytes] = []
+    errors: list[bytes] = []
+    pipe_in = subprocess.PIPE if stdin else subprocess.DEVNULL
+    with Child(argv, cwd=cwd, env=env, stdin=pipe_in, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        if child.stdin is not None:
+            child.stdin.write(stdin)
+            child.stdin.close()
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            for pipe, sink in ((child.stdout, chunks), (child.stderr, errors)):
+                assert pipe is not None
+                selector.register(pipe, selectors.EVENT_READ, sink)
+            while selector.get_map():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise CommandTimeout(child.argv, -9, why=f"did not end within {timeout_s:g} s", hint=hint)
+                for key, _ in selector.select(left):
+                    data = os.read(key.fd, 65536)
+                    if data:
+                        key.data.append(data)
+                    else:
+                        selector.unregister(key.fileobj)
+        code = child.wait()
+    if code:
+        tail = b"".join(errors or chunks).decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        raise CommandFailed(child.argv, code, tail=tail, cwd=cwd, hint=hint)
+    return b"".join(chunks).decode(errors="replace")
+
+
+def _stream(
+    child: Child,
+    take: Callable[[str], None],
+    log: Path | None,
+    started: float,
+    timeout_s: float | None,
+    cancel: CancelToken | None,
+) -> str:
+    """Pass the program's output on until its end; returns what ended it: "end", "timeout" or "cancel"."""
+    assert child.stdout is not None
+    rest = b""
+    sink = log.open("ab") if log is not None else None
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            while True:
+                if cancel is not None and cancel.cancelled:
+                    return "cancel"
+                if timeout_s is not None and time.monotonic() - started > timeout_s:
+                    return "timeout"
+                if not selector.select(_POLL_S):
+                    continue
+                data = os.read(child.stdout.fileno(), 65536)
+                if not data:
+                    break
+                if sink is not None:
+                    sink.write(data)
+                *lines, rest = (rest + data).replace(b"\r\n", b"\n").split(b"\n")
+                for line in lines:
+                    take(line.decode(errors="replace"))
+        if rest:
+            take(rest.decode(errors="replace"))
+        return "end"
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(log or Path.cwd(), "the log could not be written") from error
+        raise
+    finally:
+        if sink is not None:
+            try:
+                sink.close()
+            except OSError as error:
+                _log.warning("closing %s: %s", log, error)
