@@ -35,8 +35,12 @@ def find(name: str) -> Package:
         raise InvalidInput("package", name, "is no name of a Debian package", hint="such as linux-source-6.12")
     if shutil.which("apt-cache") is None:
         raise MissingRequirement("apt", f"fetching the Debian package {name}", hint=_DEBIAN_HINT)
-    text = process.output(["apt-cache", "show", "--no-all-versions", name], hint=f"try: apt-get update; apt-cache show {name}")
-    fields = dict(line.split(": ", 1) for line in text.split("\n\n")[0].splitlines() if re.match(r"[A-Z][\w-]*: ", line))
+    text = process.output(
+        ["apt-cache", "show", "--no-all-versions", name], hint=f"try: apt-get update; apt-cache show {name}"
+    )
+    fields = dict(
+        line.split(": ", 1) for line in text.split("\n\n")[0].splitlines() if re.match(r"[A-Z][\w-]*: ", line)
+    )
     if "SHA256" not in fields:
         raise AconError(f"apt knows no package {name} that it can fetch", hint="apt-get update")
     depends = tuple(part.split()[0] for part in fields.get("Depends", "").split(",") if part.strip())

@@ -6,6 +6,7 @@ its owner dies, however it dies. A failure shows the command to paste and the la
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -68,9 +69,9 @@ class Child:
         control_r, self._control = os.pipe()
         self._status, status_w = os.pipe()
         try:
+            descriptors = (str(os.getpid()), str(control_r), str(status_w))
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid()), str(control_r), str(status_w), "--"]
-                + list(self.argv),
+                [sys.executable, "-I", "-S", str(_SUPERVISOR), *descriptors, "--", *self.argv],
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
@@ -150,10 +151,8 @@ class Child:
             self._status = -1
         for pipe in (self.stdin, self.stdout, self.stderr):
             if pipe is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
 
     def __enter__(self) -> Self:
         return self
@@ -165,10 +164,8 @@ class Child:
 
     def _send(self, word: bytes) -> None:
         if self._control >= 0 and self.poll() is None:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 os.write(self._control, word)
-            except BrokenPipeError:
-                pass
 
     def _read_status(self, *, block: bool) -> None:
         """Read what the supervisor says: `pid N`, then one of `exit N`, `signal N`, `error ERRNO`."""
@@ -258,7 +255,20 @@ def output(
     timeout_s: float = 60.0,
     hint: str = "",
 ) -> str:
-    """Run a short program and return its standard output as text; errors as in `run`.
+    """Run a short program and return its standard output as text (see `run_bytes`)."""
+    return run_bytes(argv, cwd=cwd, env=env, stdin=stdin, timeout_s=timeout_s, hint=hint).decode(errors="replace")
+
+
+def run_bytes(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    timeout_s: float = 60.0,
+    hint: str = "",
+) -> bytes:
+    """Run a short program and return its standard output; errors as in `run`.
 
     `stdin` is written whole before anything is read: a few commands, no more than a pipe holds (64 KiB).
     """
@@ -288,7 +298,7 @@ def output(
     if code:
         tail = b"".join(errors or chunks).decode(errors="replace").splitlines()[-_TAIL_LINES:]
         raise CommandFailed(child.argv, code, tail=tail, cwd=cwd, hint=hint)
-    return b"".join(chunks).decode(errors="replace")
+    return b"".join(chunks)
 
 
 def _stream(

@@ -70,6 +70,7 @@ class TextProgress:
         self._lock = threading.Lock()
 
     def __call__(self, event: Progress) -> None:
+        """Take an event (safe from any thread)."""
         with self._lock:
             now = time.monotonic()
             last = self._last.get(event.task)

@@ -74,7 +74,9 @@ def _probe() -> KvmFinding:
     try:
         code, seconds, said = boot_probe("kvm", "host")
     except CommandTimeout:
-        return KvmFinding(usable=False, opens=True, why=f"/dev/kvm opens, but a guest hangs (no answer in {LIMIT_S:g} s)")
+        return KvmFinding(
+            usable=False, opens=True, why=f"/dev/kvm opens, but a guest hangs (no answer in {LIMIT_S:g} s)"
+        )
     except AconError as error:
         return KvmFinding(usable=False, opens=True, why=error.what, hint=error.hint)
     if code == _ANSWER:
@@ -90,7 +92,7 @@ def boot_probe(accelerator: str, cpu: str) -> tuple[int, float, str]:
         code = Path(__file__).with_name("kvm_probe.bin").read_bytes()
         rom.write_bytes(bytes(_ROM_BYTES - len(code)) + code)
         started = time.monotonic()
-        argv = [find_qemu(), "-accel", accelerator, "-cpu", cpu, "-machine", "q35", "-m", "16M"]
+        argv: list[str | Path] = [find_qemu(), "-accel", accelerator, "-cpu", cpu, "-machine", "q35", "-m", "16M"]
         argv += ["-nodefaults", "-display", "none", "-no-reboot", "-bios", rom]
         argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
         done = process.run(argv, timeout_s=LIMIT_S, check=False)

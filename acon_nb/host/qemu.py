@@ -57,7 +57,8 @@ def probe_qemu(path: Path | None = None) -> QemuInfo:
     )
     replies = [json.loads(line) for line in text.splitlines() if line.strip()]
     greeting = next((reply["QMP"] for reply in replies if "QMP" in reply), None)
-    types = next((reply["return"] for reply in replies if isinstance(reply.get("return"), list)), [])
+    lists = [reply["return"] for reply in replies if isinstance(reply.get("return"), list)]
+    types: list[dict[str, str]] = lists[0] if lists else []
     if greeting is None:
         raise CommandFailed([str(binary)], 1, tail=text.splitlines(), why="gave no QMP greeting")
     version = greeting["version"]["qemu"]

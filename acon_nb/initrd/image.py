@@ -50,13 +50,20 @@ def create(tree: FileTree, path: Path, *, mtime: int | None = DEFAULT_MTIME) -> 
         )
     with atomic_file(path) as temporary, temporary.open("wb") as file, compressor(file) as stream:
         archive_bytes = cpio.write(tree, stream, mtime=mtime, owner=(0, 0))
-    return InitrdImage(
-        path=path, bytes=path.stat().st_size, archive_bytes=archive_bytes, sha256=sha256_file(path)
-    )
+    return InitrdImage(path=path, bytes=path.stat().st_size, archive_bytes=archive_bytes, sha256=sha256_file(path))
 
 
 def _compressor_of(path: Path) -> Callable[[BinaryIO], AbstractContextManager[cpio.Writable]]:
-    known = {"gz": _gzip, "bz2": _bzip2, "xz": _xz, "zst": _zstd, "zstd": _zstd, "lz4": _lz4, "cpio": _plain, "": _plain}
+    known = {
+        "gz": _gzip,
+        "bz2": _bzip2,
+        "xz": _xz,
+        "zst": _zstd,
+        "zstd": _zstd,
+        "lz4": _lz4,
+        "cpio": _plain,
+        "": _plain,
+    }
     suffix = path.suffix[1:]
     if suffix not in known:
         raise InvalidInput("image", path, f".{suffix} is no known compression", hint="one of gz, bz2, xz, zst, lz4")

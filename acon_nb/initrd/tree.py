@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-
 from acon_nb.errors import TreeError
 
 _CHUNK_BYTES = 1 << 20
@@ -178,7 +177,7 @@ def from_folder(folder: Path) -> FileTree:
     while pending:
         path, name = pending.pop()
         for item in sorted(os.listdir(path)):
-            below, key = os.path.join(path, item), (name + b"/" + item).lstrip(b"/")
+            below, key = path + b"/" + item, (name + b"/" + item).lstrip(b"/")
             info = os.lstat(below)
             entry = _entry_of(Path(os.fsdecode(below)), info)
             if entry is not None:
@@ -202,11 +201,9 @@ def _entry_of(path: Path, info: os.stat_result) -> Entry | None:
         linked = info.st_ino if info.st_nlink > 1 else None
         return replace(entry, content=Content(size=info.st_size, path=path), inode=linked)
     if stat.S_ISLNK(info.st_mode):
-        return replace(entry, content=Content.of(os.fsencode(os.readlink(path))))
+        return replace(entry, content=Content.of(os.fsencode(path.readlink())))
     return entry
 
 
 def _shown(name: bytes) -> str:
     return repr(name.decode(errors="backslashreplace"))
-
-

@@ -19,7 +19,7 @@ from acon_nb.kernel.features import Wish, wishes
 from acon_nb.kernel.source import SourceTree, fetch
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
-_TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "xz": "xz-utils"}
+_TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "zstd": "zstd"}
 _BUILD_BYTES = 1 << 30
 _STEP = re.compile(r"^\s+[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
 # Build steps per option that is on, of the guide's 6.12 kernel: the first guess of a build's length.
@@ -106,15 +106,25 @@ def check(
         return _configure(plan, work, None)
 
 
-def require_tools() -> None:
-    """Raise `MissingRequirement` for the first tool or header that a kernel build lacks."""
-    for tool, package in _TOOLS.items():
-        if shutil.which(tool) is None:
-            raise MissingRequirement(tool, "building a kernel", hint=f"apt-get install {package}")
+def missing_tools() -> list[tuple[str, str]]:
+    """The tools and headers that a kernel build lacks here, each with the Debian package that has it."""
+    lacks = [(tool, package) for tool, package in _TOOLS.items() if shutil.which(tool) is None]
+    if shutil.which("gcc") is None:
+        return lacks
     for header, package in (("gelf.h", "libelf-dev"), ("stdlib.h", "libc6-dev")):
         argv = ["gcc", "-E", "-include", header, "-x", "c", os.devnull, "-o", os.devnull]
         if process.run(argv, check=False).returncode:
-            raise MissingRequirement(header, "building a kernel", hint=f"apt-get install {package}")
+            lacks.append((header, package))
+    return lacks
+
+
+def require_tools() -> None:
+    """Raise `MissingRequirement` if a kernel build lacks tools or headers."""
+    lacks = missing_tools()
+    if lacks:
+        names = ", ".join(name for name, _ in lacks)
+        packages = " ".join(dict.fromkeys(package for _, package in lacks))
+        raise MissingRequirement(names, "building a kernel", hint=f"apt-get install {packages}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +174,7 @@ def _configure(plan: _Plan, work: Path, cancel: CancelToken | None) -> tuple[kco
     return kconfig.compare(plan.wishes, kconfig.parse(dot_config.read_text()), plan.symbols)
 
 
-def _build(
-    plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, cancel: CancelToken | None
-) -> None:
+def _build(plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, cancel: CancelToken | None) -> None:
     with _workdir(store, plan.tree, "build") as work:
         on_progress(Progress("configure kernel", 0.0))
         rows = _configure(plan, work, cancel)

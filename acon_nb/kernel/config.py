@@ -116,9 +116,7 @@ def refuse_impossible(wishes: Sequence[Wish], symbols: Mapping[str, Symbol]) -> 
         )
 
 
-def compare(
-    wishes: Sequence[Wish], config: Mapping[str, str], symbols: Mapping[str, Symbol]
-) -> tuple[WishResult, ...]:
+def compare(wishes: Sequence[Wish], config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> tuple[WishResult, ...]:
     """Each wish with the value that it got."""
     rows = []
     for wish in wishes:
@@ -182,7 +180,11 @@ def _why(wish: Wish, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -
         unmet.append(f"depends on {expression} ({values})")
     if unmet:
         return "; ".join(unmet)
-    return "Kconfig offers no prompt for it: only other options select it" if not symbol.prompted else "a menu or choice around it is off"
+    return (
+        "Kconfig offers no prompt for it: only other options select it"
+        if not symbol.prompted
+        else "a menu or choice around it is off"
+    )
 
 
 def _read_kconfig(path: Path, symbols: dict[str, Symbol]) -> None:
@@ -203,5 +205,3 @@ def _read_kconfig(path: Path, symbols: dict[str, Symbol]) -> None:
                 kind = kind or match.group(1)
             prompted = prompted or bool(_PROMPT.match(line))
             symbols[name] = Symbol(name=name, kind=kind, depends=depends, prompted=prompted)
-
-

@@ -38,9 +38,7 @@ def debian_kernel(
     if image is None:
         raise InvalidInput("package", package, "holds no kernel", hint="such as linux-image-cloud-amd64")
     version = image.name.removeprefix("vmlinuz-")
-    return DistroKernel(
-        image=image, version=version, sha256=sha256_file(image), modules=root / "lib/modules" / version
-    )
+    return DistroKernel(image=image, version=version, sha256=sha256_file(image), modules=root / "lib/modules" / version)
 
 
 def module_closure(kernel: DistroKernel, names: Sequence[str]) -> tuple[Path, ...]:

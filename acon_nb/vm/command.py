@@ -10,6 +10,10 @@ from acon_nb.errors import InvalidInput
 from acon_nb.vm.spec import Clock, Forward, VmSpec
 
 RESULTS_PORT = "acon.results"
+_MACHINES = {
+    "q35": "q35,hpet=off",  # the guide's `-no-hpet`, an option that is gone since QEMU 9
+    "microvm": "microvm,pcie=on,acpi=on,pit=on,pic=on,rtc=on",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ def accelerator_of(spec: VmSpec, host: Capabilities) -> str:
     return "kvm" if host.kvm else "tcg"
 
 
-def argument_list(spec: VmSpec, host: Capabilities, channels: Channels = Channels()) -> list[str]:  # noqa: B008
+def argument_list(spec: VmSpec, host: Capabilities, channels: Channels = Channels()) -> list[str]:
     """QEMU's argument list for `spec`."""
     argv = [str(host.qemu), "-nodefaults", "-display", "none", "-no-reboot"]
     argv += _machine(spec, host) + _clock(spec)
@@ -63,10 +67,7 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels = Channel
 
 def _machine(spec: VmSpec, host: Capabilities) -> list[str]:
     accelerator = accelerator_of(spec, host)
-    if spec.machine == "microvm":
-        machine = "microvm,pcie=on,acpi=on,pit=on,pic=on,rtc=on"
-    else:
-        machine = "q35,hpet=off"  # `-no-hpet` of the guide is gone since QEMU 9
+    machine = _MACHINES[spec.machine]
     if accelerator == "kvm":
         # The guide's CPU: `-kvm-steal-time,pmu=off`.
         return ["-accel", "kvm", "-machine", machine, "-cpu", "host,-kvm-steal-time,pmu=off"]

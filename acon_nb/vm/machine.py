@@ -101,7 +101,8 @@ class Machine:
     """One guest. `start` lets it run, `wait` returns its `Outcome`; leaving the context ends it.
 
     Parameters: `spec` what to boot; `folder` gets `console.log`, which stays there (default: a new folder under
-    `runs/` in the user cache, where the newest hundred are kept); `host` default: probed; `on_message` is called with each `Message`, in the machine's thread.
+    `runs/` in the user cache, where the newest hundred are kept); `host` default: probed; `on_message` is called with
+    each `Message`, in the machine's thread.
     """
 
     def __init__(
@@ -206,7 +207,7 @@ class Machine:
         """Let the guest go and follow it; returns "end" (QEMU ended by itself), "limit" or "killed"."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        loop.add_reader(child.fileno(), lambda: child.poll() is not None and ended.set())
+        loop.add_reader(child.fileno(), lambda: ended.set() if child.poll() is not None else None)
         reader = asyncio.create_task(self._take_messages(results, child))
         control = asyncio.create_task(self._control(qmp_socket))
         deadline = time.monotonic() + self.spec.timeout_s
@@ -241,7 +242,8 @@ class Machine:
             await client.execute("cont")
             async for event in client.events:
                 if event["event"] in ("SHUTDOWN", "GUEST_PANICKED"):
-                    reason = event.get("data", {}).get("reason", "guest-panic")
+                    data = event.get("data")
+                    reason = data.get("reason", "guest-panic") if isinstance(data, dict) else "guest-panic"
                     self._shutdown_reason = self._shutdown_reason or str(reason)
         except (QMPError, OSError, EOFError) as error:
             _log.debug("QMP ended: %r", error)

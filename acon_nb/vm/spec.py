@@ -115,7 +115,9 @@ class VmSpec:
         needed = kernel_init_bytes(self.kernel) + _MEMORY_MARGIN_BYTES
         if self.initrd is not None:
             if not self.initrd.is_file():
-                raise InvalidInput("initrd", self.initrd, "is no file", hint="make one: acon-nb initrd from busybox -o F")
+                raise InvalidInput(
+                    "initrd", self.initrd, "is no file", hint="make one: acon-nb initrd from busybox -o F"
+                )
             needed += self.initrd.stat().st_size
         if self.memory_bytes < needed:
             raise InvalidInput(

@@ -13,6 +13,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+/* With a line break: the kernel shows a record to readers only once it cannot be continued. */
 #define MARK "acon-nb: ready"
 
 struct log_facts {
@@ -70,7 +71,7 @@ int main(void)
 		acon_fail("/dev/kmsg");
 	tsc = acon_tsc();
 	now_ns = acon_now_ns();
-	if (write(fd, "<6>" MARK, strlen("<6>" MARK)) < 0)
+	if (write(fd, "<6>" MARK "\n", strlen("<6>" MARK "\n")) < 0)
 		acon_fail("/dev/kmsg");
 	close(fd);
 	read_log(&facts);

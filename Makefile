@@ -1,0 +1,34 @@
+# The commands of a checkout. Each sets up what it needs first; see tools/setup.sh.
+.PHONY: help tour test lab lint benchmarks clean
+
+help:
+	@echo "make tour        build, boot and measure; writes reports/tour.html"
+	@echo "make test        set up what the tests need and run them all"
+	@echo "make lab         JupyterLab on a copy of the notebooks (NOTEBOOKS=folder)"
+	@echo "make lint        ruff, mypy, shellcheck"
+	@echo "make benchmarks  our cost beside the bare tools'"
+
+tour:
+	@tools/setup.sh tour
+	@.venv/bin/acon-nb report notebooks/00_tour.ipynb -o reports/tour.html
+
+test:
+	@tools/setup.sh test
+	@tools/lint.sh
+	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint:
+	@tools/setup.sh test
+	@tools/lint.sh
+
+NOTEBOOKS ?= acon-notebooks
+lab:
+	@tools/setup.sh lab
+	@.venv/bin/acon-nb lab $(NOTEBOOKS)
+
+benchmarks:
+	@tools/setup.sh test
+	@.venv/bin/python benchmarks/boot_overhead.py
+
+clean:
+	rm -rf .venv reports build dist

@@ -1,0 +1,253 @@
+"""How long a guest takes to boot and what it leaves of the memory: a cell is one kernel and initrd on one clock.
+
+Phases, on two clocks that are never mixed (docs/clocks.md):
+
+* host: `vmm_start` (QEMU's exec) -> `kernel_entry` (the loader has read its last piece) -> `init` -> `ready`;
+* guest: `reset` -> `log_start` (the kernel's clock begins) -> `init` ("Run /init", stamped by the kernel) -> `ready`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from acon_nb import process
+from acon_nb.bench.guest_program import guest_program
+from acon_nb.cache import Cache, sha256_file
+from acon_nb.errors import InvalidInput
+from acon_nb.host import environment
+from acon_nb.host.facts import Environment
+from acon_nb.initrd import InitrdImage, add_modules, create, gen_init, tree_of
+from acon_nb.progress import CancelToken, OnProgress, Progress, silent
+from acon_nb.vm import Capabilities, Clock, End, Machine, Outcome, VmSpec, capabilities
+
+REPORT = "/acon/boot-report"
+_INSTRUCTIONS_TSC_KHZ = 1_000_000
+VIRTIO_MODULES = ("virtio_pci", "virtio_console")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootCell:
+    """One thing to time: a name for people, a kernel, an initrd made by `boot_initrd`, and the guest's size."""
+
+    name: str
+    kernel: Path
+    initrd: Path
+    clock: Clock = Clock.WALL
+    memory_bytes: int = 512 << 20
+    machine: str = "q35"
+    append: str = "console=ttyS0 panic=-1 quiet"
+    seed: int = 1
+    timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clock", Clock(self.clock))
+
+    def spec(self) -> VmSpec:
+        """The guest of this cell; the kernel is told the speed of its time stamp counter (docs/clocks.md)."""
+        khz = _INSTRUCTIONS_TSC_KHZ if self.clock is Clock.INSTRUCTIONS else host_tsc_khz()
+        told = f"tsc=reliable tsc_early_khz={khz}" if khz else ""
+        return VmSpec(
+            kernel=self.kernel,
+            initrd=self.initrd,
+            append=" ".join(word for word in (self.append, told, f"INIT={REPORT}") if word),
+            memory_bytes=self.memory_bytes,
+            machine=self.machine,
+            clock=self.clock,
+            seed=self.seed,
+            timeout_s=self.timeout_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootRun:
+    """What one boot gave.
+
+    `host_ns` and `guest_ns` hold the phases in ns (keys as in the module's text; a phase that cannot be known on a
+    clock is absent). Memory is in bytes: MemTotal and MemAvailable as `/init` ended, QEMU's proportional set size.
+    """
+
+    name: str
+    clock: Clock
+    end: End
+    accelerator: str
+    host_ns: Mapping[str, int] = field(default_factory=dict)
+    guest_ns: Mapping[str, int] = field(default_factory=dict)
+    memtotal_bytes: int | None = None
+    memavailable_bytes: int | None = None
+    memory_line: str = ""
+    qemu_pss_bytes: int | None = None
+    kernel_release: str = ""
+    kernel_bytes: int = 0
+    kernel_sha256: str = ""
+    initrd_sha256: str = ""
+    spec_sha256: str = ""
+    cmdline: str = ""
+    console: Path = Path()
+
+
+def boot_initrd(
+    path: Path,
+    *,
+    modules: tuple[Path, ...] = (),
+    release: str = "",
+    store: Cache | None = None,
+    on_progress: OnProgress = silent,
+) -> InitrdImage:
+    """An initrd for boot cells: busybox, /init, the report program, and modules for a kernel that needs them.
+
+    `modules` come from `kernel.module_closure(kernel, ("virtio_pci", "virtio_console"))` with the kernel's `release`.
+    """
+    tree = tree_of("busybox", cache=store, on_progress=on_progress)
+    gen_init(tree)
+    tree.add_file(REPORT, guest_program("boot_report", cache=store), mode=0o755)
+    if modules:
+        add_modules(tree, release, modules, VIRTIO_MODULES)
+    return create(tree, path)
+
+
+def run(
+    cell: BootCell,
+    *,
+    host: Capabilities | None = None,
+    cancel: CancelToken | None = None,
+    check: bool = True,
+) -> BootRun:
+    """Boot once. With `check` a guest that does not power off raises `GuestFailed`; else its end is in the row."""
+    spec = cell.spec()
+    with Machine(spec, host=host) as machine:
+        outcome = machine.wait(cancel)
+    if check:
+        outcome.check()
+    return _row(cell, spec, outcome)
+
+
+def run_many(
+    cells: list[BootCell],
+    runs: int,
+    *,
+    on_run: Callable[[BootRun, Environment], None] | None = None,
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
+    jobs: int = 2,
+) -> list[BootRun]:
+    """Boot every cell `runs` times; `on_run` gets each row as it ends.
+
+    On the wall clock one guest runs at a time and the cells take turns; the instruction clock does not see the host,
+    so those guests run `jobs` at a time. Errors: `GuestFailed`, `Cancelled`; rows that ended before are kept.
+    """
+    if runs < 1:
+        raise InvalidInput("runs", runs, "is not a number of runs", hint="1 or more")
+    host, facts = capabilities(), environment()
+    wall = [cell for _ in range(runs) for cell in cells if cell.clock is Clock.WALL]
+    counted = [cell for _ in range(runs) for cell in cells if cell.clock is Clock.INSTRUCTIONS]
+    rows: list[BootRun] = []
+    total = len(wall) + len(counted)
+
+    def take(row: BootRun) -> None:
+        rows.append(row)
+        if on_run is not None:
+            on_run(row, facts)
+        on_progress(Progress("boot guests", len(rows) / total, f"{row.name}, {row.clock} clock"))
+
+    on_progress(Progress("boot guests", 0.0, f"{total} boots"))
+    for cell in wall:
+        if cancel is not None:
+            cancel.check()
+        take(run(cell, host=host, cancel=cancel))
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        stop = cancel or CancelToken()
+        futures = [pool.submit(run, cell, host=host, cancel=stop) for cell in counted]
+        try:
+            for future in as_completed(futures):
+                take(future.result())
+        except BaseException:
+            stop.cancel()
+            for future in futures:
+                future.cancel()
+            raise
+    return rows
+
+
+@cache
+def host_tsc_khz() -> int:
+    """The rate of this host's time stamp counter in kHz (0: unknown), which plain TCG passes on to its guests.
+
+    A guest under TCG often fails to calibrate it on a busy host, and then counts its time in 10 ms ticks.
+    """
+    return int(process.output([guest_program("tsc_rate")]))
+
+
+def _row(cell: BootCell, spec: VmSpec, outcome: Outcome) -> BootRun:
+    ready = next((message for message in outcome.messages if message.data.get("event") == "ready"), None)
+    base = BootRun(
+        name=cell.name,
+        clock=cell.clock,
+        end=outcome.end,
+        accelerator=outcome.accelerator,
+        qemu_pss_bytes=outcome.qemu_pss_bytes,
+        kernel_bytes=cell.kernel.stat().st_size,
+        kernel_sha256=sha256_file(cell.kernel),
+        initrd_sha256=sha256_file(cell.initrd),
+        spec_sha256=_spec_hash(spec),
+        console=outcome.console,
+    )
+    if ready is None:
+        return base
+    data = ready.data
+    memory = data.get("meminfo_kib", {})
+    return replace(
+        base,
+        host_ns=_host_phases(outcome, ready.host_ns, data),
+        guest_ns=_guest_phases(cell.clock, data),
+        memtotal_bytes=_kib(memory.get("MemTotal")),
+        memavailable_bytes=_kib(memory.get("MemAvailable")),
+        memory_line=str(data.get("memory_line", "")),
+        kernel_release=str(data.get("release", "")),
+        cmdline=str(data.get("cmdline", "")),
+    )
+
+
+def _host_phases(outcome: Outcome, arrived_ns: int, data: Mapping[str, Any]) -> dict[str, int]:
+    """Host times since QEMU's exec. `init` is the message's arrival less the guest's own time since `/init`."""
+    ready_ns = arrived_ns - (int(data["sent_ns"]) - int(data["monotonic_ns"])) - outcome.started_ns
+    phases = {"ready": ready_ns}
+    if outcome.kernel_entry_ns is not None:
+        phases["kernel_entry"] = outcome.kernel_entry_ns - outcome.started_ns
+    if data["init_us"] >= 0 and data["ready_us"] >= 0:
+        phases["init"] = ready_ns - 1000 * (int(data["ready_us"]) - int(data["init_us"]))
+    phases["end"] = outcome.ended_ns - outcome.started_ns
+    return phases
+
+
+def _guest_phases(clock: Clock, data: Mapping[str, Any]) -> dict[str, int]:
+    """Times of the kernel's clock; on the instruction clock also `reset_to_log`, what came before that clock began."""
+    phases = {name: 1000 * int(data[f"{name}_us"]) for name in ("init", "ready") if data[f"{name}_us"] >= 0}
+    if clock is Clock.INSTRUCTIONS and "ready" in phases:
+        phases["reset_to_log"] = int(data["tsc"]) - phases["ready"]
+        phases["reset_to_init"] = phases["reset_to_log"] + phases["init"]
+    return phases
+
+
+def _spec_hash(spec: VmSpec) -> str:
+    """A hash of what decides a boot, by content: the paths of kernel and initrd do not count, their bytes do."""
+    values = {key: str(value) for key, value in vars(spec).items() if key not in ("kernel", "initrd")}
+    values["kernel"] = sha256_file(spec.kernel)
+    values["initrd"] = sha256_file(spec.initrd) if spec.initrd else ""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _kib(value: object) -> int | None:
+    return int(value) * 1024 if isinstance(value, int) else None
+
+
+def default_initrd(store: Cache | None = None) -> Path:
+    """An initrd for kernels with virtio built in, in the user cache."""
+    folder = (store or Cache()).workdir("boot", {"initrd": "busybox"})
+    return boot_initrd(folder / "boot.cpio", store=store).path

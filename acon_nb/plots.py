@@ -1,0 +1,133 @@
+"""DataFrame in, matplotlib Figure out. Every figure names its clock, its unit and its number of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from acon_nb.bench.stats import summarise
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by all kinds of sight.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_CLOCK_LABELS = {
+    ("wall", "host_ns_init"): "QEMU start to /init / s\n(host's clock, TCG or KVM)",
+    ("instructions", "guest_ns_init"): "kernel's first line to /init / s\n(instruction clock)",
+    ("instructions", "guest_ns_reset_to_init"): "reset to /init / s\n(instruction clock)",
+}
+
+
+def plot_boot(runs: pd.DataFrame) -> Figure:
+    """Time to /init of each kernel, one panel a clock: every run a dot, median and 95 % interval beside them.
+
+    `runs` has the columns of `BootRun` (`name`, `clock`, `host_ns_init`, `guest_ns_init`, ...).
+    """
+    panels = [
+        (clock, column)
+        for clock, column in _CLOCK_LABELS
+        if column in runs and runs.loc[runs["clock"] == clock, column].notna().any()
+    ]
+    figure, axes = _subplots(len(panels), width=3.7)
+    for ax, (clock, column) in zip(axes, panels, strict=True):
+        part = runs[(runs["clock"] == clock) & runs[column].notna()]
+        _dots(ax, part, "name", column, 1e9)
+        ax.set_ylabel(_CLOCK_LABELS[clock, column])
+    figure.suptitle("Boot to /init")
+    return figure
+
+
+def plot_memory(runs: pd.DataFrame) -> Figure:
+    """What each kernel leaves of the guest's memory at /init, and the size of its image (MiB)."""
+    part = runs.drop_duplicates("name")
+    columns = {
+        "memory_bytes": "guest's RAM",
+        "memtotal_bytes": "MemTotal",
+        "memavailable_bytes": "MemAvailable at /init",
+    }
+    figure, axes = _subplots(2, width=4.4)
+    _bars(axes[0], part, list(columns), list(columns.values()), "MiB")
+    _bars(axes[1], part, ["kernel_bytes"], ["bzImage"], "MiB")
+    figure.suptitle("Memory and image size")
+    return figure
+
+
+def plot_swap(runs: pd.DataFrame) -> Figure:
+    """The swap question: pages read back a second, latencies, and what the pool saves (one guest a bar)."""
+    figure, axes = _subplots(3, width=3.6)
+    names = list(runs["name"])
+    positions = range(len(names))
+    colours = [COLOURS[i % len(COLOURS)] for i in positions]
+    axes[0].bar(positions, runs["read_pages_per_s"].fillna(0), color=colours)
+    axes[0].set_ylabel("4 KiB pages read back / s\n(instruction clock, n = 1)")
+    for offset, (share, mark) in enumerate((("p50", "o"), ("p90", "s"), ("p99", "^"))):
+        values = runs[f"read_{share}_ns"] / 1e3
+        axes[1].plot(positions, values, mark, color=COLOURS[offset], label=share)
+    axes[1].set_yscale("log")
+    axes[1].set_ylabel("latency of a read / µs\n(instruction clock)")
+    axes[1].legend(frameon=False)
+    for column, label, colour in (
+        ("pool_stored_bytes", "pages kept in the pool", COLOURS[5]),
+        ("pool_bytes", "RAM that the pool takes", COLOURS[1]),
+    ):
+        shift = -0.2 if column == "pool_stored_bytes" else 0.2
+        heights = runs[column].astype(float).fillna(0) / (1 << 20)
+        axes[2].bar([p + shift for p in positions], heights, width=0.4, color=colour, label=label)
+    axes[2].set_ylabel("MiB after the fill")
+    axes[2].legend(frameon=False)
+    for ax in axes:
+        ax.set_xticks(list(positions), names)
+    for position, end in enumerate(runs["end"]):
+        if end != "powered off":
+            axes[0].annotate(end, (position, 0), rotation=90, ha="center", va="bottom")
+    figure.suptitle("Reading back a tmpfs of 1.5 times the memory" if _is_default(runs) else "Reading back a tmpfs")
+    return figure
+
+
+def _is_default(runs: pd.DataFrame) -> bool:
+    return "fill_factor" in runs and bool((runs["fill_factor"] == 1.5).all())
+
+
+def _subplots(count: int, *, width: float) -> tuple[Figure, Sequence[Axes]]:
+    from acon_nb.show import ShownFigure
+
+    figure = ShownFigure(figsize=(width * max(1, count), 3.8), layout="constrained")
+    axes = [figure.add_subplot(1, max(1, count), number + 1) for number in range(max(1, count))]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _dots(ax: Axes, part: pd.DataFrame, by: str, column: str, scale: float) -> None:
+    names = list(dict.fromkeys(part[by]))
+    for position, name in enumerate(names):
+        values = [float(value) / scale for value in part.loc[part[by] == name, column]]
+        colour = COLOURS[position % len(COLOURS)]
+        spread = [position - 0.12 + 0.24 * (i + 0.5) / len(values) for i in range(len(values))]
+        ax.plot(spread, values, "o", color=colour, alpha=0.6, markersize=5)
+        summary = summarise(values)
+        error = [[summary.median - summary.low], [summary.high - summary.median]]
+        ax.errorbar([position + 0.25], [summary.median], yerr=error, fmt="_", color=colour, markersize=14, capsize=4)
+        note = f"{summary.median:.3f} s" + ("\n(all equal)" if summary.exact else "")
+        ax.annotate(note, (position + 0.3, summary.median), xytext=(6, 0), textcoords="offset points", va="center")
+    labels = [f"{name}\nn = {int((part[by] == name).sum())}" for name in names]
+    ax.set_xticks(range(len(names)), labels)
+    ax.set_xlim(-0.4, len(names) - 0.1)
+    ax.set_ylim(bottom=0)
+
+
+def _bars(ax: Axes, part: pd.DataFrame, columns: list[str], labels: list[str], unit: str) -> None:
+    names = list(part["name"])
+    width = 0.8 / len(names)
+    for number, name in enumerate(names):
+        row = part[part["name"] == name].iloc[0]
+        heights = [float(row[column]) / (1 << 20) for column in columns]
+        places = [i - 0.4 + width * (number + 0.5) for i in range(len(columns))]
+        bars = ax.bar(places, heights, width=width * 0.95, color=COLOURS[number % len(COLOURS)], label=name)
+        ax.bar_label(bars, fmt="%.1f", fontsize=8)
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set_ylabel(unit)
+    ax.legend(frameon=False, loc="lower center" if len(labels) > 1 else "best")

@@ -1,0 +1,136 @@
+"""Notebooks run unattended, and shown as one HTML file that asks the network for nothing."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from acon_nb.cache import atomic_file
+from acon_nb.errors import AconError, InvalidInput
+
+_CDN_TRAITS = ("mathjax_url", "require_js_url", "jquery_url", "jupyter_widgets_base_url", "mermaid_js_url")
+# Whatever the page would load by itself; links that a reader clicks are allowed.
+_LOADS = re.compile(
+    r"""<(?:script|img|iframe|audio|video|source|embed)[^>]*\ssrc\s*=\s*["']?(?:https?:)?//"""
+    r"""|<link[^>]*\shref\s*=\s*["']?(?:https?:)?//|@import\s+(?:url\()?["']?(?:https?:)?//"""
+    r"""|url\(\s*["']?(?:https?:)?//|\bfrom\s+["']https?://|\bimport\(\s*["']https?://""",
+    re.IGNORECASE,
+)
+_FINDINGS_TAG = "findings"
+
+
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], *, live: bool = True) -> Path:
+    """Run a notebook with papermill; `output` is written as the cells end, and kept when one fails.
+
+    `live` passes the cells' text on to standard error. Errors: `InvalidInput` (no such notebook or parameter),
+    `AconError` naming the cell that failed, with its error.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    if not notebook.is_file():
+        raise InvalidInput("notebook", notebook, "is no file", hint="acon-nb notebooks DIR copies the notebooks")
+    known = papermill.inspect_notebook(str(notebook))
+    for name in parameters:
+        if name not in known:
+            raise InvalidInput("parameter", name, f"{notebook.name} has none of that name", hint=", ".join(known))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if live:
+        _pass_on_output()
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            parameters=dict(parameters),
+            progress_bar=False,
+            log_output=live,
+            kernel_name="python3",
+            cwd=str(Path.cwd()),
+        )
+    except PapermillExecutionError as error:
+        lines = str(error.evalue).splitlines() or [str(error.ename)]
+        raise AconError(
+            f"{notebook.name} failed in cell {error.exec_count}: {error.ename}",
+            details=[*lines[:30], f"executed notebook: {output}"],
+        ) from error
+    return output
+
+
+def render(notebook: Path, html: Path) -> Path:
+    """Write an executed notebook as one HTML file: results and text, no code, no progress, nothing from the network."""
+    import nbformat
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    document = nbformat.read(notebook, as_version=4)
+    for cell in document.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    _findings_first(document)
+    exporter = HTMLExporter(
+        config=Config({"HTMLExporter": dict.fromkeys(_CDN_TRAITS, "")}),
+        exclude_input=True,
+        exclude_output_prompt=True,
+        exclude_input_prompt=True,
+        embed_images=True,
+    )
+    document.metadata["title"] = _title(document, html)
+    text, _ = exporter.from_notebook_node(document, resources={"metadata": {"name": _title(document, html)}})
+    text = re.sub(r"<script\s+src=[\"']{2}[^>]*>\s*</script>", "", text)
+    loads = _LOADS.search(text)
+    if loads:
+        raise AconError(f"the report would load something from the network: {loads.group(0)[:80]}")
+    with atomic_file(html) as temporary:
+        temporary.write_text(text)
+    return html
+
+
+def make(notebook: Path, html: Path, parameters: Mapping[str, Any], *, live: bool = True) -> list[str]:
+    """Run a notebook and render it; returns the findings that it printed (the cell tagged `findings`)."""
+    executed = execute(notebook, html.with_suffix(".ipynb"), parameters, live=live)
+    render(executed, html)
+    return findings(executed)
+
+
+def findings(notebook: Path) -> list[str]:
+    """The lines that the cell tagged `findings` of an executed notebook printed."""
+    import nbformat
+
+    document = nbformat.read(notebook, as_version=4)
+    lines: list[str] = []
+    for cell in document.cells:
+        if _FINDINGS_TAG in cell.metadata.get("tags", []):
+            for output in cell.get("outputs", []):
+                if output.get("name") == "stdout":
+                    lines += output["text"].splitlines()
+    return lines
+
+
+def _findings_first(document: Any) -> None:
+    """Move the findings below the title: the reader wants them first, the notebook knows them last."""
+    moved = [cell for cell in document.cells if _FINDINGS_TAG in cell.metadata.get("tags", [])]
+    rest = [cell for cell in document.cells if cell not in moved]
+    document.cells = rest[:1] + moved + rest[1:]
+
+
+def _title(document: Any, html: Path) -> str:
+    for cell in document.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            return str(cell.source.splitlines()[0][2:])
+    return html.stem
+
+
+def _pass_on_output() -> None:
+    """papermill logs the cells' output; show it without the logger's decoration."""
+    logger = logging.getLogger("papermill")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(lambda record: not record.getMessage().startswith(("Executing", "Ending Cell", "Input Note")))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

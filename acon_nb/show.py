@@ -1,0 +1,32 @@
+"""How tables and figures look in notebooks and reports, without a widget."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DPI = 110
+
+
+class ShownFigure(Figure):
+    """A figure that shows itself as PNG, without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=_DPI)
+        return buffer.getvalue()
+
+
+def table(frame: pd.DataFrame) -> Any:
+    """A table without its index, its text wrapped and never cut."""
+    cells: list[tuple[str, str | float]] = [
+        ("text-align", "left"),
+        ("white-space", "normal"),
+        ("vertical-align", "top"),
+    ]
+    return frame.style.hide(axis="index").set_table_styles([{"selector": "th, td", "props": cells}])

@@ -1,0 +1,6 @@
+"""Views over the package's dataclasses. Without a person in front of the notebook no widget is ever made."""
+
+from acon_nb.widgets.job import Job, run
+from acon_nb.widgets.session import headless
+
+__all__ = ["Job", "headless", "run"]

@@ -1,0 +1,8 @@
+#!/bin/sh
+# The checks that pre-commit runs too: ruff, mypy --strict, shellcheck.
+set -eu
+cd "$(dirname "$0")/.."
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+shellcheck tools/*.sh .ci/run acon_nb/initrd/files/init acon_nb/initrd/files/profile acon_nb/bench/guest/swap-cell

@@ -1,0 +1,88 @@
+#!/bin/sh
+# Set up what a job needs: Debian packages that are missing, and a virtual environment in .venv.
+#   tools/setup.sh tour|lab|test
+# Idempotent. Says what it installs before it does; needs root (or sudo) only when a Debian package is missing;
+# changes nothing outside the checkout, the user cache and apt.
+set -eu
+
+job=${1:?usage: tools/setup.sh tour|lab|test}
+root=$(cd "$(dirname "$0")/.." && pwd)
+venv=$root/.venv
+
+tour_packages="python3-venv qemu-system-x86 gcc libc6-dev make flex bison bc libelf-dev zstd xz-utils"
+test_packages="shellcheck cpio libarchive-tools ovmf"
+case $job in
+tour) packages=$tour_packages extras="" groups="" ;;
+lab) packages=$tour_packages extras="[lab,docker]" groups="" ;;
+test) packages="$tour_packages $test_packages" extras="[lab,docker]" groups="--group dev" ;;
+*)
+	echo "setup: '$job' is not one of tour, lab, test" >&2
+	exit 2
+	;;
+esac
+
+have_python() {
+	python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# The Debian packages of the job that are not there; a program that came another way counts.
+missing_packages() {
+	for package in $packages; do
+		case $package in
+		python3-venv) have_python && continue ;;
+		qemu-system-x86) command -v qemu-system-x86_64 >/dev/null && continue ;;
+		gcc | make | flex | bison | bc | zstd | shellcheck | cpio) command -v "$package" >/dev/null && continue ;;
+		xz-utils) command -v xz >/dev/null && continue ;;
+		libarchive-tools) command -v bsdtar >/dev/null && continue ;;
+		esac
+		dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' || printf '%s ' "$package"
+	done
+}
+
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		echo "setup: root is needed for: $*" >&2
+		echo "setup: run that command as root, then make $job again" >&2
+		exit 1
+	fi
+}
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+	echo "setup: this is no Debian: install the counterparts of: $packages" >&2
+	exit 1
+fi
+
+missing=$(missing_packages)
+if [ -n "$missing" ]; then
+	echo "setup: installing Debian packages: $missing"
+	as_root apt-get update -q
+	# shellcheck disable=SC2086 # a list of names
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+elif ! apt-cache show --no-all-versions linux-source-6.12 >/dev/null 2>&1; then
+	echo "setup: refreshing apt's lists (they do not name linux-source-6.12)"
+	as_root apt-get update -q
+fi
+if ! have_python; then
+	echo "setup: python3 of 3.11 or later with venv is needed; this is $(python3 --version 2>&1)" >&2
+	exit 1
+fi
+
+# What is installed is named by a stamp: nothing is done when neither the wishes nor the Python changed.
+wanted="$(cat "$root/pyproject.toml" "$root/constraints.txt" "$0" | sha256sum | cut -c1-64) $extras $groups $(python3 --version) $root"
+stamp=$venv/.acon-$job
+if [ -x "$venv/bin/acon-nb" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+	exit 0
+fi
+echo "setup: installing Python packages into $venv (pyproject.toml, constraints.txt)"
+# An environment that was moved, or whose Python is gone, is made anew.
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+	python3 -m venv --clear "$venv"
+fi
+"$venv/bin/python" -m pip install -q --disable-pip-version-check 'pip>=25.1'
+# shellcheck disable=SC2086 # options are words
+(cd "$root" && "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$extras" $groups)
+echo "$wanted" >"$stamp"
