@@ -65,10 +65,12 @@ def plot_swap(runs: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("4 KiB pages read back / s\n(instruction clock, n = 1)")
     for offset, (share, mark) in enumerate((("p50", "o"), ("p90", "s"), ("p99", "^"))):
         values = runs[f"read_{share}_ns"] / 1e3
-        axes[1].plot(positions, values, mark, color=COLOURS[offset], label=share)
+        axes[1].plot([p + 0.18 * (offset - 1) for p in positions], values, mark, color=COLOURS[offset], label=share)
     axes[1].set_yscale("log")
     axes[1].set_ylabel("latency of a read / µs\n(instruction clock)")
-    axes[1].legend(frameon=False)
+    axes[1].set_xlim(-0.5, len(names) - 0.5)
+    axes[1].set_ylim(top=3 * float(runs["read_p99_ns"].max()) / 1e3)
+    axes[1].legend(frameon=False, ncols=3, loc="upper center")
     for column, label, colour in (
         ("pool_stored_bytes", "pages kept in the pool", COLOURS[5]),
         ("pool_bytes", "RAM that the pool takes", COLOURS[1]),
@@ -77,7 +79,8 @@ def plot_swap(runs: pd.DataFrame) -> Figure:
         heights = runs[column].astype(float).fillna(0) / (1 << 20)
         axes[2].bar([p + shift for p in positions], heights, width=0.4, color=colour, label=label)
     axes[2].set_ylabel("MiB after the fill")
-    axes[2].legend(frameon=False)
+    axes[2].set_ylim(top=1.25 * max(1.0, float(runs["pool_stored_bytes"].astype(float).max()) / (1 << 20)))
+    axes[2].legend(frameon=False, loc="upper center")
     for ax in axes:
         ax.set_xticks(list(positions), names)
     for position, end in enumerate(runs["end"]):
@@ -130,4 +133,5 @@ def _bars(ax: Axes, part: pd.DataFrame, columns: list[str], labels: list[str], u
         ax.bar_label(bars, fmt="%.1f", fontsize=8)
     ax.set_xticks(range(len(labels)), labels)
     ax.set_ylabel(unit)
-    ax.legend(frameon=False, loc="lower center" if len(labels) > 1 else "best")
+    ax.set_ylim(top=1.3 * max(float(part[column].max()) for column in columns) / (1 << 20))
+    ax.legend(frameon=False, loc="upper center", ncols=len(names))

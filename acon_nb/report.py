@@ -12,7 +12,7 @@ from typing import Any
 from acon_nb.cache import atomic_file
 from acon_nb.errors import AconError, InvalidInput
 
-_CDN_TRAITS = ("mathjax_url", "require_js_url", "jquery_url", "jupyter_widgets_base_url", "mermaid_js_url")
+_TEMPLATES = Path(__file__).with_name("templates")
 # Whatever the page would load by itself; links that a reader clicks are allowed.
 _LOADS = re.compile(
     r"""<(?:script|img|iframe|audio|video|source|embed)[^>]*\ssrc\s*=\s*["']?(?:https?:)?//"""
@@ -21,6 +21,8 @@ _LOADS = re.compile(
     re.IGNORECASE,
 )
 _FINDINGS_TAG = "findings"
+# papermill's own words, and the bare names of tables and figures
+_NOISE = re.compile(r"Executing|Ending Cell|Input Note|Output Note|Working directory|<\w|\[IPKernelApp\] WARNING")
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], *, live: bool = True) -> Path:
@@ -64,7 +66,6 @@ def render(notebook: Path, html: Path) -> Path:
     """Write an executed notebook as one HTML file: results and text, no code, no progress, nothing from the network."""
     import nbformat
     from nbconvert import HTMLExporter
-    from traitlets.config import Config
 
     document = nbformat.read(notebook, as_version=4)
     for cell in document.cells:
@@ -72,15 +73,14 @@ def render(notebook: Path, html: Path) -> Path:
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     _findings_first(document)
     exporter = HTMLExporter(
-        config=Config({"HTMLExporter": dict.fromkeys(_CDN_TRAITS, "")}),
+        extra_template_basedirs=[str(_TEMPLATES)],
+        template_name="acon",
         exclude_input=True,
         exclude_output_prompt=True,
         exclude_input_prompt=True,
         embed_images=True,
     )
-    document.metadata["title"] = _title(document, html)
     text, _ = exporter.from_notebook_node(document, resources={"metadata": {"name": _title(document, html)}})
-    text = re.sub(r"<script\s+src=[\"']{2}[^>]*>\s*</script>", "", text)
     loads = _LOADS.search(text)
     if loads:
         raise AconError(f"the report would load something from the network: {loads.group(0)[:80]}")
@@ -125,12 +125,19 @@ def _title(document: Any, html: Path) -> str:
 
 
 def _pass_on_output() -> None:
-    """papermill logs the cells' output; show it without the logger's decoration."""
+    """papermill logs the cells' output; show the lines that tell a person something."""
     logger = logging.getLogger("papermill")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.addFilter(lambda record: not record.getMessage().startswith(("Executing", "Ending Cell", "Input Note")))
+        handler.setFormatter(_Lines("%(message)s"))
+        handler.addFilter(lambda record: not _NOISE.match(record.getMessage()) and bool(record.getMessage().strip()))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+class _Lines(logging.Formatter):
+    """The message without the line break that the handler adds again."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).rstrip("\n")

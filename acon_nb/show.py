@@ -16,10 +16,11 @@ _DPI = 110
 class ShownFigure(Figure):
     """A figure that shows itself as PNG, without pyplot and its global state."""
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        """The picture, and its title as the text for those who cannot see it."""
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=_DPI)
-        return buffer.getvalue()
+        return buffer.getvalue(), {"alt": self.get_suptitle()}
 
 
 def table(frame: pd.DataFrame) -> Any:

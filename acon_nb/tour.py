@@ -118,9 +118,20 @@ def parts_table(parts: Parts) -> pd.DataFrame:
     rows = [
         ("guide's kernel", parts.minimal.version, parts.minimal.image, parts.minimal.sha256),
         ("Debian's cloud kernel", parts.distro.version, parts.distro.image, parts.distro.sha256),
-        ("guide's kernel with a disk of declared speed", parts.swap_kernel.version, parts.swap_kernel.image, ""),
+        (
+            "guide's kernel with a disk of declared speed",
+            parts.swap_kernel.version,
+            parts.swap_kernel.image,
+            parts.swap_kernel.sha256,
+        ),
         ("initrd for the guide's kernel", "", parts.minimal_initrd.path, parts.minimal_initrd.sha256),
-        ("initrd for Debian's kernel (with its virtio modules)", "", parts.distro_initrd.path, ""),
+        ("initrd of the swap question", "", parts.swap_initrd.path, parts.swap_initrd.sha256),
+        (
+            "initrd for Debian's kernel (with its virtio modules)",
+            "",
+            parts.distro_initrd.path,
+            parts.distro_initrd.sha256,
+        ),
     ]
     return results.frame(
         {"part": what, "release": release, "size": format_bytes(path.stat().st_size), "SHA-256": digest[:16]}

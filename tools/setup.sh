@@ -71,12 +71,19 @@ if ! have_python; then
 	exit 1
 fi
 
-# What is installed is named by a stamp: nothing is done when neither the wishes nor the Python changed.
-wanted="$(cat "$root/pyproject.toml" "$root/constraints.txt" "$0" | sha256sum | cut -c1-64) $extras $groups $(python3 --version) $root"
-stamp=$venv/.acon-$job
-if [ -x "$venv/bin/acon-nb" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-	exit 0
-fi
+# What is installed is named by a stamp: nothing is done when neither the wishes nor the Python changed. What the tests
+# need holds all that the lab needs, and that all of the tour's.
+wanted="$(cat "$root/pyproject.toml" "$root/constraints.txt" "$0" | sha256sum | cut -c1-64) $(python3 --version) $root"
+case $job in
+tour) enough="tour lab test" ;;
+lab) enough="lab test" ;;
+*) enough=test ;;
+esac
+for stamp in $enough; do
+	if [ -x "$venv/bin/acon-nb" ] && [ "$(cat "$venv/.acon-$stamp" 2>/dev/null)" = "$wanted" ]; then
+		exit 0
+	fi
+done
 echo "setup: installing Python packages into $venv (pyproject.toml, constraints.txt)"
 # An environment that was moved, or whose Python is gone, is made anew.
 if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -85,4 +92,4 @@ fi
 "$venv/bin/python" -m pip install -q --disable-pip-version-check 'pip>=25.1'
 # shellcheck disable=SC2086 # options are words
 (cd "$root" && "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$extras" $groups)
-echo "$wanted" >"$stamp"
+echo "$wanted" >"$venv/.acon-$job"

@@ -140,39 +140,42 @@ def run_many(
     """Boot every cell `runs` times; `on_run` gets each row as it ends.
 
     On the wall clock one guest runs at a time and the cells take turns; the instruction clock does not see the host,
-    so those guests run `jobs` at a time. Errors: `GuestFailed`, `Cancelled`; rows that ended before are kept.
+    so those guests run `jobs` at a time. Rows come in the order of the cells. Errors: `GuestFailed`, `Cancelled`; what
+    `on_run` got before is kept.
     """
     if runs < 1:
         raise InvalidInput("runs", runs, "is not a number of runs", hint="1 or more")
     host, facts = capabilities(), environment()
     wall = [cell for _ in range(runs) for cell in cells if cell.clock is Clock.WALL]
     counted = [cell for _ in range(runs) for cell in cells if cell.clock is Clock.INSTRUCTIONS]
-    rows: list[BootRun] = []
+    rows: dict[int, BootRun] = {}
     total = len(wall) + len(counted)
 
-    def take(row: BootRun) -> None:
-        rows.append(row)
+    def take(number: int, row: BootRun) -> None:
+        rows[number] = row
         if on_run is not None:
             on_run(row, facts)
         on_progress(Progress("boot guests", len(rows) / total, f"{row.name}, {row.clock} clock"))
 
     on_progress(Progress("boot guests", 0.0, f"{total} boots"))
-    for cell in wall:
+    for number, cell in enumerate(wall):
         if cancel is not None:
             cancel.check()
-        take(run(cell, host=host, cancel=cancel))
+        take(number, run(cell, host=host, cancel=cancel))
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         stop = cancel or CancelToken()
-        futures = [pool.submit(run, cell, host=host, cancel=stop) for cell in counted]
+        futures = {
+            pool.submit(run, cell, host=host, cancel=stop): number for number, cell in enumerate(counted, len(wall))
+        }
         try:
             for future in as_completed(futures):
-                take(future.result())
+                take(futures[future], future.result())
         except BaseException:
             stop.cancel()
             for future in futures:
                 future.cancel()
             raise
-    return rows
+    return [rows[number] for number in range(total)]
 
 
 @cache

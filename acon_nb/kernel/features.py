@@ -18,7 +18,7 @@ _VALUE = re.compile(r"[^\n\"\\$`]*")
 # Profiles add up groups; a group's own name is a profile too.
 PROFILES: Mapping[str, tuple[str, ...]] = {
     "guide": ("minimal", "container", "performance", "security", "not-needed", "storage"),
-    "swap-study": ("minimal", "container", "performance", "security", "not-needed", "storage", "study"),
+    "swap-study": ("minimal", "container", "performance", "security", "not-needed", "storage", "delay-disk", "study"),
 }
 
 

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acon_nb.errors import InvalidInput
+from acon_nb.units import format_bytes, format_seconds, parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0", 0),
+        ("512", 512),
+        (512, 512),
+        ("1k", 1024),
+        ("512M", 512 << 20),
+        ("512MiB", 512 << 20),
+        ("512 MB", 512 << 20),
+        (" 2g ", 2 << 30),
+        ("3T", 3 << 40),
+    ],
+)
+def test_sizes_are_read_in_units_of_1024(text: str | int, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+def test_a_bare_number_can_have_another_unit() -> None:
+    assert parse_bytes("512", bare="M") == 512 << 20
+    assert parse_bytes("512K", bare="M") == 512 << 10
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "12X", "1e3", "0x10", "1 2", "512M\nx"])
+def test_what_is_no_size_is_refused_by_the_name_of_its_field(text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_bytes(text, field="memory")
+    assert "memory" in str(caught.value)
+    assert repr(text) in str(caught.value)
+    assert "512M" in caught.value.hint
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 1 << 50), st.sampled_from(["", "K", "M", "G", "T"]), st.sampled_from(["", "B", "iB"]))
+def test_every_unit_is_1024_times_the_one_below(number: int, unit: str, tail: str) -> None:
+    assert parse_bytes(f"{number}{unit}{tail}") == number * 1024 ** " KMGT".index(unit or " ")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=8))
+def test_any_text_is_a_size_or_refused(text: str) -> None:
+    try:
+        assert parse_bytes(text) >= 0
+    except InvalidInput as error:
+        assert error.field == "size"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (14155776, "13.5 MiB"), (5 << 30, "5.0 GiB"), (2e13, "18.2 TiB")],
+)
+def test_sizes_for_people(count: float, text: str) -> None:
+    assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0000015, "1.5 µs"), (0.3065, "306.5 ms"), (1.55, "1.55 s"), (99.0, "99.00 s"), (250, "4 min 10 s")],
+)
+def test_times_for_people(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
