@@ -21,8 +21,6 @@ _LOADS = re.compile(
     re.IGNORECASE,
 )
 _FINDINGS_TAG = "findings"
-# papermill's own words, and the bare names of tables and figures
-_NOISE = re.compile(r"Executing|Ending Cell|Input Note|Output Note|Working directory|<\w|\[IPKernelApp\] WARNING")
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], *, live: bool = True) -> Path:
@@ -130,10 +128,16 @@ def _pass_on_output() -> None:
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Lines("%(message)s"))
-        handler.addFilter(lambda record: not _NOISE.match(record.getMessage()) and bool(record.getMessage().strip()))
+        handler.addFilter(lambda record: _is_progress(record))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def _is_progress(record: logging.LogRecord) -> bool:
+    """papermill logs a cell's standard error as warnings, its results and its own words below."""
+    text = record.getMessage().strip()
+    return bool(text) and record.levelno >= logging.WARNING and not text.startswith("[IPKernelApp]")
 
 
 class _Lines(logging.Formatter):

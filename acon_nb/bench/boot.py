@@ -20,7 +20,7 @@ from typing import Any
 from acon_nb import process
 from acon_nb.bench.guest_program import guest_program
 from acon_nb.cache import Cache, sha256_file
-from acon_nb.errors import InvalidInput
+from acon_nb.errors import GuestFailed, InvalidInput
 from acon_nb.host import environment
 from acon_nb.host.facts import Environment
 from acon_nb.initrd import InitrdImage, add_modules, create, gen_init, tree_of
@@ -125,7 +125,16 @@ def run(
         outcome = machine.wait(cancel)
     if check:
         outcome.check()
-    return _row(cell, spec, outcome)
+    row = _row(cell, spec, outcome)
+    if check and not row.host_ns:
+        raise GuestFailed(
+            f"{cell.name} powered off without a report",
+            end=outcome.end,
+            details=outcome.tail,
+            hint="the initrd must come from boot_initrd, and the kernel needs virtio-serial on this machine"
+            " (microvm: --profile guide,microvm)",
+        )
+    return row
 
 
 def run_many(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput
-from acon_nb.vm.spec import Clock, Forward, VmSpec
+from acon_nb.vm.spec import Clock, VmSpec
 
 RESULTS_PORT = "acon.results"
 _MACHINES = {
     "q35": "q35,hpet=off",  # the guide's `-no-hpet`, an option that is gone since QEMU 9
-    "microvm": "microvm,pcie=on,acpi=on,pit=on,pic=on,rtc=on",
+    "microvm": "microvm,acpi=on,pit=on,pic=on,rtc=on",
 }
 
 
@@ -51,8 +50,8 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels = Channel
     argv = [str(host.qemu), "-nodefaults", "-display", "none", "-no-reboot"]
     argv += _machine(spec, host) + _clock(spec)
     argv += ["-smp", str(spec.vcpus), "-m", f"{spec.memory_bytes // (1 << 20)}M"]
-    argv += _console(channels) + _results(spec, channels)
-    argv += _disks(spec) + _network(spec.network, spec.forwards)
+    argv += _console(spec, channels) + _results(spec, channels)
+    argv += _disks(spec) + _network(spec)
     if channels.qmp_fd is not None:
         argv += ["-chardev", f"socket,id=qmp,fd={channels.qmp_fd}", "-mon", "chardev=qmp,mode=control"]
     if channels.trace is not None:
@@ -83,14 +82,13 @@ def _clock(spec: VmSpec) -> list[str]:
     return ["-icount", "shift=0,sleep=off", "-rtc", rtc, "-seed", str(spec.seed)]
 
 
-def _console(channels: Channels) -> list[str]:
+def _console(spec: VmSpec, channels: Channels) -> list[str]:
     """The serial port and hvc0 share one transcript, so that nothing said before hvc0 exists is lost."""
     if channels.console is None:
         backend = "stdio,id=mux,mux=on,signal=off"
     else:
         backend = f"file,id=mux,mux=on,path={_value(channels.console)}"
-    # ioeventfd=off: the device answers in the vCPU's own thread, so that the instruction clock sees no host timing.
-    devices = ["-device", "virtio-serial-pci,id=vser,max_ports=4,ioeventfd=off"]
+    devices = ["-device", f"{_virtio('virtio-serial', spec)},id=vser,max_ports=4"]
     return ["-chardev", backend, "-serial", "chardev:mux", *devices, "-device", "virtconsole,chardev=mux"]
 
 
@@ -105,15 +103,26 @@ def _disks(spec: VmSpec) -> list[str]:
     argv: list[str] = []
     for number, disk in enumerate(spec.disks):
         argv += ["-drive", f"file={_value(disk.path)},format={disk.format},if=none,id=disk{number},discard=unmap"]
-        argv += ["-device", f"virtio-blk-pci,drive=disk{number}"]
+        argv += ["-device", f"{_virtio('virtio-blk', spec)},drive=disk{number}"]
     return argv
 
 
-def _network(network: bool, forwards: Sequence[Forward]) -> list[str]:
-    if not network:
+def _network(spec: VmSpec) -> list[str]:
+    if not spec.network:
         return ["-nic", "none"]
-    rules = "".join(f",hostfwd=tcp:{rule.address}:{rule.host_port}-:{rule.guest_port}" for rule in forwards)
-    return ["-nic", f"user,model=virtio,ipv6=off,ipv4=on,hostname=vm{rules}"]
+    rules = "".join(f",hostfwd=tcp:{rule.address}:{rule.host_port}-:{rule.guest_port}" for rule in spec.forwards)
+    backend = f"user,id=net,ipv6=off,ipv4=on,hostname=vm{rules}"
+    return ["-netdev", backend, "-device", f"{_virtio('virtio-net', spec)},netdev=net"]
+
+
+def _virtio(name: str, spec: VmSpec) -> str:
+    """The device model for the machine's bus.
+
+    ioeventfd=off on the instruction clock: the device answers in the vCPU's own thread, and no host timing is seen.
+    """
+    if spec.machine == "microvm":
+        return f"{name}-device"
+    return f"{name}-pci" + (",ioeventfd=off" if spec.clock is Clock.INSTRUCTIONS else "")
 
 
 def _value(path: Path) -> str:

@@ -79,7 +79,9 @@ def test_a_damaged_file_is_said_in_the_log_and_made_again(
     assert "corrupt" in caplog.text
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", "null", '{"files": null}', '{"files": []}', '{"files": 3}'])
+@pytest.mark.parametrize(
+    "text", [None, "", "{", "[]", "{}", "null", '{"files": null}', '{"files": []}', '{"files": 3}']
+)
 def test_a_damaged_manifest_is_said_and_the_thing_made_again(
     cache: Cache, caplog: pytest.LogCaptureFixture, text: str | None
 ) -> None:

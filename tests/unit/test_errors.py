@@ -64,7 +64,9 @@ def test_a_failed_command_shows_ending_evidence_log_and_a_line_to_paste() -> Non
     assert "cd '/my src' && make 'V=a b'" in text
 
 
-@pytest.mark.parametrize(("status", "words"), [(-9, "SIGKILL"), (-11, "SIGSEGV"), (-64, "SIGRTMAX"), (-99, "signal 99")])
+@pytest.mark.parametrize(
+    ("status", "words"), [(-9, "SIGKILL"), (-11, "SIGSEGV"), (-64, "SIGRTMAX"), (-99, "signal 99")]
+)
 def test_a_signal_is_named(status: int, words: str) -> None:
     assert words in str(errors.CommandFailed(["qemu"], status))
 

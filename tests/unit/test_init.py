@@ -64,7 +64,9 @@ def test_a_whole_image_gives_no_warning() -> None:
     assert gen_init(shell_tree()) == []
 
 
-@pytest.mark.parametrize(("path", "feature"), [("bin/sh", "everything"), ("sbin/swapon", "swap"), ("bin/mount", "fstab")])
+@pytest.mark.parametrize(
+    ("path", "feature"), [("bin/sh", "everything"), ("sbin/swapon", "swap"), ("bin/mount", "fstab")]
+)
 def test_a_missing_utility_is_warned_of_with_what_is_lost(path: str, feature: str) -> None:
     tree = shell_tree()
     tree.remove(path)

@@ -1,0 +1,65 @@
+"""Real parts, built once for all system tests, in the user cache (a first run compiles a kernel: 5 minutes)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from acon_nb import initrd, kernel, vm
+from acon_nb.bench import boot
+from acon_nb.cache import Cache
+from acon_nb.progress import TextProgress
+
+
+@pytest.fixture(scope="session")
+def store() -> Cache:
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("qemu-system-x86_64 is missing (tools/setup.sh test)")
+    return Cache()
+
+
+@pytest.fixture(scope="session")
+def guide_kernel(store: Cache) -> kernel.KernelImage:
+    return kernel.build(kernel.BuildSpec(profiles=("guide",)), cache=store, on_progress=TextProgress(every_s=30))
+
+
+@pytest.fixture(scope="session")
+def boot_initrd(store: Cache) -> Path:
+    return boot.default_initrd(store)
+
+
+@pytest.fixture(scope="session")
+def host() -> vm.Capabilities:
+    return vm.capabilities()
+
+
+Scripted = Callable[..., vm.VmSpec]
+
+
+@pytest.fixture
+def scripted(guide_kernel: kernel.KernelImage, store: Cache, tmp_path: Path) -> Scripted:
+    """A guest whose INIT is a shell script; `$port` is the results port, `report TEXT` writes a line to it."""
+
+    def make(script: str, *, suffix: str = "cpio", **fields: object) -> vm.VmSpec:
+        tree = initrd.tree_of("busybox", cache=store)
+        initrd.gen_init(tree)
+        head = (
+            "#!/bin/sh\nfor name in /sys/class/virtio-ports/*/name; do\n"
+            '  [ "$(cat $name)" = acon.results ] && port=/dev/$(basename $(dirname $name))\ndone\n'
+            'report() { echo "$1" > $port; }\n'
+        )
+        tree.add_file("test/run", (head + script).encode(), mode=0o755)
+        image = initrd.create(tree, tmp_path / f"guest.{suffix}")
+        values: dict[str, object] = {
+            "kernel": guide_kernel.image,
+            "initrd": image.path,
+            "append": "console=ttyS0 panic=-1 quiet INIT=/test/run",
+            "memory_bytes": 256 << 20,
+            **fields,
+        }
+        return vm.VmSpec(**values)  # type: ignore[arg-type]
+
+    return make

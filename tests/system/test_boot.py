@@ -1,0 +1,108 @@
+"""Boot cells: phases that add up, and a clock that repeats to the microsecond however busy the host is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from acon_nb import kernel
+from acon_nb.bench import boot
+from acon_nb.bench.results import Store, flat, frame, stamp
+from acon_nb.cli import main
+from acon_nb.errors import GuestFailed
+from acon_nb.vm import Clock, End
+
+pytestmark = pytest.mark.system
+
+
+def test_phases_on_the_hosts_clock_are_in_order(guide_kernel, boot_initrd, tmp_path):
+    cell = boot.BootCell(name="guide", kernel=guide_kernel.image, initrd=boot_initrd)
+    store = Store(tmp_path)
+    rows = boot.run_many([cell], 2, on_run=lambda run, facts: store.add("boot", {**stamp(facts), **flat(run)}) and None)
+    assert [row.end for row in rows] == [End.POWERED_OFF] * 2
+    for row in rows:
+        phases = row.host_ns
+        assert 0 < phases["kernel_entry"] < phases["init"] < phases["ready"] < phases["end"]
+        assert 0 < row.guest_ns["init"] < row.guest_ns["ready"]
+        assert "reset_to_init" not in row.guest_ns
+        assert 0 < row.memavailable_bytes < row.memtotal_bytes < cell.memory_bytes
+        assert row.memory_line.startswith("Memory: ")
+        assert row.qemu_pss_bytes > 10 << 20
+        assert row.kernel_release == guide_kernel.version
+    loaded = store.load("boot")
+    assert len(loaded) == 2
+    assert set(loaded["kernel_sha256"]) == {guide_kernel.sha256}
+    assert {"host", "cpu_model", "qemu_version", "accelerator", "spec_sha256", "clock", "timestamp"} <= set(loaded)
+    assert len(frame([flat(row) for row in rows])) == 2
+
+
+def test_the_instruction_clock_repeats_with_both_cores_busy(guide_kernel, boot_initrd):
+    cell = boot.BootCell(
+        name="guide", kernel=guide_kernel.image, initrd=boot_initrd, clock=Clock.INSTRUCTIONS, timeout_s=300
+    )
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        first, second = boot.run_many([cell], 2)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert first.guest_ns == second.guest_ns
+    assert first.guest_ns["init"] % 1000 == 0
+    assert first.memory_line == second.memory_line
+
+
+def test_the_seed_is_what_moves_the_random_numbers(guide_kernel, boot_initrd):
+    cells = [
+        boot.BootCell(
+            name=str(seed),
+            kernel=guide_kernel.image,
+            initrd=boot_initrd,
+            clock=Clock.INSTRUCTIONS,
+            seed=seed,
+            timeout_s=300,
+        )
+        for seed in (1, 2)
+    ]
+    first, second = boot.run_many(cells, 1)
+    assert first.spec_sha256 != second.spec_sha256
+    assert abs(first.guest_ns["init"] - second.guest_ns["init"]) < 5_000_000
+
+
+def test_debians_own_kernel_boots_with_its_modules(store, tmp_path):
+    distro = kernel.debian_kernel(cache=store)
+    modules = kernel.module_closure(distro, boot.VIRTIO_MODULES)
+    assert [path.name for path in modules][-1] == "virtio_console.ko"
+    image = boot.boot_initrd(tmp_path / "distro.cpio", modules=modules, release=distro.version, store=store)
+    row = boot.run(boot.BootCell(name="cloud", kernel=distro.image, initrd=image.path))
+    assert row.kernel_release == distro.version
+    assert row.host_ns["init"] > 0
+
+
+def test_microvm_needs_its_own_options_and_then_boots(guide_kernel, boot_initrd, store):
+    cell = boot.BootCell(name="guide", kernel=guide_kernel.image, initrd=boot_initrd, machine="microvm")
+    with pytest.raises(GuestFailed, match="without a report"):
+        boot.run(cell)
+    image = kernel.build(kernel.BuildSpec(profiles=("guide", "microvm")), cache=store)
+    assert boot.run(replace(cell, kernel=image.image)).host_ns["ready"] > 0
+
+
+def test_the_command_gives_one_json_object(guide_kernel):
+    argv = ["bench", "boot", "--kernel", str(guide_kernel.image), "--clock", "wall", "--runs", "1", "--json"]
+    done = CliRunner().invoke(main, argv)
+    assert done.exit_code == 0, done.output
+    runs = json.loads(done.stdout)["runs"]
+    assert set(runs[0]["phases_ns"]) == {"kernel_entry", "init", "ready", "end"}
+    assert runs[0]["end"] == "powered off"
+
+
+def test_a_kernel_that_is_none_is_refused(boot_initrd):
+    argv = ["bench", "boot", "--kernel", str(boot_initrd), "--clock", "wall", "--runs", "1"]
+    done = CliRunner().invoke(main, argv)
+    assert done.exit_code == 2
+    assert "not a bzImage" in done.stderr

@@ -1,0 +1,120 @@
+"""Kernel builds: wishes that cannot come true, a corrupt cache, a killed build."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from acon_nb import kernel
+from acon_nb.cache import sha256_file
+from acon_nb.cli import main
+from acon_nb.errors import Cancelled, KernelConfigError
+from acon_nb.progress import CancelToken
+
+pytestmark = pytest.mark.system
+
+
+def test_an_unknown_option_is_refused_before_anything_is_built(store):
+    spec = kernel.BuildSpec(settings=("CONFIG_NOT_AN_OPTION=y",))
+    with pytest.raises(KernelConfigError, match="CONFIG_NOT_AN_OPTION=y: this tree has no such option"):
+        kernel.build(spec, cache=store)
+
+
+def test_a_wrong_value_is_refused(store):
+    with pytest.raises(KernelConfigError, match="CONFIG_ZRAM=7: is a tristate"):
+        kernel.build(kernel.BuildSpec(settings=("ZRAM=7",)), cache=store)
+
+
+def test_zram_without_block_is_refused_by_name(store):
+    spec = kernel.BuildSpec(profiles=("minimal",), settings=("BLOCK=n", "ZRAM=y"))
+    with pytest.raises(KernelConfigError, match=r"CONFIG_ZRAM wanted y, is n: depends on BLOCK .*BLOCK=n"):
+        kernel.build(spec, cache=store)
+
+
+def test_check_says_what_became_of_each_wish():
+    argv = ["kernel", "check", "--profile", "guide", "--source", "debian:6.12", "--set", "NOT_AN_OPTION=y", "--json"]
+    done = CliRunner().invoke(main, argv)
+    assert done.exit_code == 1
+    wishes = {row["option"]: row for row in json.loads(done.stdout)["wishes"]}
+    assert not wishes["NOT_AN_OPTION"]["ok"]
+    assert wishes["NOT_AN_OPTION"]["why"]
+    assert wishes["INTEL_TDX_GUEST"] == {
+        "option": "INTEL_TDX_GUEST",
+        "wanted": "y",
+        "got": "y",
+        "ok": True,
+        "why": "",
+    }
+
+
+def test_bad_profiles_and_sources_exit_with_2():
+    for argv in (["--profile", "no-such"], ["--profile", "guide", "--source", "/no/such/tree"]):
+        done = CliRunner().invoke(main, ["kernel", "check", *argv])
+        assert done.exit_code == 2, done.output
+        assert "hint:" in done.stderr
+
+
+def test_a_built_kernel_comes_from_the_cache(guide_kernel, store):
+    again = kernel.build(kernel.BuildSpec(profiles=("guide",)), cache=store)
+    assert again.cached
+    assert again.sha256 == guide_kernel.sha256
+
+
+def test_a_corrupt_image_in_the_cache_is_said_and_made_again(guide_kernel, store, caplog):
+    with guide_kernel.image.open("r+b") as file:
+        file.write(b"garbage")
+    with caplog.at_level(logging.WARNING):
+        again = kernel.build(kernel.BuildSpec(profiles=("guide",)), cache=store)
+    assert "corrupt" in caplog.text
+    assert not again.cached
+    assert again.sha256 == guide_kernel.sha256 == sha256_file(again.image), "the same inputs give the same bytes"
+
+
+def test_a_killed_or_cancelled_build_goes_on_where_it_stopped(guide_kernel, store):
+    spec = kernel.BuildSpec(profiles=("guide",), settings=(f"LOCALVERSION=-test{os.getpid()}",))
+    code = (
+        f"from acon_nb import kernel; kernel.build(kernel.BuildSpec(profiles=('guide',), settings={spec.settings!r}))"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code])
+    wait_for_make()
+    time.sleep(3)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    deadline = time.monotonic() + 10
+    while makes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not makes(), "make and its compilers end with their owner"
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        kernel.build(spec, cache=store, cancel=token)
+    built = kernel.build(spec, cache=store)
+    assert built.version.endswith(spec.settings[0].partition("=")[2])
+
+
+def makes() -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0] == b"make" and b"bzImage" in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_for_make() -> None:
+    deadline = time.monotonic() + 60
+    while not makes():
+        assert time.monotonic() < deadline, "make did not start"
+        time.sleep(0.1)

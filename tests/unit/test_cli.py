@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import acon_nb
+from acon_nb.cli import main
+
+
+def call(*argv: str | Path, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in argv], env=env)
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from commands(below, (*path, name))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    (folder / "init").write_text("#!/bin/sh\n")
+    (folder / "init").chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
+def test_every_command_has_help(path: tuple[str, ...]) -> None:
+    result = call(*path, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage:")
+    assert len(result.stdout.splitlines()) > 3
+
+
+def test_the_version_is_told() -> None:
+    assert acon_nb.__version__ in call("--version").stdout
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["no-such-command"],
+        ["doctor", "--no-such-option"],
+        ["kernel", "build"],
+        ["initrd", "from", "busybox"],
+        ["bench", "boot", "--kernel", "x", "--clock", "sundial", "--runs", "1"],
+        ["bench", "boot", "--kernel", "x", "--clock", "wall", "--runs", "many"],
+        ["bench", "swap", "--preset", "huge"],
+    ],
+)
+def test_wrong_usage_ends_with_2(argv: list[str]) -> None:
+    result = call(*argv)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["initrd", "from", "alpine", "-o", "x.cpio"], "image='alpine'"),
+        (["initrd", "from", "tar:missing.tar", "-o", "x.cpio"], "missing.tar"),
+        (["initrd", "create", "TREE", "x.rar"], "image='x.rar'"),
+        (["report", "x.ipynb", "-o", "x.pdf"], "output='x.pdf'"),
+        (["report", "missing.ipynb", "-o", "x.html"], "notebook='missing.ipynb'"),
+        (["notebooks", "TREE/init/below"], "directory="),
+        (["kernel", "check", "--profile", "nonsense"], "profile='nonsense'"),
+        (["kernel", "build", "--profile", "minimal", "--set", "oops"], "set='oops'"),
+        (["kernel", "build", "--profile", "minimal", "--source", "/nowhere"], "source='/nowhere'"),
+    ],
+)
+def test_bad_input_ends_with_2_and_names_its_field(
+    argv: list[str], words: str, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tree.parent)
+    if argv[0] == "kernel" and not Path("/usr/bin/gcc").exists():
+        pytest.skip("the kernel's build tools are not here")
+    result = call(*[word.replace("TREE", str(tree)) for word in argv])
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("acon-nb: ")
+    assert words in result.stderr
+    assert "hint:" in result.stderr
+    assert os.listdir(tree.parent) == ["tree"]
+
+
+def test_a_failure_ends_with_1_and_without_a_traceback(tree: Path) -> None:
+    (tree / "init").unlink()
+    result = call("initrd", "create", tree)
+    assert result.exit_code == 1
+    assert "no init" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_initrd_of_a_folder_is_said_as_one_json_object(tree: Path) -> None:
+    image = tree.parent / "out.cpio.gz"
+    result = call("initrd", "create", tree, image, "--json")
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    assert said["path"] == str(image)
+    assert said["bytes"] == image.stat().st_size
+    assert result.stderr == ""
+
+
+def test_the_guides_way_to_name_and_compress_an_initrd(tree: Path) -> None:
+    result = call("initrd", "create", tree, env={"C": "xz"})
+    assert result.exit_code == 0
+    assert str(tree.parent / "initrd-tree.cpio.xz") in result.stdout
+    assert (tree.parent / "initrd-tree.cpio.xz").exists()
+
+
+def test_warnings_of_an_image_go_to_standard_error(tree: Path) -> None:
+    result = call("initrd", "from", f"dir:{tree}", "-o", tree.parent / "x.cpio", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["path"].endswith("x.cpio")
+    assert "warning: sh is missing" in result.stderr
+
+
+def test_a_full_disk_is_said_in_a_sentence(tree: Path, small_disk: Path) -> None:
+    (tree / "big").write_bytes(os.urandom(1 << 20))
+    result = call("initrd", "create", tree, small_disk / "x.cpio")
+    assert result.exit_code == 1
+    assert "no space left" in result.stderr
+
+
+def test_notebooks_are_copied_and_kept(tmp_path: Path) -> None:
+    assert "kept" not in call("notebooks", tmp_path / "mine").stdout
+    assert "(kept)" in call("notebooks", tmp_path / "mine").stdout
+
+
+def test_the_doctor_says_one_json_object(tmp_path: Path) -> None:
+    result = call("doctor", "--json", env={"XDG_CACHE_HOME": str(tmp_path)})
+    said = json.loads(result.stdout)
+    assert {"ok", "findings", "environment"} == set(said)
+    assert result.exit_code == (0 if said["ok"] else 1)
+    for finding in said["findings"]:
+        assert finding["state"] in ("ok", "warn", "missing")
+        assert finding["what"]
+        assert finding["feature"]
+        assert finding["mend"] or finding["state"] == "ok" or finding["what"] == "KVM"
+    assert said["environment"]["cpu_count"] >= 1
+
+
+def test_it_runs_as_a_module() -> None:
+    argv = [sys.executable, "-m", "acon_nb.cli", "--version"]
+    assert acon_nb.__version__ in subprocess.run(argv, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import tomllib
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from acon_nb.errors import InvalidInput
+from acon_nb.kernel.features import PROFILES, Wish, catalogue, groups, parse_setting, wishes
+
+GUIDE: dict[str, list[str]] = tomllib.loads((Path(__file__).parent / "data/guide_options.toml").read_text())
+VERSIONS = [(5, 15), (6, 1), (6, 2), (6, 6), (6, 8), (6, 9), (6, 12), (6, 18)]
+
+
+def options(version: tuple[int, int], known: tuple[str, ...] = (), profile: str = "guide") -> dict[str, str]:
+    return {wish.option: wish.value for wish in wishes([profile], version, known)}
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GUIDE.items() for name in names])
+def test_every_name_of_the_guide_is_covered_in_its_group(group: str, name: str) -> None:
+    rows = [row for row in catalogue() if row.group == group]
+    assert any(name in (row.guide, row.option) or (row.pattern and fnmatchcase(name, row.option)) for row in rows)
+
+
+def test_the_guides_tables_are_whole() -> None:
+    assert {group: len(names) for group, names in GUIDE.items()} == {
+        "minimal": 24, "container": 38, "performance": 14, "security": 10, "not-needed": 38, "storage": 18
+    }  # fmt: skip
+    assert all(len(set(names)) == len(names) for names in GUIDE.values())
+
+
+def test_every_name_that_a_row_says_the_guide_has_is_there() -> None:
+    for row in catalogue():
+        if row.guide and row.guide != row.option:
+            assert row.guide in GUIDE[row.group], row
+
+
+def test_every_row_has_a_note_and_a_span_of_versions() -> None:
+    for row in catalogue():
+        assert row.note.endswith("."), row
+        assert row.since < row.until, row
+
+
+def test_the_groups_and_the_profiles() -> None:
+    assert set(GUIDE) == set(PROFILES["guide"])
+    assert {group for members in PROFILES.values() for group in members} <= set(groups())
+    assert set(PROFILES["guide"]) < set(PROFILES["swap-study"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("profile", ["guide", "swap-study"])
+def test_no_option_is_wished_twice_with_different_values(profile: str, version: tuple[int, int]) -> None:
+    found: dict[str, set[str]] = {}
+    for row in catalogue():
+        if row.group in PROFILES[profile] and not row.pattern and row.since <= version < row.until:
+            found.setdefault(row.option, set()).add(row.value)
+    assert {option: values for option, values in found.items() if len(values) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    ("version", "there", "absent"),
+    [
+        ((5, 15), {"RETPOLINE", "ARCH_RANDOM", "SLAB", "SLOB"}, {"INTEL_TDX_GUEST", "SLUB_TINY", "LRU_GEN"}),
+        ((6, 1), {"RETPOLINE", "SLAB", "BASE_FULL", "RANDOM_TRUST_CPU"}, {"MITIGATION_RETPOLINE", "TDX_GUEST_DRIVER"}),
+        (
+            (6, 12),
+            {"MITIGATION_RETPOLINE", "TDX_GUEST_DRIVER", "ZRAM_BACKEND_LZ4", "BASE_SMALL"},
+            {"RETPOLINE", "SLAB"},
+        ),
+        ((6, 18), {"ZSWAP"}, {"ZPOOL", "MCORE2", "SCHED_DEBUG", "X86_5LEVEL"}),
+    ],
+)
+def test_rows_hold_for_their_versions_only(version: tuple[int, int], there: set[str], absent: set[str]) -> None:
+    found = set(options(version))
+    assert there <= found
+    assert not absent & found
+
+
+def test_a_group_is_a_profile_and_profiles_add_up() -> None:
+    both = {wish.option for wish in wishes(["minimal", "storage"], (6, 12))}
+    assert both == {wish.option for group in ("minimal", "storage") for wish in wishes([group], (6, 12))}
+    assert {wish.group for wish in wishes(["security"], (6, 12))} == {"security"}
+
+
+def test_a_pattern_takes_what_the_tree_has_and_a_named_row_wins() -> None:
+    found = options((6, 12), ("PERF_EVENTS_INTEL_UNCORE", "UNIX_DIAG", "INET_DIAG", "ZRAM"))
+    assert found["PERF_EVENTS_INTEL_UNCORE"] == found["UNIX_DIAG"] == found["INET_DIAG"] == "n"
+    assert found["ZRAM"] == "y"
+    assert not any("*" in option for option in found)
+
+
+def test_own_settings_come_last_and_win() -> None:
+    found = {wish.option: wish for wish in wishes(["guide"], (6, 12), (), ["ZRAM=n", "CONFIG_NEW=m", "ZRAM=m"])}
+    assert (found["ZRAM"].value, found["ZRAM"].group, found["ZRAM"].optional) == ("m", "set", False)
+    assert found["NEW"].value == "m"
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "value"),
+    [
+        ("ZRAM=y", "ZRAM", "y"),
+        ("CONFIG_ZRAM=y", "ZRAM", "y"),
+        (" NR_CPUS = 8 ", "NR_CPUS", "8"),
+        ('LOCALVERSION="-x"', "LOCALVERSION", "-x"),
+        ("CMDLINE=a=b c", "CMDLINE", "a=b c"),
+        ("64BIT=y", "64BIT", "y"),
+    ],
+)
+def test_a_setting_is_read(text: str, option: str, value: str) -> None:
+    assert parse_setting(text) == Wish(option=option, value=value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ZRAM", "", "=y", "A B=y", "ZRAM-X=y", "ZRAM*=n", "X=$(id)", "X=`id`", "X=a\nCONFIG_Y=y", 'X=a"b', "X=a\rb"],
+)
+def test_a_malformed_setting_is_refused_with_a_way_out(text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_setting(text)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("profiles", [["nonsense"], ["guide", "nonsense"], [""], [], ["Guide"]])
+def test_an_unknown_profile_is_refused_with_the_known_ones(profiles: list[str]) -> None:
+    with pytest.raises(InvalidInput, match="profile") as caught:
+        wishes(profiles, (6, 12))
+    assert "guide" in caught.value.hint

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "docker": "docker-py"}
+HEAVY = ("pandas", "matplotlib", "numpy", "ipywidgets", "scipy", "pyarrow", "docker", "papermill", "nbconvert")
+
+
+def requirement(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"([\w.-]+?)\s*(>=[\w.]+)?", text.strip())
+    assert match, text
+    return match.group(1), match.group(2) or ""
+
+
+def test_conda_and_pip_install_the_same() -> None:
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"]
+    wanted = dict(map(requirement, [*project["dependencies"], *extras["lab"], *extras["docker"]]))
+    wanted = {CONDA_NAMES.get(name, name): least for name, least in wanted.items()}
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (by_pip,) = [item["pip"] for item in listed if isinstance(item, dict)]
+    found = dict(
+        requirement(text) for text in [*listed, *by_pip] if isinstance(text, str) and not text.startswith("-e")
+    )
+    assert found.pop("python") == project["requires-python"]
+    found.pop("pip")
+    assert found == wanted
+
+
+def test_the_extra_all_has_all() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert extras["all"] == [f"acon-nb[{','.join(name for name in extras if name != 'all')}]"]
+
+
+def test_everything_that_a_wheel_takes_in_is_there() -> None:
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for source in [*wheel["force-include"], *wheel["packages"]]:
+        assert any((ROOT / source).iterdir()), source
+
+
+def test_licence_and_readme_are_there() -> None:
+    for name in [PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]]:
+        assert (ROOT / name).stat().st_size
+
+
+def python(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize("module", ["acon_nb", "acon_nb.cli"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    loaded = python("-c", f"import sys, {module}; print(*sys.modules)").stdout.split()
+    assert sorted(set(HEAVY) & set(loaded)) == []
+
+
+def test_importing_the_package_takes_under_a_third_of_a_second() -> None:
+    def seconds() -> float:
+        (line,) = [
+            x for x in python("-X", "importtime", "-c", "import acon_nb").stderr.splitlines() if x.endswith("acon_nb")
+        ]
+        return int(line.split("|")[1]) / 1e6
+
+    assert min(seconds() for _ in range(3)) < 0.3
+
+
+def test_rooms_are_reached_by_attribute_and_others_are_named() -> None:
+    import acon_nb
+
+    assert acon_nb.tdx.find_firmware
+    assert {"kernel", "initrd", "vm", "__version__"} <= set(dir(acon_nb))
+    with pytest.raises(AttributeError, match="no_such_room"):
+        acon_nb.no_such_room  # noqa: B018
