@@ -92,7 +92,7 @@ def test_any_text_can_be_read_as_a_config(text: str) -> None:
 
 
 def test_a_config_as_kconfig_writes_it() -> None:
-    text = '#\n# Linux/x86 6.12\n#\nCONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D="a \\"b\\" \\\\"\nCONFIG_E=0x10\n'
+    text = '# Linux/x86 6.12\nCONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D="a \\"b\\" \\\\"\nCONFIG_E=0x10\n'
     assert parse(text) == {"A": "y", "B": "m", "C": "n", "D": 'a "b" \\', "E": "0x10"}
     assert parse("#CONFIG_A=y\nJUNK\nCONFIG_EMPTY=\n") == {"EMPTY": ""}
 

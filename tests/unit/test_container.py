@@ -165,10 +165,10 @@ def test_a_damaged_tar_is_read_or_refused_and_nothing_else(
         raw[place] = value
     path.write_bytes(raw)
     try:
-        for _, entry in read(path).items():
+        for _, entry in read(path).items():  # noqa: PERF102 (a tree is no dict)
             entry.content.read()
-    except AconError as error:
-        assert str(error)
+    except AconError:
+        return
 
 
 def test_a_folder_is_taken(tmp_path: Path) -> None:

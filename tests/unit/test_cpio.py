@@ -202,8 +202,8 @@ def test_a_damaged_archive_is_read_or_refused_and_nothing_else(changes: list[tup
         raw[place % len(raw)] = value
     try:
         cpio.read(io.BytesIO(bytes(raw)))
-    except TreeError as error:
-        assert str(error)
+    except TreeError:
+        return
 
 
 def header(name: bytes, size: int = 0, *, mode: bytes = b"000081A4", links: int = 1) -> bytes:

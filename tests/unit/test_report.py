@@ -15,6 +15,9 @@ from acon_nb import report
 from acon_nb.errors import AconError, InvalidInput
 
 
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
 def dot() -> str:
     """A PNG of one pixel."""
 
@@ -119,7 +122,7 @@ def test_a_notebook_that_fails_names_its_cell_and_keeps_what_it_did(tmp_path: Pa
         v4.new_code_cell("print('never')"),
     ]
     source = tmp_path / "fails.ipynb"
-    nbformat.write(v4.new_notebook(cells=cells), source)
+    nbformat.write(v4.new_notebook(cells=cells, metadata=KERNEL), source)
     with pytest.raises(AconError) as caught:
         report.make(source, tmp_path / "out/fails.html", {"name": "duck"}, live=False)
     text = str(caught.value)
@@ -131,10 +134,13 @@ def test_a_notebook_that_fails_names_its_cell_and_keeps_what_it_did(tmp_path: Pa
     assert not (tmp_path / "out/fails.html").exists()
 
 
-def test_a_wrong_parameter_or_notebook_is_refused_before_anything_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("metadata", [KERNEL, {}], ids=["kernel named", "no kernel named"])
+def test_a_wrong_parameter_or_notebook_is_refused_before_anything_runs(
+    tmp_path: Path, metadata: dict[str, Any]
+) -> None:
     source = tmp_path / "x.ipynb"
     cell = v4.new_code_cell("memory = '512M'", metadata={"tags": ["parameters"]})
-    nbformat.write(v4.new_notebook(cells=[cell]), source)
+    nbformat.write(v4.new_notebook(cells=[cell], metadata=metadata), source)
     with pytest.raises(InvalidInput, match="parameter='memroy'") as caught:
         report.execute(source, tmp_path / "out.ipynb", {"memroy": "1G"})
     assert "memory" in caught.value.hint

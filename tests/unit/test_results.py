@@ -22,11 +22,11 @@ def row(number: int, **values: Any) -> dict[str, Any]:
 def test_rows_come_back_oldest_first(tmp_path: Path) -> None:
     store = Store(tmp_path / "new/results")
     for number, text in ((3, "c"), (1, "a"), (2, None)):
-        path = store.add("boot", row(number, text=text, number=number, share=0.5))
+        path = store.add("boot", row(number, text=text, count=number, share=0.5))
         assert path == tmp_path / f"new/results/boot/run{number}.parquet"
     table = Store(tmp_path / "new/results").load("boot")
     assert list(table["run_id"]) == ["run1", "run2", "run3"]
-    assert list(table["number"]) == [1, 2, 3]
+    assert list(table["count"]) == [1, 2, 3]
     assert table["text"][0] == "a"
     assert table["text"].isna()[1]
     assert sorted(os.listdir(store.folder / "boot")) == ["run1.parquet", "run2.parquet", "run3.parquet"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +43,12 @@ def test_one_run_is_not_called_exact() -> None:
 
 def test_two_runs_show_their_range() -> None:
     assert summarise([1, 3]).text(1, "s", 1) == "2.0 s [1.0, 3.0], n=2"
+
+
+def test_nothing_is_warned_of_samples_that_hardly_differ() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert summarise([1.0, 1.0, 1.0, 1.0, 2.0]).median == 1.0
 
 
 def test_no_runs_are_refused() -> None:

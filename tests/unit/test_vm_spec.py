@@ -44,16 +44,16 @@ def test_the_clock_can_be_named_by_text(kernel: Path) -> None:
 def test_what_is_no_bzimage_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(content)
-    with pytest.raises(InvalidInput, match="vmlinux.*is not a bzImage"):
+    with pytest.raises(InvalidInput, match=r"vmlinux.*is not a bzImage"):
         VmSpec(kernel=path)
 
 
 def test_missing_files_are_named(kernel: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="kernel=.*nothing.*is no file"):
+    with pytest.raises(InvalidInput, match=r"kernel=.*nothing.*is no file"):
         VmSpec(kernel=tmp_path / "nothing")
-    with pytest.raises(InvalidInput, match="kernel=.*is no file"):
+    with pytest.raises(InvalidInput, match=r"kernel=.*is no file"):
         VmSpec(kernel=tmp_path)
-    with pytest.raises(InvalidInput, match="initrd=.*nothing.*is no file"):
+    with pytest.raises(InvalidInput, match=r"initrd=.*nothing.*is no file"):
         VmSpec(kernel=kernel, initrd=tmp_path / "nothing")
 
 
