@@ -14,7 +14,6 @@ from nbformat import v4
 from acon_nb import report
 from acon_nb.errors import AconError, InvalidInput
 
-
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 
