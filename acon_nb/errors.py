@@ -33,6 +33,10 @@ class AconError(Exception):
             lines.append(f"  hint: {self.hint}")
         return "\n".join(lines)
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in a notebook: the text, not the way through our code."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class InvalidInput(AconError, ValueError):
     """Bad input, refused before anything starts: names the field, the value, the reason and the way out."""
