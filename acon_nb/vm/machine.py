@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -40,6 +41,7 @@ _TAIL_LINES = 20
 _RUNS_KEPT = 100
 _MESSAGE_LIMIT_BYTES = 4 << 20
 _CANCEL_POLL_S = 0.05
+_DRAIN_S = 2.0
 _FW_CFG = re.compile(rb"@(\d+)\.(\d+):fw_cfg_select .*'(kernel_data|setup_data|cmdline_data|initrd_data)'")
 
 
@@ -220,7 +222,8 @@ class Machine:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), _CANCEL_POLL_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(reader, 2)
+                await asyncio.wait_for(reader, _DRAIN_S)
+            await self._drain_control(child)
             return "end"
         finally:
             loop.remove_reader(child.fileno())
@@ -231,6 +234,12 @@ class Machine:
             for error in done:
                 if isinstance(error, Exception):
                     _log.debug("watching the guest: %r", error)
+
+    async def _drain_control(self, child: Child) -> None:
+        """QEMU says why it ends before it ends, but that word may still be on its way to us."""
+        deadline = time.monotonic() + _DRAIN_S
+        while child.poll() == 0 and not self._shutdown_reason and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
 
     async def _control(self, qmp_socket: socket.socket) -> None:
         """QMP: continue the guest, then note why it shuts down."""
@@ -270,6 +279,8 @@ class Machine:
                     self._on_message(message)
         except ConnectionError:
             return
+        except ValueError as error:  # a line over the limit: a guest gone wild
+            _log.warning("the guest's results are read no further: %s", error)
         finally:
             writer.close()
 
@@ -285,7 +296,7 @@ class Machine:
         lines = read_tail(self.console)
         if ended_by == "limit":
             end = End.HANG
-        elif ended_by == "killed" or (returncode is not None and returncode < 0):
+        elif ended_by == "killed" or returncode in (-signal.SIGKILL, -signal.SIGTERM):
             end = End.KILLED
         elif returncode != 0 or not self._shutdown_reason:
             end = End.QEMU_FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,7 @@ def test_a_killed_or_cancelled_build_goes_on_where_it_stopped(guide_kernel, stor
         kernel.build(spec, cache=store, cancel=token)
     built = kernel.build(spec, cache=store)
     assert built.version.endswith(spec.settings[0].partition("=")[2])
+    shutil.rmtree(built.image.parent)
 
 
 def makes() -> list[int]:

@@ -24,7 +24,6 @@ TOOLS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".lz4": "l
 def tree() -> FileTree:
     tree = FileTree()
     tree.add_file("init", b"#!/bin/sh\n", mode=0o755, mtime=12345)
-    tree.add_file("zeros", bytes(9 << 20))  # more than one block of lz4
     tree.add_file("text", b"".join(b"line %d\n" % number for number in range(20_000)))
     return tree
 
@@ -73,6 +72,14 @@ def test_xz_has_the_one_check_that_the_kernel_knows(tree: FileTree, tmp_path: Pa
     decoder = lzma.LZMADecompressor()
     decoder.decompress(create(tree, tmp_path / "x.xz").path.read_bytes())
     assert decoder.check == lzma.CHECK_CRC32
+
+
+@pytest.mark.skipif(shutil.which("lz4") is None, reason="lz4 is not here")
+def test_lz4_of_more_than_one_block_is_whole(tmp_path: Path) -> None:
+    tree = FileTree()
+    tree.add_file("init", bytes(17 << 20), mode=0o755)
+    image = create(tree, tmp_path / "x.lz4")
+    assert subprocess.run(["lz4", "-dc", image.path], capture_output=True, check=True).stdout == plain(tree)
 
 
 def test_lz4_is_the_frame_that_the_kernel_reads(tree: FileTree, tmp_path: Path) -> None:
