@@ -172,12 +172,16 @@ class Cache:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file())
+    return {str(path.relative_to(folder)): _digest(path) for path in found}
 
 
 def _damaged(place: Path, files: Mapping[str, str]) -> list[str]:
-    return [name for name, digest in files.items() if not _intact(place / name, digest)]
+    return [name for name, digest in files.items() if _digest(place / name) != digest]
 
 
-def _intact(path: Path, digest: str) -> bool:
-    return path.is_file() and sha256_file(path) == digest
+def _digest(path: Path) -> str:
+    """What a file must still be: its bytes, or where it points (never what is there); "" if it is gone."""
+    if path.is_symlink():
+        return f"link to {os.fsdecode(path.readlink())}"
+    return sha256_file(path) if path.is_file() else ""

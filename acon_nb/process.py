@@ -277,8 +277,9 @@ def run_bytes(
     pipe_in = subprocess.PIPE if stdin else subprocess.DEVNULL
     with Child(argv, cwd=cwd, env=env, stdin=pipe_in, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         if child.stdin is not None:
-            child.stdin.write(stdin)
-            child.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # its exit status says why it did not read
+                child.stdin.write(stdin)
+                child.stdin.close()
         deadline = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             for pipe, sink in ((child.stdout, chunks), (child.stderr, errors)):

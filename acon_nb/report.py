@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import logging
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from acon_nb.cache import atomic_file
+from acon_nb.cache import atomic_file, default_root
 from acon_nb.errors import AconError, InvalidInput
 
 _TEMPLATES = Path(__file__).with_name("templates")
 # Whatever the page would load by itself; links that a reader clicks are allowed.
 _LOADS = re.compile(
-    r"""<(?:script|img|iframe|audio|video|source|embed)[^>]*\ssrc\s*=\s*["']?(?:https?:)?//"""
+    r"""<(?!a\b)[^>]*\s(?:src|srcset|poster|data|background)\s*=\s*["']?\s*(?:https?:)?//"""
     r"""|<link[^>]*\shref\s*=\s*["']?(?:https?:)?//|@import\s+(?:url\()?["']?(?:https?:)?//"""
     r"""|url\(\s*["']?(?:https?:)?//|\bfrom\s+["']https?://|\bimport\(\s*["']https?://""",
     re.IGNORECASE,
@@ -34,7 +37,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], *, live
 
     if not notebook.is_file():
         raise InvalidInput("notebook", notebook, "is no file", hint="acon-nb notebooks DIR copies the notebooks")
-    known = papermill.inspect_notebook(str(notebook))
+    known = parameter_names(notebook)
     for name in parameters:
         if name not in known:
             raise InvalidInput("parameter", name, f"{notebook.name} has none of that name", hint=", ".join(known))
@@ -42,15 +45,16 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], *, live
     if live:
         _pass_on_output()
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(output),
-            parameters=dict(parameters),
-            progress_bar=False,
-            log_output=live,
-            kernel_name="python3",
-            cwd=str(Path.cwd()),
-        )
+        with _own_folders():
+            papermill.execute_notebook(
+                str(notebook),
+                str(output),
+                parameters=dict(parameters),
+                progress_bar=False,
+                log_output=live,
+                kernel_name="python3",
+                cwd=str(Path.cwd()),
+            )
     except PapermillExecutionError as error:
         lines = str(error.evalue).splitlines() or [str(error.ename)]
         raise AconError(
@@ -58,6 +62,26 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], *, live
             details=[*lines[:30], f"executed notebook: {output}"],
         ) from error
     return output
+
+
+def parameter_names(notebook: Path) -> list[str]:
+    """The names that the notebook's cell tagged `parameters` sets. Errors: `InvalidInput` for what is no notebook."""
+    import nbformat
+
+    try:
+        document = nbformat.read(notebook, as_version=4)
+        source = "\n".join(cell.source for cell in document.cells if "parameters" in cell.metadata.get("tags", []))
+        statements = ast.parse(source).body
+    except (ValueError, SyntaxError, nbformat.reader.NotJSONError) as error:
+        raise InvalidInput(
+            "notebook", notebook, f"is no notebook of Python: {error}", hint="open it in JupyterLab"
+        ) from error
+    targets = [
+        target
+        for statement in statements
+        for target in (statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)])
+    ]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def render(notebook: Path, html: Path) -> Path:
@@ -113,6 +137,22 @@ def _findings_first(document: Any) -> None:
     moved = [cell for cell in document.cells if _FINDINGS_TAG in cell.metadata.get("tags", [])]
     rest = [cell for cell in document.cells if cell not in moved]
     document.cells = rest[:1] + moved + rest[1:]
+
+
+@contextlib.contextmanager
+def _own_folders() -> Iterator[None]:
+    """An unattended kernel keeps its history and connection files in the user cache, not in the home folder."""
+    wanted = {"IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "jupyter-runtime"}
+    added = [name for name in wanted if name not in os.environ]
+    for name in added:
+        folder = default_root() / wanted[name]
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _title(document: Any, html: Path) -> str:

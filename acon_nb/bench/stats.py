@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,8 @@ def summarise(values: Sequence[float], *, seed: int = 0) -> Summary:
         return Summary(int(sample.size), median, float(sample.min()), float(sample.max()), exact and sample.size > 1)
     from scipy.stats import bootstrap
 
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ties in a small sample: BCa then gives nan, and the range is taken
         result = bootstrap((sample,), np.median, vectorized=True, rng=np.random.default_rng(seed), n_resamples=2000)
     low, high = (float(x) for x in result.confidence_interval)
     if not (np.isfinite(low) and np.isfinite(high)):  # BCa is undefined for some tiny samples

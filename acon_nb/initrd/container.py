@@ -58,10 +58,22 @@ def from_tar(path: Path) -> FileTree:
     try:
         with tarfile.open(path, "r:") as archive:
             for number, member in enumerate(archive):
+                if member.size < 0:  # tarfile would go back and read this member for ever
+                    raise TreeError(f"{member.name!r} claims {member.size} bytes")
                 _add_member(tree, path, member, number + 1)
+            _require_end(path, archive.offset)
     except tarfile.TarError as error:
         raise TreeError(f"{path} is no uncompressed tar, or a damaged one: {error}", hint="unpack .gz first") from error
     return tree
+
+
+def _require_end(path: Path, offset: int) -> None:
+    """tarfile takes a damaged header for the end of the archive; only zeros, or the file's end, are one."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        block = file.read(tarfile.BLOCKSIZE)
+    if block.strip(b"\0"):
+        raise TreeError(f"{path} is damaged or cut short at byte {offset}", hint="make the tar again")
 
 
 def _add_member(tree: FileTree, path: Path, member: tarfile.TarInfo, number: int) -> None:

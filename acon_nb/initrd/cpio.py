@@ -6,6 +6,7 @@ inodes renumbered from 1 in that order, so the same tree gives the same bytes.
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
@@ -14,6 +15,7 @@ from acon_nb.errors import TreeError
 from acon_nb.initrd.tree import Content, Entry, FileTree, clean_name
 
 _MAGIC = b"070701"
+_HEX = re.compile(rb"[0-9A-Fa-f]*")
 _TRAILER = b"TRAILER!!!"
 _HEADER_BYTES = 110
 _LIMIT = 0xFFFFFFFF
@@ -33,6 +35,8 @@ def write(tree: FileTree, stream: Writable, *, mtime: int | None = None, owner: 
     `mtime` (s since 1970) replaces every file's time, `owner` every (uid, gid). A hard-linked file's bytes stand with
     its last name, as GNU cpio writes them. Errors: `TreeError` (a file of 4 GiB or more, a file that changed).
     """
+    if _TRAILER in tree:
+        raise TreeError(f"a file named {_TRAILER.decode()} would end the archive for its readers", hint="rename it")
     numbers, last, links = _number(tree)
     count = 0
     for name, entry in tree.items():
@@ -71,6 +75,8 @@ def read(stream: BinaryIO, *, limit_bytes: int = 1 << 31) -> FileTree:
             raise TreeError(f"the archive holds more than {limit_bytes} bytes", hint="raise the limit if you trust it")
         data = _exactly(stream, size)
         _exactly(stream, -size % 4)
+        if not clean_name(name) and not stat.S_ISDIR(mode):
+            raise TreeError("a file without a name in the archive")
         linked = stat.S_ISREG(mode) and nlink > 1
         entry = Entry(
             mode=mode,
@@ -96,10 +102,9 @@ def _headers(stream: BinaryIO) -> Iterator[tuple[bytes, tuple[int, ...], tuple[i
         head = _exactly(stream, _HEADER_BYTES)
         if head[:6] != _MAGIC:
             raise TreeError("not a newc archive, or a damaged one: its magic number is wrong")
-        try:
-            fields = [int(head[start : start + 8], 16) for start in range(6, _HEADER_BYTES, 8)]
-        except ValueError as error:
-            raise TreeError("a header of the archive is not hexadecimal") from error
+        if not _HEX.fullmatch(head[6:]):
+            raise TreeError("a header of the archive is not hexadecimal")
+        fields = [int(head[start : start + 8], 16) for start in range(6, _HEADER_BYTES, 8)]
         ino, mode, uid, gid, nlink, mtime, size, _, _, major, minor, length, _ = fields
         if not 1 <= length <= 4096:
             raise TreeError(f"a name of {length} bytes in the archive")
@@ -115,7 +120,7 @@ def _headers(stream: BinaryIO) -> Iterator[tuple[bytes, tuple[int, ...], tuple[i
 def _number(tree: FileTree) -> tuple[dict[bytes, int], dict[int, bytes], dict[int, int]]:
     """New inode numbers: by name, the last name of each hard-linked inode, and its count of links."""
     numbers: dict[bytes, int] = {}
-    known: dict[int, int] = {}
+    known: dict[object, int] = {}
     last: dict[int, bytes] = {}
     links: dict[int, int] = {}
     for name, entry in tree.items():
@@ -130,6 +135,8 @@ def _number(tree: FileTree) -> tuple[dict[bytes, int], dict[int, bytes], dict[in
 
 def _put_header(stream: Writable, head: tuple[int, ...], device: tuple[int, int], name: bytes) -> int:
     fields = (*head, 0, 0, *device, len(name) + 1, 0)
+    if not all(0 <= value <= _LIMIT for value in fields):
+        raise TreeError(f"{name!r} has a number that newc cannot hold (mode, owner or device: {head[1:4]}, {device})")
     stream.write(_MAGIC + b"".join(b"%08X" % value for value in fields))
     stream.write(name + b"\0")
     length = _HEADER_BYTES + len(name) + 1

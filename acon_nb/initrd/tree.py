@@ -1,7 +1,7 @@
 """A file tree in memory: what an initrd holds, with content by reference. Nothing is ever written to the host's disk.
 
-Names are bytes without a leading slash. Names that lead out of the tree are refused, so nothing that is made from a
-tree can reach beyond it; hostile links stay what they are, text.
+Names are bytes without a leading slash. Names that lead out of the tree are refused. Symbolic links stay what they
+are, text; a name may lie below one, as merged-usr images have it, and it is for whoever unpacks the image to follow it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Entry:
     mtime: int = 0
     device: tuple[int, int] = (0, 0)
     content: Content = field(default_factory=lambda: Content.of(b""))
-    inode: int | None = None
+    inode: object | None = None
 
     @property
     def is_dir(self) -> bool:
@@ -115,6 +115,9 @@ class FileTree:
                 self.add(parent, Entry(mode=stat.S_IFDIR | 0o755, mtime=entry.mtime))
             elif not above.is_dir and not stat.S_ISLNK(above.mode):
                 raise TreeError(f"{_shown(key)} would be inside {_shown(parent)}, which is no folder")
+        kept = self._entries.get(key)
+        if kept is not None and kept.is_dir and not entry.is_dir:
+            self.remove(key)  # what takes a folder's place takes it whole
         self._entries[key] = entry
 
     def add_file(self, name: str | bytes, content: bytes | Path, *, mode: int = 0o644, mtime: int = 0) -> None:
@@ -139,13 +142,6 @@ class FileTree:
         key = clean_name(name)
         for other in [other for other in self._entries if other == key or other.startswith(key + b"/")]:
             del self._entries[other]
-
-    def merge(self, other: FileTree) -> None:
-        """Add all of another tree, its entries winning."""
-        for name, entry in other.items():
-            kept = self._entries.get(name)
-            if not (entry.is_dir and kept is not None and kept.is_dir):
-                self.add(name, entry)
 
     def has_init(self) -> bool:
         """Whether the kernel would find an init: /init, or one of /sbin, /etc, /bin, executable or a link."""
@@ -198,7 +194,7 @@ def _entry_of(path: Path, info: os.stat_result) -> Entry | None:
         device=(os.major(info.st_rdev), os.minor(info.st_rdev)),
     )
     if stat.S_ISREG(info.st_mode):
-        linked = info.st_ino if info.st_nlink > 1 else None
+        linked = (info.st_dev, info.st_ino) if info.st_nlink > 1 else None
         return replace(entry, content=Content(size=info.st_size, path=path), inode=linked)
     if stat.S_ISLNK(info.st_mode):
         return replace(entry, content=Content.of(os.fsencode(path.readlink())))

@@ -151,7 +151,7 @@ def _symbols(tree: SourceTree, store: Cache) -> dict[str, kconfig.Symbol]:
         rows = [asdict(symbol) for symbol in kconfig.read_symbols(tree.path).values()]
         (folder / "symbols.json").write_text(json.dumps(rows))
 
-    artifact = store.get("symbols", {"source": tree.identity, "reader": 1}, make)
+    artifact = store.get("symbols", {"source": tree.identity, "reader": 2}, make)
     rows = json.loads((artifact.path / "symbols.json").read_text())
     return {row["name"]: kconfig.Symbol(**{**row, "depends": tuple(row["depends"])}) for row in rows}
 

@@ -21,6 +21,7 @@ _SYMBOL = re.compile(r"^\s*(?:menu)?config\s+([A-Za-z0-9_]+)\s*(?:#.*)?$")
 _DEPENDS = re.compile(r"^\s+depends on\s+(.*)$")
 _TYPE = re.compile(r"^\s+(bool|tristate|string|hex|int|def_bool|def_tristate)\b")
 _PROMPT = re.compile(r"^\s+(?:(?:bool|tristate|string|hex|int)\s+[\"'].|prompt\s+[\"'].)")
+_HELP = re.compile(r"^\s+(?:help|---help---)\s*$")
 _WORD = re.compile(r"\b[A-Z0-9][A-Z0-9_]+\b")
 
 
@@ -189,19 +190,34 @@ def _why(wish: Wish, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -
 
 def _read_kconfig(path: Path, symbols: dict[str, Symbol]) -> None:
     name = ""
+    help_indent = -1  # inside a help text: the indentation of its first line
+    in_help = False
     text = path.read_text(errors="replace").replace("\\\n", " ")
     for line in text.splitlines():
-        if match := _SYMBOL.match(line):
+        if in_help:
+            indent = len(line.expandtabs()) - len(line.expandtabs().lstrip())
+            if not line.strip():
+                continue
+            help_indent = indent if help_indent < 0 else help_indent
+            if indent >= help_indent > 0:
+                continue
+            in_help = False
+        if _HELP.match(line):
+            in_help, help_indent = True, -1
+        elif match := _SYMBOL.match(line):
             name = match.group(1)
             symbols.setdefault(name, Symbol(name=name))
         elif line and not line[0].isspace() and not line.startswith("#"):
             name = ""
         elif name:
-            old = symbols[name]
-            depends, kind, prompted = old.depends, old.kind, old.prompted
-            if match := _DEPENDS.match(line):
-                depends = (*depends, match.group(1).strip())
-            if match := _TYPE.match(line):
-                kind = kind or match.group(1)
-            prompted = prompted or bool(_PROMPT.match(line))
-            symbols[name] = Symbol(name=name, kind=kind, depends=depends, prompted=prompted)
+            symbols[name] = _with_line(symbols[name], line)
+
+
+def _with_line(symbol: Symbol, line: str) -> Symbol:
+    """The symbol with what one line of its block adds."""
+    depends, kind = symbol.depends, symbol.kind
+    if match := _DEPENDS.match(line):
+        depends = (*depends, match.group(1).strip())
+    if match := _TYPE.match(line):
+        kind = kind or match.group(1)
+    return Symbol(name=symbol.name, kind=kind, depends=depends, prompted=symbol.prompted or bool(_PROMPT.match(line)))

@@ -14,7 +14,7 @@ from acon_nb.errors import InvalidInput
 
 _FOLDER = Path(__file__).with_name("features")
 _OPTION = re.compile(r"[A-Z0-9_a-z]+")
-_VALUE = re.compile(r"[^\n\"\\$`]*")
+_VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\"\\$`]*")
 # Profiles add up groups; a group's own name is a profile too.
 PROFILES: Mapping[str, tuple[str, ...]] = {
     "guide": ("minimal", "container", "performance", "security", "not-needed", "storage"),

@@ -55,12 +55,12 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels = Channel
     if channels.qmp_fd is not None:
         argv += ["-chardev", f"socket,id=qmp,fd={channels.qmp_fd}", "-mon", "chardev=qmp,mode=control"]
     if channels.trace is not None:
-        argv += ["-msg", "timestamp=on", "-trace", "fw_cfg_select", "-D", _value(channels.trace)]
+        argv += ["-msg", "timestamp=on", "-trace", "fw_cfg_select", "-D", str(channels.trace.absolute())]
     if channels.paused:
         argv += ["-S"]
     argv += ["-kernel", str(spec.kernel)]
     if spec.initrd is not None:
-        argv += ["-initrd", _value(spec.initrd)]
+        argv += ["-initrd", str(spec.initrd)]
     return [*argv, "-append", spec.append, *spec.extra]
 
 

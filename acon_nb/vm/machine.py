@@ -346,8 +346,7 @@ def _run_folder() -> Path:
 
 
 def _require_free(rule: Forward) -> None:
-    family = socket.AF_INET6 if ":" in rule.address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((rule.address, rule.host_port))

@@ -57,8 +57,9 @@ class Forward:
         for field, port in (("host_port", self.host_port), ("guest_port", self.guest_port)):
             if not 1 <= port <= 65535:
                 raise InvalidInput(field, port, "is no TCP port", hint="ports are 1 to 65535")
-        if not re.fullmatch(r"[0-9a-fA-F.:]*", self.address):
-            raise InvalidInput("address", self.address, "is no IP address", hint="give an address of this host")
+        if not re.fullmatch(r"(\d{1,3}\.){3}\d{1,3}|", self.address):
+            hint = "give an IPv4 address of this host (QEMU forwards no other), or none for all of them"
+            raise InvalidInput("address", self.address, "is no IPv4 address", hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)

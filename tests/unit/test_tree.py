@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd import Content, Entry, FileTree, from_folder
+from acon_nb.initrd import Content, FileTree, from_folder
 
 
 def names(tree: FileTree) -> list[bytes]:
@@ -94,37 +94,6 @@ def test_removing_takes_what_is_below_and_nothing_else() -> None:
     tree.remove("/a")
     tree.remove("nothing")
     assert names(tree) == [b"ab", b"b"]
-
-
-def test_merging_lets_the_other_tree_win_and_keeps_folders() -> None:
-    ours, theirs = FileTree(), FileTree()
-    ours.add_dir("etc", mode=0o700)
-    ours.add_file("etc/a", b"ours")
-    ours.add_file("etc/b", b"ours")
-    theirs.add_file("etc/b", b"theirs")
-    theirs.add_file("new/c", b"theirs")
-    ours.merge(theirs)
-    assert ours["etc"].mode == stat.S_IFDIR | 0o700
-    assert [ours[name].content.read() for name in ("etc/a", "etc/b", "new/c")] == [b"ours", b"theirs", b"theirs"]
-
-
-def test_merging_does_not_make_links_of_files_that_have_nothing_in_common(tmp_path: Path) -> None:
-    import io
-
-    from acon_nb.initrd import cpio
-
-    merged, other = FileTree(), FileTree()
-    for tree, letter in ((merged, "a"), (other, "b")):
-        entry = Entry(mode=stat.S_IFREG | 0o644, content=Content.of(letter.encode()), inode=7)
-        tree.add(f"{letter}1", entry)
-        tree.add(f"{letter}2", entry)
-    merged.merge(other)
-    out = io.BytesIO()
-    cpio.write(merged, out)
-    again = cpio.read(io.BytesIO(out.getvalue()))
-    assert {name: entry.content.read() for name, entry in again.items()} == {
-        b"a1": b"a", b"a2": b"a", b"b1": b"b", b"b2": b"b"
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["init", "sbin/init", "etc/init", "bin/init"])
