@@ -31,6 +31,8 @@ _PINS = {
     "KBUILD_BUILD_HOST": "acon-nb",
     "KBUILD_BUILD_VERSION": "1",
 }
+# Kconfig notes the version of any Rust compiler that it finds, and IKCONFIG keeps that in the image.
+_MAKE_VARIABLES = ("ARCH=x86_64", "RUSTC=false", "BINDGEN=false")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ def build(
         "wishes": [[wish.option, wish.value, wish.optional] for wish in plan.wishes],
         "compiler": _compiler(),
         "pins": _PINS,
+        "make": _MAKE_VARIABLES,
     }
 
     def make(folder: Path) -> None:
@@ -234,7 +237,7 @@ def _errors_in(log: Path) -> Sequence[str]:
 
 
 def _make(tree: SourceTree, work: Path) -> list[str]:
-    return ["make", "-C", str(tree.path), f"O={work}", "ARCH=x86_64"]
+    return ["make", "-C", str(tree.path), f"O={work}", *_MAKE_VARIABLES]
 
 
 def _environment() -> dict[str, str]:
@@ -244,7 +247,9 @@ def _environment() -> dict[str, str]:
 
 
 def _compiler() -> list[str]:
+    """The first line that each tool says of its version: those whose output ends up in the image."""
+    tools = ["gcc", "ld", "zstd", *(["pahole"] if shutil.which("pahole") else [])]
     try:
-        return [process.output([tool, "--version"]).splitlines()[0] for tool in ("gcc", "ld")]
+        return [process.output([tool, "--version"]).splitlines()[0] for tool in tools]
     except IndexError as error:
-        raise AconError("gcc or ld does not tell its version", hint="reinstall gcc and binutils") from error
+        raise AconError(f"one of {', '.join(tools)} does not tell its version", hint="reinstall it") from error
