@@ -36,7 +36,7 @@ def plot_boot(runs: pd.DataFrame) -> Figure:
         part = runs[(runs["clock"] == clock) & runs[column].notna()]
         _dots(ax, part, "name", column, 1e9)
         ax.set_ylabel(_CLOCK_LABELS[clock, column])
-    figure.suptitle("Boot to /init")
+    figure.suptitle("Boot to /init (dots: runs; bars: median and its 95 % interval)")
     return figure
 
 
@@ -119,7 +119,7 @@ def _dots(ax: Axes, part: pd.DataFrame, by: str, column: str, scale: float) -> N
     labels = [f"{name}\nn = {int((part[by] == name).sum())}" for name in names]
     ax.set_xticks(range(len(names)), labels)
     ax.set_xlim(-0.4, len(names) - 0.1)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.12 * float(part[column].max()) / scale)
 
 
 def _bars(ax: Axes, part: pd.DataFrame, columns: list[str], labels: list[str], unit: str) -> None:
