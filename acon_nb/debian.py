@@ -66,7 +66,7 @@ def unpack(name: str, *, cache: Cache, on_progress: OnProgress = silent) -> tupl
         deb = next(folder.glob("*.deb"))
         if sha256_file(deb) != package.sha256:
             raise AconError(f"{deb.name} is not the file that apt's lists name", hint="apt-get update, then try again")
-        process.run(["dpkg-deb", "-x", deb, folder / "root"], timeout_s=300)
+        process.run(["dpkg-deb", "-x", deb, folder / "root"], cwd=folder, timeout_s=300)
         deb.unlink()
         on_progress(Progress(f"fetch {package.name} {package.version}", 1.0))
 

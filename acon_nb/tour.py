@@ -72,7 +72,7 @@ class Parts:
 
 def prepare(spec: TourSpec, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> Parts:
     """Build or fetch everything that is booted (cached by content)."""
-    _ = spec.memory_bytes, spec.swap_cells  # bad sizes are refused before anything starts
+    _ = spec.memory_bytes, spec.swap_cells, results.Store(spec.out)  # what is bad is refused before anything starts
     store = Cache()
     distro = kernel.debian_kernel(_DISTRO, cache=store, on_progress=on_progress)
     minimal = kernel.build(

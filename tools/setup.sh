@@ -77,7 +77,7 @@ wanted="$(cat "$root/pyproject.toml" "$root/constraints.txt" "$0" | sha256sum | 
 case $job in
 tour) enough="tour lab test" ;;
 lab) enough="lab test" ;;
-*) enough=test ;;
+*) enough="test" ;;
 esac
 for stamp in $enough; do
 	if [ -x "$venv/bin/acon-nb" ] && [ "$(cat "$venv/.acon-$stamp" 2>/dev/null)" = "$wanted" ]; then

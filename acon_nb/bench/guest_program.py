@@ -34,7 +34,7 @@ def guest_program(name: str, *, cache: Cache | None = None) -> Path:
     }
 
     def make(folder: Path) -> None:
-        process.run(["gcc", *_FLAGS, "-o", folder / name, *sources], hint="apt-get install gcc libc6-dev")
+        process.run(["gcc", *_FLAGS, "-o", folder / name, *sources], cwd=folder, hint="apt-get install gcc libc6-dev")
         (folder / name).chmod(0o755)
 
     return (cache or Cache()).get("guest", inputs, make).path / name

@@ -210,7 +210,7 @@ def _compile(plan: _Plan, work: Path, log: Path, on_progress: OnProgress, cancel
     jobs = len(os.sched_getaffinity(0))
     argv = [*_make(plan.tree, work), f"-j{jobs}", "bzImage"]
     try:
-        process.run(argv, env=_environment(), on_line=take, log=log, cancel=cancel)
+        process.run(argv, cwd=work, env=_environment(), on_line=take, log=log, cancel=cancel)
     except CommandFailed as error:
         raise BuildFailed(
             f"the kernel did not build: {error.what}",

@@ -58,7 +58,9 @@ def _debian(series: str, cache: Cache, on_progress: OnProgress, cancel: CancelTo
         on_progress(Progress(task, 0.0))
         tarball = next((unpacked.path / "root/usr/src").glob("*.tar.*"))
         process.run(
-            ["tar", "--extract", f"--file={tarball}", f"--directory={folder}", "--strip-components=1"], cancel=cancel
+            ["tar", "--extract", f"--file={tarball}", f"--directory={folder}", "--strip-components=1"],
+            cwd=folder,
+            cancel=cancel,
         )
         on_progress(Progress(task, 1.0))
 
