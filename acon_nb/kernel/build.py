@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from acon_nb import process
-from acon_nb.cache import Cache, require_space, sha256_file
-from acon_nb.errors import AconError, BuildFailed, CommandFailed, MissingRequirement
+from acon_nb.cache import Cache, atomic_file, require_space, sha256_file
+from acon_nb.errors import AconError, BuildFailed, CommandFailed, InvalidInput, MissingRequirement
 from acon_nb.kernel import config as kconfig
 from acon_nb.kernel.features import Wish, wishes
 from acon_nb.kernel.source import SourceTree, fetch
@@ -37,11 +37,23 @@ _MAKE_VARIABLES = ("ARCH=x86_64", "RUSTC=false", "BINDGEN=false")
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSpec:
-    """A kernel to build: profiles that add up, a source, and the user's own `OPT=VAL` settings on top."""
+    """A kernel to build: profiles that add up, a source with patches, and the user's own `OPT=VAL` settings on top.
+
+    `config` is a .config to start from in place of `make tinyconfig` (the guide's config-acon, say); profiles may then
+    be empty.
+    """
 
     profiles: tuple[str, ...] = ("guide",)
     source: str = "debian:6.12"
     settings: tuple[str, ...] = ()
+    patches: tuple[Path, ...] = ()
+    config: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.config is not None and not self.config.is_file():
+            raise InvalidInput("config", self.config, "is no file", hint="give a kernel's .config")
+        if self.config is None and not self.profiles:
+            raise InvalidInput("profile", "", "names no profile", hint="such as guide, or give a config to start from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +88,7 @@ def build(
         "source": plan.tree.identity,
         "wishes": [[wish.option, wish.value, wish.optional] for wish in plan.wishes],
         "compiler": _compiler(),
+        "start": sha256_file(spec.config) if spec.config else "tinyconfig",
         "pins": _PINS,
         "make": _MAKE_VARIABLES,
     }
@@ -109,6 +122,29 @@ def check(
         return _configure(plan, work, None)
 
 
+def install(image: KernelImage, directory: Path) -> tuple[Path, ...]:
+    """Copy a kernel as `make install` names it: vmlinuz-VERSION, System.map-VERSION and config-VERSION."""
+    names = {"vmlinuz": image.image, "System.map": image.image.with_name("System.map"), "config": image.config}
+    done = []
+    for name, source in names.items():
+        target = directory / f"{name}-{image.version}"
+        with atomic_file(target) as temporary:
+            shutil.copyfile(source, temporary)
+        done.append(target)
+    return tuple(done)
+
+
+def values_of(side: str, version: str = "6.12") -> dict[str, str]:
+    """One side of a comparison: the options of a .config file, or what profiles (`a,b`) wish of a kernel version."""
+    if Path(side).is_file():
+        return kconfig.parse(Path(side).read_text(errors="replace"))
+    numbers = re.fullmatch(r"(\d+)\.(\d+)", version)
+    if numbers is None:
+        raise InvalidInput("kernel_version", version, "is no kernel version", hint="such as 6.12")
+    found = wishes(side.split(","), (int(numbers[1]), int(numbers[2])))
+    return {wish.option: wish.value for wish in found}
+
+
 def missing_tools() -> list[tuple[str, str]]:
     """The tools and headers that a kernel build lacks here, each with the Debian package that has it."""
     lacks = [(tool, package) for tool, package in _TOOLS.items() if shutil.which(tool) is None]
@@ -135,18 +171,19 @@ class _Plan:
     tree: SourceTree
     wishes: tuple[Wish, ...]
     symbols: Mapping[str, kconfig.Symbol]
+    start: Path | None
 
 
 def _plan(
     spec: BuildSpec, store: Cache, on_progress: OnProgress, cancel: CancelToken | None, *, refuse: bool = True
 ) -> _Plan:
     wishes(spec.profiles, (0, 0), (), spec.settings)  # bad names are refused before anything is fetched
-    tree = fetch(spec.source, cache=store, on_progress=on_progress, cancel=cancel)
+    tree = fetch(spec.source, patches=spec.patches, cache=store, on_progress=on_progress, cancel=cancel)
     symbols = _symbols(tree, store)
     wanted = wishes(spec.profiles, tree.version, symbols, spec.settings)
     if refuse:
         kconfig.refuse_impossible(wanted, symbols)
-    return _Plan(tree=tree, wishes=wanted, symbols=symbols)
+    return _Plan(tree=tree, wishes=wanted, symbols=symbols, start=spec.config)
 
 
 def _symbols(tree: SourceTree, store: Cache) -> dict[str, kconfig.Symbol]:
@@ -169,8 +206,11 @@ def _workdir(store: Cache, tree: SourceTree, purpose: str) -> Iterator[Path]:
 
 def _configure(plan: _Plan, work: Path, cancel: CancelToken | None) -> tuple[kconfig.WishResult, ...]:
     make = _make(plan.tree, work)
-    process.run([*make, "tinyconfig"], env=_environment(), timeout_s=300, cancel=cancel)
     dot_config = work / ".config"
+    if plan.start is None:
+        process.run([*make, "tinyconfig"], env=_environment(), timeout_s=300, cancel=cancel)
+    else:
+        shutil.copyfile(plan.start, dot_config)
     with dot_config.open("a") as file:
         file.write(kconfig.fragment((wish for wish in plan.wishes if wish.option in plan.symbols), plan.symbols))
     process.run([*make, "olddefconfig"], env=_environment(), timeout_s=300, cancel=cancel)

@@ -145,6 +145,24 @@ def require(rows: Sequence[WishResult]) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """An option that two configurations set differently ("n": not set)."""
+
+    option: str
+    left: str
+    right: str
+
+
+def diff(left: Mapping[str, str], right: Mapping[str, str]) -> tuple[Difference, ...]:
+    """What differs between two configurations (or two sets of wishes), sorted by option."""
+    rows = (
+        Difference(option=name, left=left.get(name, "n"), right=right.get(name, "n"))
+        for name in sorted({*left, *right})
+    )
+    return tuple(row for row in rows if row.left != row.right)
+
+
 def _wrong_type(wish: Wish, symbol: Symbol) -> str:
     """Why `wish` cannot have this value by the option's type, or ""."""
     kind = symbol.kind.removeprefix("def_")

@@ -113,8 +113,6 @@ def _groups_of(profiles: Sequence[str]) -> list[str]:
                 raise InvalidInput("profile", profile, "is not known", hint=f"one or more of {known}")
             if group not in chosen:
                 chosen.append(group)
-    if not chosen:
-        raise InvalidInput("profile", "", "names no profile", hint=f"such as {next(iter(PROFILES))}")
     return chosen
 
 

@@ -52,7 +52,6 @@ def test_the_version_is_told() -> None:
     [
         ["no-such-command"],
         ["doctor", "--no-such-option"],
-        ["kernel", "build"],
         ["initrd", "from", "busybox"],
         ["bench", "boot", "--kernel", "x", "--clock", "sundial", "--runs", "1"],
         ["bench", "boot", "--kernel", "x", "--clock", "wall", "--runs", "many"],
@@ -155,3 +154,9 @@ def test_the_doctor_says_one_json_object(tmp_path: Path) -> None:
 def test_it_runs_as_a_module() -> None:
     argv = [sys.executable, "-m", "acon_nb.cli", "--version"]
     assert acon_nb.__version__ in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_kernel_without_a_profile_or_a_config_is_refused() -> None:
+    result = call("kernel", "build")
+    assert result.exit_code == 2
+    assert "names no profile" in result.stderr

@@ -121,7 +121,7 @@ def test_a_malformed_setting_is_refused_with_a_way_out(text: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("profiles", [["nonsense"], ["guide", "nonsense"], [""], [], ["Guide"]])
+@pytest.mark.parametrize("profiles", [["nonsense"], ["guide", "nonsense"], [""], ["Guide"]])
 def test_an_unknown_profile_is_refused_with_the_known_ones(profiles: list[str]) -> None:
     with pytest.raises(InvalidInput, match="profile") as caught:
         wishes(profiles, (6, 12))

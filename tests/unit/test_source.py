@@ -1,0 +1,135 @@
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from acon_nb.errors import InvalidInput
+from acon_nb.kernel import BuildSpec, diff, fetch, values_of
+
+MAKEFILE = "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 9\n"
+PATCH = """--- a/Kconfig
++++ b/Kconfig
+@@ -1 +1 @@
+-mainmenu "x"
++mainmenu "y"
+"""
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    folder = tmp_path / "linux-6.12.9"
+    folder.mkdir()
+    (folder / "Makefile").write_text(MAKEFILE)
+    (folder / "Kconfig").write_text('mainmenu "x"\n')
+    return folder
+
+
+@pytest.fixture
+def tarball(tree) -> Path:
+    path = tree.parent / "linux-6.12.9.tar.xz"
+    subprocess.run(["tar", "-cJf", path, "-C", tree.parent, tree.name], check=True)
+    return path
+
+
+@pytest.fixture
+def repository(tree) -> Path:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for argv in (["init", "-q", "-b", "guest-next"], ["add", "."], ["commit", "-qm", "one"], ["tag", "-am", "t", "v1"]):
+        subprocess.run([*git, *argv], cwd=tree, check=True)
+    (tree / "Makefile").write_text(MAKEFILE.replace("9", "10"))
+    subprocess.run([*git, "commit", "-qam", "two"], cwd=tree, check=True)
+    return tree
+
+
+def commit_of(repository: Path, ref: str) -> str:
+    argv = ["git", "rev-parse", f"{ref}^{{commit}}"]
+    return subprocess.run(argv, cwd=repository, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_folder_is_identified_by_its_newest_change(tree, cache):
+    first = fetch(str(tree), cache=cache)
+    assert (first.version, first.release, first.path) == ((6, 12), "6.12.9", tree)
+    (tree / "new").write_text("x")
+    assert fetch(str(tree), cache=cache).identity != first.identity
+
+
+def test_a_tarball_is_identified_by_its_bytes_and_checked(tarball, cache):
+    digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
+    found = fetch(f"{tarball}#sha256={digest}", cache=cache)
+    assert found.release == "6.12.9"
+    assert found.identity == f"tarball:{digest}"
+    assert fetch(str(tarball), cache=cache).path == found.path
+    with pytest.raises(InvalidInput, match=f"has the SHA-256 {digest}"):
+        fetch(f"{tarball}#sha256={'0' * 64}", cache=cache)
+
+
+def test_a_tarball_that_is_cut_short_is_named_and_leaves_nothing(tarball, cache):
+    tarball.write_bytes(tarball.read_bytes()[:-40])
+    with pytest.raises(InvalidInput, match="does not unpack"):
+        fetch(str(tarball), cache=cache)
+    assert not any(path.is_dir() for path in (cache.root / "source").iterdir())
+
+
+def test_a_branch_a_tag_and_a_commit_are_found(repository, cache):
+    head, tag = commit_of(repository, "guest-next"), commit_of(repository, "v1")
+    assert fetch(f"{repository}#guest-next", cache=cache).identity == f"git:{head}"
+    old = fetch(f"file://{repository}#v1", cache=cache)
+    assert (old.identity, old.release) == (f"git:{tag}", "6.12.9")
+    assert fetch(f"file://{repository}#{head}", cache=cache).release == "6.12.10"
+
+
+def test_a_clone_has_no_history_and_is_clean_for_localversion_auto(repository, cache):
+    path = fetch(f"file://{repository}#guest-next", cache=cache).path
+    log = subprocess.run(["git", "log", "--oneline"], cwd=path, check=True, capture_output=True, text=True).stdout
+    assert len(log.splitlines()) == 1
+    argv = ["git", "status", "--porcelain", "-uno"]
+    assert subprocess.run(argv, cwd=path, check=True, capture_output=True).stdout == b""
+
+
+def test_bad_git_sources_are_refused(repository, cache):
+    for source, why in (
+        (f"file://{repository}#no-such", "no such branch or tag"),
+        ("file:///no/such/repo#main", "no git repository"),
+        ("ext::sh -c touch% /tmp/x#main", "no source of a kernel"),
+        (f"{repository}#--upload-pack=x", "no source of a kernel"),
+    ):
+        with pytest.raises(InvalidInput, match=why):
+            fetch(source, cache=cache)
+
+
+def test_what_is_no_kernel_tree_is_refused(tmp_path, cache):
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some/file").write_text("x")
+    with pytest.raises(InvalidInput, match="not a kernel tree"):
+        fetch(str(tmp_path / "some"), cache=cache)
+
+
+def test_patches_go_on_a_copy(tree, tmp_path, cache):
+    patch = tmp_path / "one.patch"
+    patch.write_text(PATCH)
+    plain = fetch(str(tree), cache=cache)
+    patched = fetch(str(tree), patches=[patch], cache=cache)
+    assert (patched.path / "Kconfig").read_text() == 'mainmenu "y"\n'
+    assert (tree / "Kconfig").read_text() == 'mainmenu "x"\n'
+    assert patched.identity != plain.identity
+    (tree / "Kconfig").write_text("something else\n")
+    with pytest.raises(InvalidInput, match=r"one\.patch.*does not apply to 6\.12\.9"):
+        fetch(str(tree), patches=[patch], cache=cache)
+
+
+def test_a_config_to_start_from_must_be_there(tmp_path):
+    with pytest.raises(InvalidInput, match="config="):
+        BuildSpec(config=tmp_path / "none")
+    with pytest.raises(InvalidInput, match="names no profile"):
+        BuildSpec(profiles=())
+
+
+def test_profiles_and_configs_are_compared(tmp_path):
+    config = tmp_path / "config"
+    config.write_text('CONFIG_ZRAM=m\n# CONFIG_ZSWAP is not set\nCONFIG_LOCALVERSION="-x"\n')
+    rows = {row.option: (row.left, row.right) for row in diff(values_of(str(config)), values_of("storage"))}
+    assert rows["ZRAM"] == ("m", "y")
+    assert rows["ZSWAP"] == ("n", "y")
+    assert rows["LOCALVERSION"] == ("-x", "n")
+    assert diff(values_of("guide"), values_of("guide")) == ()
