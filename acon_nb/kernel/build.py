@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from acon_nb import process
@@ -16,7 +16,9 @@ from acon_nb.cache import Cache, atomic_file, require_space, sha256_file
 from acon_nb.errors import AconError, BuildFailed, CommandFailed, InvalidInput, MissingRequirement
 from acon_nb.kernel import config as kconfig
 from acon_nb.kernel.features import Wish, wishes
+from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch
+from acon_nb.kernel.why import propose
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 _TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "zstd": "zstd"}
@@ -107,7 +109,7 @@ def build(
         sha256=sha256_file(image),
         seconds=artifact.seconds,
         cached=artifact.cached,
-        wishes=tuple(kconfig.WishResult(**row) for row in facts["wishes"]),
+        wishes=tuple(kconfig.WishResult(**{**row, "proposal": ()}) for row in facts["wishes"]),
     )
 
 
@@ -119,7 +121,7 @@ def check(
     require_tools()
     plan = _plan(spec, store, on_progress, None, refuse=False)
     with _workdir(store, plan.tree, "check") as work:
-        return _configure(plan, work, None)
+        return _proposed(plan, work, _configure(plan, work, None))
 
 
 def install(image: KernelImage, directory: Path) -> tuple[Path, ...]:
@@ -170,7 +172,7 @@ def require_tools() -> None:
 class _Plan:
     tree: SourceTree
     wishes: tuple[Wish, ...]
-    symbols: Mapping[str, kconfig.Symbol]
+    symbols: Mapping[str, Symbol]
     start: Path | None
 
 
@@ -186,14 +188,14 @@ def _plan(
     return _Plan(tree=tree, wishes=wanted, symbols=symbols, start=spec.config)
 
 
-def _symbols(tree: SourceTree, store: Cache) -> dict[str, kconfig.Symbol]:
+def _symbols(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
     def make(folder: Path) -> None:
-        rows = [asdict(symbol) for symbol in kconfig.read_symbols(tree.path).values()]
+        rows = [asdict(symbol) for symbol in read_symbols(tree.path).values()]
         (folder / "symbols.json").write_text(json.dumps(rows))
 
-    artifact = store.get("symbols", {"source": tree.identity, "reader": 2}, make)
+    artifact = store.get("symbols", {"source": tree.identity, "reader": 3}, make)
     rows = json.loads((artifact.path / "symbols.json").read_text())
-    return {row["name"]: kconfig.Symbol(**{**row, "depends": tuple(row["depends"])}) for row in rows}
+    return {row["name"]: Symbol(**{**row, "definitions": tuple(map(tuple, row["definitions"]))}) for row in rows}
 
 
 @contextlib.contextmanager
@@ -217,11 +219,36 @@ def _configure(plan: _Plan, work: Path, cancel: CancelToken | None) -> tuple[kco
     return kconfig.compare(plan.wishes, kconfig.parse(dot_config.read_text()), plan.symbols)
 
 
+def _proposed(plan: _Plan, work: Path, rows: tuple[kconfig.WishResult, ...]) -> tuple[kconfig.WishResult, ...]:
+    """The rows, each failed wish with the further options that let it take: tried with olddefconfig, never guessed."""
+    config = kconfig.parse((work / ".config").read_text())
+    return tuple(_with_proposal(plan, work, row, config) for row in rows)
+
+
+def _with_proposal(plan: _Plan, work: Path, row: kconfig.WishResult, config: Mapping[str, str]) -> kconfig.WishResult:
+    if row.ok or row.wanted == "n" or row.option not in plan.symbols:
+        return row
+    extra = propose(row.option, config, plan.symbols)
+    if not extra or not _takes(plan, work, row, extra):
+        return row
+    settings = " ".join(f"--set {option}={value}" for option, value in extra)
+    return replace(row, why=f"{row.why}; it takes with {settings}", proposal=extra)
+
+
+def _takes(plan: _Plan, work: Path, row: kconfig.WishResult, extra: Sequence[tuple[str, str]]) -> bool:
+    """Whether a failed wish takes once `extra` options are set too, by Kconfig itself."""
+    chosen = {wish.option: wish for wish in plan.wishes}
+    chosen |= {option: Wish(option=option, value=value) for option, value in extra}
+    results = _configure(replace(plan, wishes=tuple(chosen.values())), work, None)
+    return all(result.ok for result in results if result.option in (row.option, *(name for name, _ in extra)))
+
+
 def _build(plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, cancel: CancelToken | None) -> None:
     with _workdir(store, plan.tree, "build") as work:
         on_progress(Progress("configure kernel", 0.0))
         rows = _configure(plan, work, cancel)
-        kconfig.require(rows)
+        if any(not row.ok and not row.optional for row in rows):
+            kconfig.require(_proposed(plan, work, rows))
         on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
         log = work / "build.log"
         log.unlink(missing_ok=True)

@@ -10,34 +10,23 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from acon_nb.errors import KernelConfigError
 from acon_nb.kernel.features import Wish
+from acon_nb.kernel.kconfig import Symbol
+from acon_nb.kernel.why import why_not
 
 _SET = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
 _UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
-_SYMBOL = re.compile(r"^\s*(?:menu)?config\s+([A-Za-z0-9_]+)\s*(?:#.*)?$")
-_DEPENDS = re.compile(r"^\s+depends on\s+(.*)$")
-_TYPE = re.compile(r"^\s+(bool|tristate|string|hex|int|def_bool|def_tristate)\b")
-_PROMPT = re.compile(r"^\s+(?:(?:bool|tristate|string|hex|int)\s+[\"'].|prompt\s+[\"'].)")
-_HELP = re.compile(r"^\s+(?:help|---help---)\s*$")
-_WORD = re.compile(r"\b[A-Z0-9][A-Z0-9_]+\b")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Symbol:
-    """What the tree's Kconfig files say of an option: its type, its `depends on` lines, whether a person can set it."""
-
-    name: str
-    kind: str = ""
-    depends: tuple[str, ...] = ()
-    prompted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class WishResult:
-    """A wish and what became of it. `got` is the value in .config ("n": not set); `why` a reason if it did not take."""
+    """A wish and what became of it.
+
+    `got` is the value in .config ("n": not set); `why` the reason if it did not take; `proposal` further options with
+    which it does, tried with olddefconfig.
+    """
 
     option: str
     wanted: str
@@ -46,6 +35,7 @@ class WishResult:
     optional: bool
     group: str
     why: str = ""
+    proposal: tuple[tuple[str, str], ...] = ()
 
 
 def parse(text: str) -> dict[str, str]:
@@ -73,18 +63,6 @@ def fragment(wishes: Iterable[Wish], symbols: Mapping[str, Symbol]) -> str:
         else:
             lines.append(f"CONFIG_{wish.option}={wish.value}")
     return "\n".join(lines) + "\n"
-
-
-def read_symbols(tree: Path, arch: str = "x86") -> dict[str, Symbol]:
-    """Every option that the tree's Kconfig files define (for one architecture), with its type and dependencies."""
-    symbols: dict[str, Symbol] = {}
-    for path in sorted(tree.rglob("Kconfig*")):
-        parts = path.relative_to(tree).parts
-        if parts[0] == "arch" and len(parts) > 2 and parts[1] != arch:
-            continue
-        if path.is_file():
-            _read_kconfig(path, symbols)
-    return symbols
 
 
 def refuse_impossible(wishes: Sequence[Wish], symbols: Mapping[str, Symbol]) -> None:
@@ -124,7 +102,7 @@ def compare(wishes: Sequence[Wish], config: Mapping[str, str], symbols: Mapping[
         got = config.get(wish.option, "n")
         wanted_off = wish.value in ("n", "")
         ok = got in ("n", "") if wanted_off else got == wish.value
-        why = "" if ok else _why(wish, config, symbols)
+        why = "" if ok else why_not(wish.option, wish.value, config, symbols)
         rows.append(
             WishResult(
                 option=wish.option, wanted=wish.value, got=got, ok=ok, optional=wish.optional, group=wish.group, why=why
@@ -184,58 +162,3 @@ def _impossible(wish: Wish, symbols: Mapping[str, Symbol]) -> str:
         near = difflib.get_close_matches(wish.option, symbols, n=3, cutoff=0.75)
         return "this tree has no such option" + (f"; did you mean {', '.join(near)}?" if near else "")
     return _wrong_type(wish, symbol)
-
-
-def _why(wish: Wish, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> str:
-    symbol = symbols.get(wish.option)
-    if symbol is None:
-        return "this tree has no such option"
-    if wish.value == "n":
-        return "another option that is on selects it" if not symbol.prompted or symbol.depends else "it is forced on"
-    unmet = []
-    for expression in symbol.depends:
-        words = dict.fromkeys(word for word in _WORD.findall(expression))
-        values = " ".join(f"{word}={config.get(word, 'n')}" for word in words)
-        unmet.append(f"depends on {expression} ({values})")
-    if unmet:
-        return "; ".join(unmet)
-    return (
-        "Kconfig offers no prompt for it: only other options select it"
-        if not symbol.prompted
-        else "a menu or choice around it is off"
-    )
-
-
-def _read_kconfig(path: Path, symbols: dict[str, Symbol]) -> None:
-    name = ""
-    help_indent = -1  # inside a help text: the indentation of its first line
-    in_help = False
-    text = path.read_text(errors="replace").replace("\\\n", " ")
-    for line in text.splitlines():
-        if in_help:
-            indent = len(line.expandtabs()) - len(line.expandtabs().lstrip())
-            if not line.strip():
-                continue
-            help_indent = indent if help_indent < 0 else help_indent
-            if indent >= help_indent > 0:
-                continue
-            in_help = False
-        if _HELP.match(line):
-            in_help, help_indent = True, -1
-        elif match := _SYMBOL.match(line):
-            name = match.group(1)
-            symbols.setdefault(name, Symbol(name=name))
-        elif line and not line[0].isspace() and not line.startswith("#"):
-            name = ""
-        elif name:
-            symbols[name] = _with_line(symbols[name], line)
-
-
-def _with_line(symbol: Symbol, line: str) -> Symbol:
-    """The symbol with what one line of its block adds."""
-    depends, kind = symbol.depends, symbol.kind
-    if match := _DEPENDS.match(line):
-        depends = (*depends, match.group(1).strip())
-    if match := _TYPE.match(line):
-        kind = kind or match.group(1)
-    return Symbol(name=symbol.name, kind=kind, depends=depends, prompted=symbol.prompted or bool(_PROMPT.match(line)))

@@ -7,12 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.errors import KernelConfigError
-from acon_nb.kernel.config import Symbol, compare, fragment, parse, read_symbols, refuse_impossible, require
+from acon_nb.kernel.config import compare, fragment, parse, refuse_impossible, require
 from acon_nb.kernel.features import Wish, parse_setting
+from acon_nb.kernel.kconfig import Symbol, read_symbols
 
 KCONFIG = """\
 mainmenu "Test"
 source "drivers/Kconfig"
+source "arch/$(SRCARCH)/Kconfig.cpu"
 
 config MODULES
 \tbool "Loadable modules"
@@ -104,13 +106,15 @@ def test_options_of_a_tree(symbols: dict[str, Symbol]) -> None:
     assert [kinds[name] for name in ("NET", "ZRAM", "ZRAM_SIZE", "BASE", "NAME")] == [
         "bool", "tristate", "int", "hex", "string"
     ]  # fmt: skip
-    assert [" ".join(words.split()) for words in symbols["ZRAM"].depends] == ["BLOCK && MMU", "NET || !MODULES"]
-    assert symbols["WITH_DEFAULT"].depends == ()
+    conditions = [" ".join(words.split()) for words in symbols["ZRAM"].definitions[0]]
+    assert conditions == ["BLOCK && MMU", "NET || !MODULES"]
+    assert symbols["ZRAM_SIZE"].definitions == (("ZRAM",),)
+    assert symbols["WITH_DEFAULT"].definitions == ((),)
     assert {name for name, symbol in symbols.items() if not symbol.prompted} == {"HIDDEN", "WITH_DEFAULT"}
 
 
 def test_help_texts_are_not_dependencies(symbols: dict[str, Symbol]) -> None:
-    assert symbols["MODULES"].depends == ()
+    assert symbols["MODULES"].definitions == ((),)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +153,10 @@ def test_an_unknown_option_may_be_wished_off_by_the_catalogue_or_be_optional(sym
 @pytest.mark.parametrize(
     ("setting", "config", "why"),
     [
-        ("ZRAM=y", {"BLOCK": "y"}, "MMU=n"),
-        ("ZRAM=y", {"BLOCK": "y"}, "NET=n"),
+        ("ZRAM=y", {"BLOCK": "y"}, "needs MMU (n)"),
+        ("ZRAM=y", {"BLOCK": "y", "MODULES": "y"}, "NET (n) || !MODULES (y)"),
         ("HIDDEN=y", {}, "only other options select it"),
-        ("FIRST=y", {}, "a menu or choice around it is off"),
+        ("FIRST=y", {}, "another value of a choice"),
         ("GONE=y", {}, "no such option"),
         ("HIDDEN=n", {"HIDDEN": "y"}, "selects it"),
     ],

@@ -1,0 +1,81 @@
+"""Why a wish did not take, in the words of Kconfig, and which further options would let it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from acon_nb.kernel.kconfig import Symbol, evaluate, missing_options, unmet
+
+_WORD = re.compile(r"(?<![\"'$(\w])[A-Za-z0-9_]*[A-Z][A-Za-z0-9_]*(?![\"'\w])")
+_DEPTH = 4
+
+
+def why_not(option: str, wanted: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> str:
+    """The chain of conditions that `config` does not meet: "needs A (n), B (n); A needs C (n)".
+
+    Each unmet condition stands as Kconfig writes it, with the values that it has now; those of an option that is itself
+    unmet follow. Selects are not followed, so for an option that is on against the wish only that can be said.
+    """
+    symbol = symbols.get(option)
+    if symbol is None:
+        return "this tree has no such option"
+    if wanted == "n":
+        return "another option that is on selects it, or it has no prompt"
+    chain = _chain(option, config, symbols)
+    if chain:
+        return "; ".join(f"{'' if name == option else name + ' '}needs {', '.join(parts)}" for name, parts in chain)
+    if not symbol.prompted:
+        return "it has no prompt: only other options select it"
+    return "another value of a choice or a range holds it, or only the compiler can tell"
+
+
+def propose(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> tuple[tuple[str, str], ...]:
+    """Further options, as (option, value), that would meet the conditions of `option`; () if there is no such set.
+
+    The first way of each `||` is taken. Only options with a prompt can be set; whether the set really does it is for
+    `make olddefconfig` to say.
+    """
+    found: dict[str, str] = {}
+    pending = [option]
+    while pending:
+        name = pending.pop()
+        for text in unmet(symbols[name], config):
+            for other, value in missing_options(text, config):
+                if other in found or other not in symbols:
+                    continue
+                found[other] = value
+                if value != "n":
+                    pending.append(other)
+    settable = {name: value for name, value in found.items() if symbols[name].prompted}
+    return tuple(settable.items())
+
+
+def _chain(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> list[tuple[str, list[str]]]:
+    chain: list[tuple[str, list[str]]] = []
+    level = [option]
+    seen = {option}
+    for _ in range(_DEPTH):
+        below: list[str] = []
+        for name in level:
+            conditions = unmet(symbols[name], config)
+            if not conditions:
+                continue
+            parts = [part for text in conditions for part in _false_parts(text, config)]
+            chain.append((name, [_with_values(part, config) for part in parts]))
+            for text in conditions:
+                below += [other for other, value in missing_options(text, config) if value != "n" and other in symbols]
+        level = [name for name in dict.fromkeys(below) if name not in seen]
+        seen.update(level)
+    return chain
+
+
+def _false_parts(expression: str, config: Mapping[str, str]) -> list[str]:
+    """The parts of a conjunction that are false, so that what holds is not in the reader's way."""
+    if "(" in expression or "||" in expression:
+        return [expression]
+    return [part.strip() for part in expression.split("&&") if evaluate(part, config) == "n"]
+
+
+def _with_values(expression: str, config: Mapping[str, str]) -> str:
+    return _WORD.sub(lambda match: f"{match.group(0)} ({config.get(match.group(0), 'n')})", expression)

@@ -1,0 +1,129 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acon_nb.errors import InvalidInput
+from acon_nb.kernel.kconfig import Symbol, evaluate, missing_options, read_symbols, unmet
+from acon_nb.kernel.why import propose, why_not
+
+CONFIG = {"A": "y", "B": "n", "M": "m", "NUM": "8", "TEXT": "x86"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("A", "y"),
+        ("B", "n"),
+        ("M", "m"),
+        ("ABSENT", "n"),
+        ("!B", "y"),
+        ("A && M", "m"),
+        ("B || M", "m"),
+        ("A && (B || !ABSENT)", "y"),
+        ("!(A && M)", "m"),
+        ("A = y", "y"),
+        ("A!=y", "n"),
+        ("NUM >= 8", "y"),
+        ("NUM < 8", "n"),
+        ('TEXT = "x86"', "y"),
+        ("$(cc-option,-mfoo)", "?"),
+        ("B && $(cc-option,-mfoo)", "n"),
+        ("A || $(cc-option,-mfoo)", "y"),
+        ("A && $(shell,echo (x))", "?"),
+        ("A &&", "?"),
+    ],
+)
+def test_expressions_have_the_values_that_kconfig_gives_them(expression, value):
+    assert evaluate(expression, CONFIG) == value
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text('AB M!()&|=<>"$yn', max_size=30))
+def test_any_expression_has_a_value(text):
+    assert evaluate(text, CONFIG) in {"y", "m", "n", "?"}
+    missing_options(text, CONFIG)
+
+
+@pytest.fixture
+def symbols(tmp_path):
+    (tmp_path / "arch/x86").mkdir(parents=True)
+    (tmp_path / "Kconfig").write_text('mainmenu "x"\nsource "arch/$(SRCARCH)/Kconfig"\nsource "missing/Kconfig"\n')
+    (tmp_path / "arch/x86/Kconfig").write_text(
+        """if-success = $(shell,{ $(1); } && echo "$(2)")
+config ACPI
+\tbool "ACPI"
+\thelp
+\t  Long text.
+\t  depends on nothing at all
+menu "Firmware"
+\tdepends on ACPI
+config EFI
+\tbool "EFI" # with a comment
+if EFI
+config EFI_STUB
+\tbool "stub"
+endif
+endmenu
+config TDX
+\tbool "TDX"
+\tdepends on EFI_STUB && \\
+\t\tX2APIC
+config X2APIC
+\tbool "x2apic" if EXPERT
+\tdepends on LOCAL || !ACPI
+config LOCAL
+\tbool "local"
+config EXPERT
+\tbool "expert"
+config HIDDEN
+\tbool
+config DOUBLE
+\tbool "one"
+\tdepends on HIDDEN
+config DOUBLE
+\tbool "two"
+\tdepends on LOCAL
+"""
+    )
+    return read_symbols(tmp_path)
+
+
+def test_menus_ifs_and_prompts_are_conditions_of_what_is_inside(symbols):
+    assert symbols["EFI"].definitions == (("ACPI",),)
+    assert symbols["EFI_STUB"].definitions == (("ACPI", "EFI"),)
+    assert symbols["X2APIC"].definitions == (("EXPERT", "LOCAL || !ACPI"),)
+    assert symbols["ACPI"].definitions == ((),)
+    assert not symbols["HIDDEN"].prompted
+
+
+def test_the_definition_that_lacks_least_counts(symbols):
+    assert unmet(symbols["DOUBLE"], {"LOCAL": "y"}) == ()
+    assert len(unmet(symbols["DOUBLE"], {})) == 1
+
+
+def test_the_chain_is_told_in_kconfigs_words(symbols):
+    said = why_not("TDX", "y", {"LOCAL": "y", "EXPERT": "y", "X2APIC": "y"}, symbols)
+    assert said == "needs EFI_STUB (n); EFI_STUB needs ACPI (n), EFI (n); EFI needs ACPI (n)"
+    assert "only other options select it" in why_not("HIDDEN", "y", {}, symbols)
+    assert "no such option" in why_not("NOT_AN_OPTION", "y", {}, symbols)
+
+
+def test_a_proposal_names_all_that_is_needed(symbols):
+    assert dict(propose("TDX", {}, symbols)) == {
+        "EFI_STUB": "y",
+        "X2APIC": "y",
+        "EXPERT": "y",
+        "EFI": "y",
+        "ACPI": "y",
+    }
+    assert propose("ACPI", {}, symbols) == ()
+
+
+def test_files_that_include_each_other_end(tmp_path):
+    (tmp_path / "Kconfig").write_text('source "Kconfig"\n')
+    with pytest.raises(InvalidInput, match="include each other"):
+        read_symbols(tmp_path)
+
+
+def test_a_symbol_without_definitions_lacks_nothing():
+    assert unmet(Symbol(name="X"), {}) == ()
