@@ -40,6 +40,23 @@ def plot_boot(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def plot_sizes(parts: pd.DataFrame, *, most: int = 20) -> Figure:
+    """The largest parts of a kernel as bars of text, data and bss in KiB (columns as in `kernel.tables.size_table`)."""
+    figure, axes = _subplots(1, width=9)
+    figure.set_figheight(0.28 * min(most, len(parts)) + 1.2)
+    shown = parts.head(most).iloc[::-1]
+    start = [0.0] * len(shown)
+    for number, column in enumerate(("text_bytes", "data_bytes", "bss_bytes")):
+        widths = [float(value) / 1024 for value in shown[column]]
+        label = column.removesuffix("_bytes")
+        axes[0].barh(list(shown["part"]), widths, left=start, color=COLOURS[number], label=label)
+        start = [left + width for left, width in zip(start, widths, strict=True)]
+    axes[0].set_xlabel("KiB in the linked kernel")
+    axes[0].legend(frameon=False, loc="lower right")
+    figure.suptitle(f"Size by part of the source, the largest {len(shown)} of {len(parts)}")
+    return figure
+
+
 def plot_memory(runs: pd.DataFrame) -> Figure:
     """What each kernel leaves of the guest's memory at /init, and the size of its image (MiB)."""
     part = runs.drop_duplicates("name")

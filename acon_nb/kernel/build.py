@@ -15,6 +15,7 @@ from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, require_space, sha256_file
 from acon_nb.errors import AconError, BuildFailed, CommandFailed, InvalidInput, MissingRequirement
 from acon_nb.kernel import config as kconfig
+from acon_nb.kernel import sizes
 from acon_nb.kernel.features import Wish, wishes
 from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch
@@ -93,6 +94,7 @@ def build(
         "start": sha256_file(spec.config) if spec.config else "tinyconfig",
         "pins": _PINS,
         "make": _MAKE_VARIABLES,
+        "layout": 2,  # of the artifact's folder: 2 has sizes.json
     }
 
     def make(folder: Path) -> None:
@@ -114,14 +116,21 @@ def build(
 
 
 def check(
-    spec: BuildSpec, *, cache: Cache | None = None, on_progress: OnProgress = silent
+    spec: BuildSpec,
+    *,
+    cache: Cache | None = None,
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
 ) -> tuple[kconfig.WishResult, ...]:
     """What would become of each wish of `spec`: configures, compiles nothing, raises for no wish that fails."""
     store = cache or Cache()
     require_tools()
-    plan = _plan(spec, store, on_progress, None, refuse=False)
+    plan = _plan(spec, store, on_progress, cancel, refuse=False)
+    on_progress(Progress("configure kernel", 0.0))
     with _workdir(store, plan.tree, "check") as work:
-        return _proposed(plan, work, _configure(plan, work, None))
+        rows = _proposed(plan, work, _configure(plan, work, cancel))
+    on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
+    return rows
 
 
 def install(image: KernelImage, directory: Path) -> tuple[Path, ...]:
@@ -258,6 +267,7 @@ def _build(plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, can
         shutil.copyfile(work / ".config", folder / "config")
         shutil.copyfile(work / "System.map", folder / "System.map")
         shutil.copyfile(log, folder / "build.log")
+        sizes.save(sizes.measure(work), folder)
         facts = {"version": release, "wishes": [asdict(row) for row in rows]}
         (folder / "facts.json").write_text(json.dumps(facts, indent=1))
 
