@@ -16,9 +16,12 @@ _FOLDER = Path(__file__).with_name("features")
 _OPTION = re.compile(r"[A-Z0-9_a-z]+")
 _VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\"\\$`]*")
 # Profiles add up groups; a group's own name is a profile too.
+_GUIDE = ("minimal", "container", "performance", "security", "not-needed", "storage")
 PROFILES: Mapping[str, tuple[str, ...]] = {
-    "guide": ("minimal", "container", "performance", "security", "not-needed", "storage"),
-    "swap-study": ("minimal", "container", "performance", "security", "not-needed", "storage", "delay-disk", "study"),
+    "guide": _GUIDE,
+    "tdx": ("minimal", "container", "performance", "security", "not-needed"),
+    "swap-study": (*_GUIDE, "delay-disk", "study"),
+    "everything": (*_GUIDE, "delay-disk", "study", "microvm"),
 }
 
 

@@ -161,3 +161,17 @@ def test_a_given_config_is_where_a_build_starts(guide_kernel, store):
 def test_install_names_files_as_make_install_does(guide_kernel, tmp_path):
     names = {path.name for path in kernel.install(guide_kernel, tmp_path)}
     assert names == {f"{what}-{guide_kernel.version}" for what in ("vmlinuz", "System.map", "config")}
+
+
+@pytest.mark.parametrize("profile", ["minimal", "tdx", "everything"])
+def test_every_wish_of_a_profile_takes_on_debians_source(store, profile):
+    rows = kernel.check(kernel.BuildSpec(profiles=(profile,)), cache=store)
+    assert [row for row in rows if not row.ok] == []
+
+
+def test_the_catalogue_holds_for_6_1_too(store):
+    rows = kernel.check(kernel.BuildSpec(profiles=("guide",), source="debian:6.1"), cache=store)
+    assert [row for row in rows if not row.ok and not row.optional] == []
+    took = {row.option for row in rows if row.ok and row.wanted == "y"}
+    assert {"RETPOLINE", "INTEL_TDX_GUEST", "ZSWAP", "SLUB"} <= took
+    assert "MITIGATION_RETPOLINE" not in {row.option for row in rows}
