@@ -88,14 +88,14 @@ def test_a_killed_or_cancelled_build_goes_on_where_it_stopped(guide_kernel, stor
         f"from acon_nb import kernel; kernel.build(kernel.BuildSpec(profiles=('guide',), settings={spec.settings!r}))"
     )
     owner = subprocess.Popen([sys.executable, "-c", code])
-    wait_for_make()
+    wait_for_make(store)
     time.sleep(3)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     deadline = time.monotonic() + 10
-    while makes() and time.monotonic() < deadline:
+    while makes(store) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not makes(), "make and its compilers end with their owner"
+    assert not makes(store), "make and its compilers end with their owner"
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
@@ -105,21 +105,22 @@ def test_a_killed_or_cancelled_build_goes_on_where_it_stopped(guide_kernel, stor
     shutil.rmtree(built.image.parent)
 
 
-def makes() -> list[int]:
+def makes(store) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if words[0] == b"make" and b"bzImage" in words:
+        ours = any(word.startswith(f"O={store.root}/".encode()) for word in words)
+        if words[0] == b"make" and b"bzImage" in words and ours:
             found.append(int(path.parent.name))
     return found
 
 
-def wait_for_make() -> None:
+def wait_for_make(store) -> None:
     deadline = time.monotonic() + 60
-    while not makes():
+    while not makes(store):
         assert time.monotonic() < deadline, "make did not start"
         time.sleep(0.1)
 
