@@ -25,7 +25,7 @@ class WishResult:
     """A wish and what became of it.
 
     `got` is the value in .config ("n": not set); `why` the reason if it did not take; `proposal` further options with
-    which it does, tried with olddefconfig.
+    which it does, tried with olddefconfig; `rule` the catalogue's pattern that matched the option.
     """
 
     option: str
@@ -36,6 +36,7 @@ class WishResult:
     group: str
     why: str = ""
     proposal: tuple[tuple[str, str], ...] = ()
+    rule: str = ""
 
 
 def parse(text: str) -> dict[str, str]:
@@ -105,7 +106,14 @@ def compare(wishes: Sequence[Wish], config: Mapping[str, str], symbols: Mapping[
         why = "" if ok else why_not(wish.option, wish.value, config, symbols)
         rows.append(
             WishResult(
-                option=wish.option, wanted=wish.value, got=got, ok=ok, optional=wish.optional, group=wish.group, why=why
+                option=wish.option,
+                wanted=wish.value,
+                got=got,
+                ok=ok,
+                optional=wish.optional,
+                group=wish.group,
+                why=why,
+                rule=wish.rule,
             )
         )
     return tuple(rows)

@@ -46,13 +46,17 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """One option that a configuration should have. `value` is y, m, n, a number or a string; n means: not set."""
+    """One option that a configuration should have. `value` is y, m, n, a number or a string; n means: not set.
+
+    `rule` is the pattern of the catalogue that matched the option in the tree at hand, if one did.
+    """
 
     option: str
     value: str
     group: str = "set"
     optional: bool = False
     note: str = ""
+    rule: str = ""
 
     def __post_init__(self) -> None:
         if not _OPTION.fullmatch(self.option):
@@ -90,7 +94,12 @@ def wishes(
         options = [name for name in names if fnmatchcase(name, row.option)] if row.pattern else [row.option]
         for option in options:
             found[option] = Wish(
-                option=option, value=row.value, group=row.group, optional=row.optional or row.pattern, note=row.note
+                option=option,
+                value=row.value,
+                group=row.group,
+                optional=row.optional or row.pattern,
+                note=row.note,
+                rule=row.option if row.pattern else "",
             )
     for setting in settings:
         wish = parse_setting(setting)

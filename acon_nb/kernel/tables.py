@@ -44,14 +44,16 @@ def option_table(rows: Sequence[WishResult]) -> pd.DataFrame:
     """Every wish with its value and the catalogue's note."""
     import pandas as pd
 
-    notes = {(feature.group, feature.option): feature.note for feature in catalogue()}
+    notes = {(feature.group, feature.option): feature.note for feature in catalogue()}  # patterns by their text
     return pd.DataFrame(
         {
             "option": row.option,
             "group": row.group,
             "wanted": row.wanted,
             "is": row.got,
-            "note": notes.get((row.group, row.option), ""),
+            "note": f"matched by {row.rule}: {notes[row.group, row.rule]}"
+            if row.rule
+            else notes.get((row.group, row.option), ""),
         }
         for row in sorted(rows, key=lambda row: (row.group, row.option))
     )

@@ -126,3 +126,12 @@ def test_an_unknown_profile_is_refused_with_the_known_ones(profiles: list[str]) 
     with pytest.raises(InvalidInput, match="profile") as caught:
         wishes(profiles, (6, 12))
     assert "guide" in caught.value.hint
+
+
+def test_what_a_pattern_matched_says_so() -> None:
+    known = ["PERF_EVENTS_INTEL_UNCORE", "PERF_EVENTS", "INET_DIAG", "INET"]
+    matched = {wish.option: wish.rule for wish in wishes(["not-needed"], (6, 12), known) if wish.rule}
+    assert matched == {"PERF_EVENTS_INTEL_UNCORE": "PERF_EVENTS_INTEL_*", "INET_DIAG": "*_DIAG"} or matched == {
+        "PERF_EVENTS_INTEL_UNCORE": "PERF_EVENTS_*",
+        "INET_DIAG": "*_DIAG",
+    }
