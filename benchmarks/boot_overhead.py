@@ -36,7 +36,7 @@ def main() -> None:
             boot.run(cell, host=host)
             ours.append(time.monotonic() - started)
             started = time.monotonic()
-            subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+            subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, timeout=60)
             bare.append(time.monotonic() - started)
     first, second = statistics.median(ours), statistics.median(bare)
     print(f"a boot with acon_nb: {first:.3f} s, bare QEMU: {second:.3f} s (medians of {RUNS})")

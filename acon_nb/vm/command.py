@@ -95,7 +95,11 @@ def _console(spec: VmSpec, channels: Channels) -> list[str]:
 def _results(spec: VmSpec, channels: Channels) -> list[str]:
     if not spec.results_port:
         return []
-    backend = "null,id=results" if channels.results_fd is None else f"socket,id=results,fd={channels.results_fd}"
+    backend = (
+        "file,id=results,path=/dev/null"
+        if channels.results_fd is None
+        else f"socket,id=results,fd={channels.results_fd}"
+    )
     return ["-chardev", backend, "-device", f"virtserialport,chardev=results,name={RESULTS_PORT}"]
 
 

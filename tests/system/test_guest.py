@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -183,6 +184,12 @@ def test_many_guests_leak_no_descriptor(scripted, host):
     for _ in range(20):
         vm.boot(spec, host=host)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_command_to_paste_runs_by_itself(scripted, host):
+    outcome = vm.boot(scripted("report '{\"ok\":1}'\npoweroff -f; sleep 9"), host=host).check()
+    argv = shlex.split(outcome.command)
+    subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)
 
 
 def test_the_transcript_is_kept(scripted, host):
