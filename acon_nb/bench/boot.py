@@ -198,6 +198,7 @@ def host_tsc_khz() -> int:
 
 def _row(cell: BootCell, spec: VmSpec, outcome: Outcome) -> BootRun:
     ready = next((message for message in outcome.messages if message.data.get("event") == "ready"), None)
+    kernel_sha256, initrd_sha256 = sha256_file(cell.kernel), sha256_file(cell.initrd)
     base = BootRun(
         name=cell.name,
         clock=cell.clock,
@@ -205,9 +206,9 @@ def _row(cell: BootCell, spec: VmSpec, outcome: Outcome) -> BootRun:
         accelerator=outcome.accelerator,
         qemu_pss_bytes=outcome.qemu_pss_bytes,
         kernel_bytes=cell.kernel.stat().st_size,
-        kernel_sha256=sha256_file(cell.kernel),
-        initrd_sha256=sha256_file(cell.initrd),
-        spec_sha256=_spec_hash(spec),
+        kernel_sha256=kernel_sha256,
+        initrd_sha256=initrd_sha256,
+        spec_sha256=_spec_hash(spec, kernel_sha256, initrd_sha256),
         console=outcome.console,
     )
     if ready is None:
@@ -247,11 +248,11 @@ def _guest_phases(clock: Clock, data: Mapping[str, Any]) -> dict[str, int]:
     return phases
 
 
-def _spec_hash(spec: VmSpec) -> str:
+def _spec_hash(spec: VmSpec, kernel_sha256: str, initrd_sha256: str) -> str:
     """A hash of what decides a boot, by content: the paths of kernel and initrd do not count, their bytes do."""
     values = {key: str(value) for key, value in vars(spec).items() if key not in ("kernel", "initrd")}
-    values["kernel"] = sha256_file(spec.kernel)
-    values["initrd"] = sha256_file(spec.initrd) if spec.initrd else ""
+    values["kernel"] = kernel_sha256
+    values["initrd"] = initrd_sha256
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
