@@ -183,7 +183,7 @@ def _or(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]:
     value, rest = _and(tokens, config)
     while rest and rest[0] == "||":
         other, rest = _and(rest[1:], config)
-        value = _worse_unless(value, other, "y", max)
+        value = _joined(value, other, "y")
     return value, rest
 
 
@@ -191,17 +191,17 @@ def _and(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]:
     value, rest = _atom(tokens, config)
     while rest and rest[0] == "&&":
         other, rest = _atom(rest[1:], config)
-        value = _worse_unless(value, other, "n", min)
+        value = _joined(value, other, "n")
     return value, rest
 
 
-def _worse_unless(left: str, right: str, decided: str, pick: object) -> str:
+def _joined(left: str, right: str, decided: str) -> str:
     """Kleene's logic: an unknown side matters unless the other one decides."""
     if decided in (left, right):
         return decided
     if "?" in (left, right):
         return "?"
-    return (max if pick is max else min)(left, right, key=lambda value: _RANK[value])
+    return max(left, right, key=_RANK.__getitem__) if decided == "y" else min(left, right, key=_RANK.__getitem__)
 
 
 def _atom(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]:
