@@ -110,7 +110,7 @@ def _tdx() -> Finding:
 
 
 def _kernel_tools() -> Finding:
-    from acon_nb.kernel.build import missing_tools
+    from acon_nb.kernel.make import missing_tools
 
     feature = "building kernels and guest programs"
     lacks = missing_tools()

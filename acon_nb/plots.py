@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acon_nb.bench.stats import summarise
+from acon_nb.cache import atomic_file
+from acon_nb.errors import InvalidInput
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +22,20 @@ _CLOCK_LABELS = {
     ("instructions", "guest_ns_init"): "kernel's first line to /init / s\n(instruction clock)",
     ("instructions", "guest_ns_reset_to_init"): "reset to /init / s\n(instruction clock)",
 }
+
+
+def picture_format(path: Path) -> str:
+    """The format that a picture's name asks for. Errors: `InvalidInput` for one that is not known."""
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in ("png", "svg", "pdf"):
+        raise InvalidInput("plot", path, "is no picture's name", hint="FILE.png, FILE.svg or FILE.pdf")
+    return suffix
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all, in the format of its name."""
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format=picture_format(path), dpi=150, bbox_inches="tight")
 
 
 def plot_boot(runs: pd.DataFrame) -> Figure:
@@ -54,6 +71,34 @@ def plot_sizes(parts: pd.DataFrame, *, most: int = 20) -> Figure:
     axes[0].set_xlabel("KiB in the linked kernel")
     axes[0].legend(frameon=False, loc="lower right")
     figure.suptitle(f"Size by part of the source, the largest {len(shown)} of {len(parts)}")
+    return figure
+
+
+def plot_cost(steps: pd.DataFrame) -> Figure:
+    """What each group of options adds: a waterfall for image size, memory and instructions (`bench.kernel_cost`)."""
+    panels = (
+        ("bzimage_bytes", 1 << 20, "bzImage / MiB"),
+        ("gone_bytes", 1 << 20, "memory gone at /init / MiB"),
+        ("init_ns", 1e6, "10⁶ instructions from reset to /init"),
+    )
+    figure, axes = _subplots(len(panels), width=4.2)
+    figure.set_figheight(0.42 * len(steps) + 1.6)
+    names = list(steps["name"])
+    places = range(len(names))
+    for ax, (column, scale, label) in zip(axes, panels, strict=True):
+        totals = [float(value) / scale for value in steps[column]]
+        starts = [0.0, *totals[:-1]]
+        changes = [total - start for total, start in zip(totals, starts, strict=True)]
+        colours = ["0.6", *(COLOURS[1] if change > 0 else COLOURS[2] for change in changes[1:])]
+        ax.barh(list(places), changes, left=starts, color=colours)
+        for place, (total, start, change) in enumerate(zip(totals, starts, changes, strict=True)):
+            text = f"{change:.2f}" if not place else f"{change:+.2f}"
+            ax.annotate(text, (max(total, start), place), xytext=(4, 0), textcoords="offset points", va="center")
+        ax.set_xlim(0, 1.25 * max(totals))
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.set_yticks(list(places), names if ax is axes[0] else [""] * len(names))
+        ax.set_xlabel(label)
+    figure.suptitle("What each group of kernel options adds (one build and one boot a step; instruction clock)")
     return figure
 
 

@@ -18,16 +18,22 @@ class ShownFigure(Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         """The picture, and its title as the text for those who cannot see it."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=_DPI)
-        return buffer.getvalue(), {"alt": self.get_suptitle()}
+        return png(self), {"alt": self.get_suptitle()}
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
 
 
 def table(frame: pd.DataFrame) -> Any:
-    """A table without its index, its text wrapped and never cut."""
+    """A table without its index, its text wrapped, never cut, and never taken for HTML."""
     cells: list[tuple[str, str | float]] = [
         ("text-align", "left"),
         ("white-space", "normal"),
         ("vertical-align", "top"),
     ]
-    return frame.style.hide(axis="index").set_table_styles([{"selector": "th, td", "props": cells}])
+    styler = frame.style.format(escape="html").format_index(escape="html", axis=1).hide(axis="index")
+    return styler.set_table_styles([{"selector": "th, td", "props": cells}])

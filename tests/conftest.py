@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from acon_nb import kernel
 from acon_nb.cache import Cache
+from acon_nb.progress import TextProgress
 
 
 @pytest.fixture
@@ -26,3 +29,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this host does not let us mount a small disk")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.fixture(scope="session")
+def store() -> Cache:
+    """The user cache, in which real parts are built once (a first run compiles a kernel: 5 minutes)."""
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("qemu-system-x86_64 is missing (tools/setup.sh test)")
+    return Cache()
+
+
+@pytest.fixture(scope="session")
+def guide_kernel(store: Cache) -> kernel.KernelImage:
+    return kernel.build(kernel.BuildSpec(profiles=("guide",)), cache=store, on_progress=TextProgress(every_s=30))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,7 +13,7 @@ import click
 
 from acon_nb.cli.base import as_json_option, main, print_json
 from acon_nb.progress import TextProgress
-from acon_nb.units import format_bytes, format_seconds
+from acon_nb.units import parse_bytes
 
 
 @main.group("kernel")
@@ -52,6 +53,7 @@ def _build_spec(profile: str, **fields: Any) -> Any:
 def kernel_build(directory: Path | None, as_json: bool, **fields: Any) -> None:
     """Build a bzImage (cached by content)."""
     from acon_nb import kernel
+    from acon_nb.kernel.tables import image_text
 
     image = kernel.build(_build_spec(**fields), on_progress=TextProgress())
     if directory is not None:
@@ -61,9 +63,7 @@ def kernel_build(directory: Path | None, as_json: bool, **fields: Any) -> None:
         values = {key: getattr(image, key) for key in ("image", "version", "config", "sha256", "seconds", "cached")}
         print_json(values)
         return
-    state = "from the cache" if image.cached else f"built in {format_seconds(image.seconds)}"
-    size = format_bytes(image.image.stat().st_size)
-    click.echo(f"{image.version}: {image.image} ({size}, {state})\nsha256 {image.sha256}")
+    click.echo(image_text(image))
 
 
 @kernel_group.command("check")
@@ -95,8 +95,7 @@ def kernel_diff(left: str, right: str, kernel_version: str, as_json: bool) -> No
     """What differs between LEFT and RIGHT: profiles (a,b adds up) or .config files. Exit status 1 if anything does."""
     from acon_nb import kernel
 
-    sides = [kernel.values_of(side, kernel_version) for side in (left, right)]
-    rows = kernel.diff(*sides)
+    rows = kernel.difference(left, right, kernel_version)
     if as_json:
         print_json({"differences": [asdict(row) for row in rows]})
     else:
@@ -104,3 +103,29 @@ def kernel_diff(left: str, right: str, kernel_version: str, as_json: bool) -> No
             click.echo(f"CONFIG_{row.option}: {row.left} -> {row.right}")
     if rows:
         sys.exit(1)
+
+
+@kernel_group.command("cost")
+@click.option("--groups", default="", help="Groups in the order in which they add up (default: the guide's order).")
+@click.option("--source", default="debian:6.12", show_default=True, help="As of kernel build.")
+@click.option("--memory", default="512M", show_default=True, help="Of the guest that each kernel is booted in.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder that keeps the rows as Parquet.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Also draw it: FILE.png, FILE.svg or FILE.pdf.")
+@as_json_option
+def kernel_cost(groups: str, source: str, memory: str, out: Path | None, plot: Path | None, as_json: bool) -> None:
+    """Measure what each group of options adds to image, memory and boot: a build and a boot a group (an hour cold)."""
+    from acon_nb import plots
+    from acon_nb.bench import kernel_cost as cost
+    from acon_nb.bench import results
+
+    chosen = tuple(name for name in groups.split(",") if name) or cost.GROUPS
+    spec = cost.CostSpec(groups=chosen, source=source, memory_bytes=parse_bytes(memory, field="memory", bare="M"))
+    if plot is not None:
+        plots.picture_format(plot)
+    steps = cost.measure(spec, out=results.Store(out) if out else None, on_progress=TextProgress())
+    if plot is not None:
+        plots.save(plots.plot_cost(steps), plot)
+    if as_json:
+        print_json({"steps": json.loads(steps.to_json(orient="records"))})
+    else:
+        click.echo(cost.cost_table(steps).to_string(index=False))

@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, require_space, sha256_file
-from acon_nb.errors import AconError, BuildFailed, CommandFailed, InvalidInput, MissingRequirement
+from acon_nb.errors import InvalidInput
 from acon_nb.kernel import config as kconfig
-from acon_nb.kernel import sizes
+from acon_nb.kernel import make, sizes
 from acon_nb.kernel.features import Wish, wishes
 from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch
 from acon_nb.kernel.why import propose
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
-_TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "zstd": "zstd"}
 _BUILD_BYTES = 1 << 30
-_STEP = re.compile(r"^\s+[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
-# Build steps per option that is on, of the guide's 6.12 kernel: the first guess of a build's length.
-_STEPS_PER_OPTION = 2.6
-# Same inputs, same bytes: Documentation/kbuild/reproducible-builds.rst
-_PINS = {
-    "KBUILD_BUILD_TIMESTAMP": "Sat Jan  1 00:00:00 UTC 2000",
-    "KBUILD_BUILD_USER": "acon",
-    "KBUILD_BUILD_HOST": "acon-nb",
-    "KBUILD_BUILD_VERSION": "1",
-}
-# Kconfig notes the version of any Rust compiler that it finds, and IKCONFIG keeps that in the image.
-_MAKE_VARIABLES = ("ARCH=x86_64", "RUSTC=false", "BINDGEN=false")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,23 +72,23 @@ def build(
     `KernelConfigError` (before anything is compiled), `BuildFailed`, `NoSpace`, `Cancelled`.
     """
     store = cache or Cache()
-    require_tools()
+    make.require_tools()
     plan = _plan(spec, store, on_progress, cancel)
     inputs = {
         "source": plan.tree.identity,
         "wishes": [[wish.option, wish.value, wish.optional] for wish in plan.wishes],
-        "compiler": _compiler(),
+        "compiler": make.compilers(),
         "start": sha256_file(spec.config) if spec.config else "tinyconfig",
-        "pins": _PINS,
-        "make": _MAKE_VARIABLES,
+        "pins": dict(make.PINS),
+        "make": make.VARIABLES,
         "layout": 2,  # of the artifact's folder: 2 has sizes.json
     }
 
-    def make(folder: Path) -> None:
+    def produce(folder: Path) -> None:
         require_space(folder, _BUILD_BYTES, "building a kernel")
         _build(plan, store, folder, on_progress, cancel)
 
-    artifact = store.get("kernel", inputs, make)
+    artifact = store.get("kernel", inputs, produce)
     image = artifact.path / "bzImage"
     facts = json.loads((artifact.path / "facts.json").read_text())
     return KernelImage(
@@ -115,6 +102,36 @@ def build(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A configured, not compiled kernel: its source tree and options, the values they got, what became of each wish."""
+
+    tree: SourceTree
+    symbols: Mapping[str, Symbol]
+    values: Mapping[str, str]
+    wishes: tuple[kconfig.WishResult, ...]
+
+
+def configure(
+    spec: BuildSpec,
+    *,
+    cache: Cache | None = None,
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
+) -> Configuration:
+    """Configure the kernel of `spec` and read it back; compiles nothing, raises for no wish that fails."""
+    store = cache or Cache()
+    make.require_tools()
+    plan = _plan(spec, store, on_progress, cancel, refuse=False)
+    on_progress(Progress("configure kernel", 0.0))
+    with _workdir(store, plan.tree, "check") as work:
+        rows = _configure(plan, work, cancel)
+        values = kconfig.parse((work / ".config").read_text())
+        rows = _proposed(plan, work, rows)
+    on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
+    return Configuration(tree=plan.tree, symbols=plan.symbols, values=values, wishes=rows)
+
+
 def check(
     spec: BuildSpec,
     *,
@@ -122,15 +139,8 @@ def check(
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> tuple[kconfig.WishResult, ...]:
-    """What would become of each wish of `spec`: configures, compiles nothing, raises for no wish that fails."""
-    store = cache or Cache()
-    require_tools()
-    plan = _plan(spec, store, on_progress, cancel, refuse=False)
-    on_progress(Progress("configure kernel", 0.0))
-    with _workdir(store, plan.tree, "check") as work:
-        rows = _proposed(plan, work, _configure(plan, work, cancel))
-    on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
-    return rows
+    """What would become of each wish of `spec` (see `configure`)."""
+    return configure(spec, cache=cache, on_progress=on_progress, cancel=cancel).wishes
 
 
 def install(image: KernelImage, directory: Path) -> tuple[Path, ...]:
@@ -145,36 +155,28 @@ def install(image: KernelImage, directory: Path) -> tuple[Path, ...]:
     return tuple(done)
 
 
+def difference(left: str, right: str, version: str = "6.12") -> tuple[kconfig.Difference, ...]:
+    """What differs between two sides: each a .config file, or profiles (`a,b`) and what they wish of a kernel version.
+
+    Between profiles and a .config only the options count that the profiles name.
+    """
+    one, two = values_of(left, version), values_of(right, version)
+    rows = kconfig.diff(one, two)
+    if Path(left).is_file() == Path(right).is_file():
+        return rows
+    named = two if Path(left).is_file() else one
+    return tuple(row for row in rows if row.option in named)
+
+
 def values_of(side: str, version: str = "6.12") -> dict[str, str]:
-    """One side of a comparison: the options of a .config file, or what profiles (`a,b`) wish of a kernel version."""
+    """The options of a .config file, or what profiles (`a,b`) wish of a kernel version (but for rules on a tree)."""
     if Path(side).is_file():
         return kconfig.parse(Path(side).read_text(errors="replace"))
     numbers = re.fullmatch(r"(\d+)\.(\d+)", version)
     if numbers is None:
         raise InvalidInput("kernel_version", version, "is no kernel version", hint="such as 6.12")
-    found = wishes(side.split(","), (int(numbers[1]), int(numbers[2])))
+    found = wishes([name for name in side.split(",") if name], (int(numbers[1]), int(numbers[2])))
     return {wish.option: wish.value for wish in found}
-
-
-def missing_tools() -> list[tuple[str, str]]:
-    """The tools and headers that a kernel build lacks here, each with the Debian package that has it."""
-    lacks = [(tool, package) for tool, package in _TOOLS.items() if shutil.which(tool) is None]
-    if shutil.which("gcc") is None:
-        return lacks
-    for header, package in (("gelf.h", "libelf-dev"), ("stdlib.h", "libc6-dev")):
-        argv = ["gcc", "-E", "-include", header, "-x", "c", os.devnull, "-o", os.devnull]
-        if process.run(argv, check=False).returncode:
-            lacks.append((header, package))
-    return lacks
-
-
-def require_tools() -> None:
-    """Raise `MissingRequirement` if a kernel build lacks tools or headers."""
-    lacks = missing_tools()
-    if lacks:
-        names = ", ".join(name for name, _ in lacks)
-        packages = " ".join(dict.fromkeys(package for _, package in lacks))
-        raise MissingRequirement(names, "building a kernel", hint=f"apt-get install {packages}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +190,7 @@ class _Plan:
 def _plan(
     spec: BuildSpec, store: Cache, on_progress: OnProgress, cancel: CancelToken | None, *, refuse: bool = True
 ) -> _Plan:
-    wishes(spec.profiles, (0, 0), (), spec.settings)  # bad names are refused before anything is fetched
+    wishes(spec.profiles, (0, 0), settings=spec.settings)  # bad names are refused before anything is fetched
     tree = fetch(spec.source, patches=spec.patches, cache=store, on_progress=on_progress, cancel=cancel)
     symbols = _symbols(tree, store)
     wanted = wishes(spec.profiles, tree.version, symbols, spec.settings)
@@ -198,13 +200,18 @@ def _plan(
 
 
 def _symbols(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
-    def make(folder: Path) -> None:
+    def produce(folder: Path) -> None:
         rows = [asdict(symbol) for symbol in read_symbols(tree.path).values()]
         (folder / "symbols.json").write_text(json.dumps(rows))
 
-    artifact = store.get("symbols", {"source": tree.identity, "reader": 3}, make)
+    artifact = store.get("symbols", {"source": tree.identity, "reader": 4}, produce)
     rows = json.loads((artifact.path / "symbols.json").read_text())
-    return {row["name"]: Symbol(**{**row, "definitions": tuple(map(tuple, row["definitions"]))}) for row in rows}
+    return {row["name"]: _symbol(row) for row in rows}
+
+
+def _symbol(row: dict[str, Any]) -> Symbol:
+    pairs = {key: tuple(map(tuple, row[key])) for key in ("definitions", "selects")}
+    return Symbol(**{**row, **pairs, "under": tuple(row["under"])})
 
 
 @contextlib.contextmanager
@@ -216,20 +223,22 @@ def _workdir(store: Cache, tree: SourceTree, purpose: str) -> Iterator[Path]:
 
 
 def _configure(plan: _Plan, work: Path, cancel: CancelToken | None) -> tuple[kconfig.WishResult, ...]:
-    make = _make(plan.tree, work)
+    argv, environment = make.argument_list(plan.tree, work), make.environment()
     dot_config = work / ".config"
     if plan.start is None:
-        process.run([*make, "tinyconfig"], env=_environment(), timeout_s=300, cancel=cancel)
+        process.run([*argv, "tinyconfig"], env=environment, timeout_s=300, cancel=cancel)
     else:
         shutil.copyfile(plan.start, dot_config)
     with dot_config.open("a") as file:
         file.write(kconfig.fragment((wish for wish in plan.wishes if wish.option in plan.symbols), plan.symbols))
-    process.run([*make, "olddefconfig"], env=_environment(), timeout_s=300, cancel=cancel)
+    process.run([*argv, "olddefconfig"], env=environment, timeout_s=300, cancel=cancel)
     return kconfig.compare(plan.wishes, kconfig.parse(dot_config.read_text()), plan.symbols)
 
 
 def _proposed(plan: _Plan, work: Path, rows: tuple[kconfig.WishResult, ...]) -> tuple[kconfig.WishResult, ...]:
     """The rows, each failed wish with the further options that let it take: tried with olddefconfig, never guessed."""
+    if all(row.ok for row in rows):
+        return rows
     config = kconfig.parse((work / ".config").read_text())
     return tuple(_with_proposal(plan, work, row, config) for row in rows)
 
@@ -261,7 +270,7 @@ def _build(plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, can
         on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
         log = work / "build.log"
         log.unlink(missing_ok=True)
-        _compile(plan, work, log, on_progress, cancel)
+        make.compile_image(plan.tree, work, log, on_progress, cancel)
         release = (work / "include/config/kernel.release").read_text().strip()
         shutil.copyfile(work / "arch/x86/boot/bzImage", folder / "bzImage")
         shutil.copyfile(work / ".config", folder / "config")
@@ -270,63 +279,3 @@ def _build(plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, can
         sizes.save(sizes.measure(work), folder)
         facts = {"version": release, "wishes": [asdict(row) for row in rows]}
         (folder / "facts.json").write_text(json.dumps(facts, indent=1))
-
-
-def _compile(plan: _Plan, work: Path, log: Path, on_progress: OnProgress, cancel: CancelToken | None) -> None:
-    task = f"build kernel {plan.tree.release}"
-    expected = _expected_steps(work)
-    seen = 0
-
-    def take(line: str) -> None:
-        nonlocal seen
-        if _STEP.match(line):
-            seen += 1
-            on_progress(Progress(task, min(0.99, seen / expected), line.strip()))
-
-    on_progress(Progress(task, 0.0, f"log: {log}"))
-    jobs = len(os.sched_getaffinity(0))
-    argv = [*_make(plan.tree, work), f"-j{jobs}", "bzImage"]
-    try:
-        process.run(argv, cwd=work, env=_environment(), on_line=take, log=log, cancel=cancel)
-    except CommandFailed as error:
-        raise BuildFailed(
-            f"the kernel did not build: {error.what}",
-            details=[*_errors_in(log), f"log: {log}", f"command: {error.command}"],
-            hint="the first error: line is the cause; a corrupt tree mends itself after: rm -r " + str(work),
-        ) from error
-    if seen > 1000:  # a full build, not an increment: what the next one is measured by
-        (work / "steps").write_text(str(seen))
-    on_progress(Progress(task, 1.0))
-
-
-def _expected_steps(work: Path) -> int:
-    try:
-        return max(1, int((work / "steps").read_text()))
-    except (OSError, ValueError):
-        options = kconfig.parse((work / ".config").read_text())
-        return max(1, int(_STEPS_PER_OPTION * sum(value == "y" for value in options.values())))
-
-
-def _errors_in(log: Path) -> Sequence[str]:
-    with log.open(errors="replace") as file:
-        found = [line.rstrip() for line in file if re.search(r"error:|Error \d|No rule to make|fatal:", line)]
-    return found[:8]
-
-
-def _make(tree: SourceTree, work: Path) -> list[str]:
-    return ["make", "-C", str(tree.path), f"O={work}", *_MAKE_VARIABLES]
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the caller's environment but what finds programs: MAKEFLAGS and CFLAGS must not leak in."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    return {**kept, **_PINS, "LC_ALL": "C"}
-
-
-def _compiler() -> list[str]:
-    """The first line that each tool says of its version: those whose output ends up in the image."""
-    tools = ["gcc", "ld", "zstd", *(["pahole"] if shutil.which("pahole") else [])]
-    try:
-        return [process.output([tool, "--version"]).splitlines()[0] for tool in tools]
-    except IndexError as error:
-        raise AconError(f"one of {', '.join(tools)} does not tell its version", hint="reinstall it") from error

@@ -25,7 +25,7 @@ class WishResult:
     """A wish and what became of it.
 
     `got` is the value in .config ("n": not set); `why` the reason if it did not take; `proposal` further options with
-    which it does, tried with olddefconfig; `rule` the catalogue's pattern that matched the option.
+    which it does, tried with olddefconfig; `rule` the catalogue's rule that matched the option.
     """
 
     option: str
@@ -97,9 +97,11 @@ def refuse_impossible(wishes: Sequence[Wish], symbols: Mapping[str, Symbol]) -> 
 
 
 def compare(wishes: Sequence[Wish], config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> tuple[WishResult, ...]:
-    """Each wish with the value that it got."""
+    """Each wish with the value that it got; of what a rule matched, only the options that this configuration offers."""
     rows = []
     for wish in wishes:
+        if wish.rule and wish.option not in config:
+            continue
         got = config.get(wish.option, "n")
         wanted_off = wish.value in ("n", "")
         ok = got in ("n", "") if wanted_off else got == wish.value

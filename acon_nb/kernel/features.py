@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput
+from acon_nb.kernel.kconfig import Symbol
 
 _FOLDER = Path(__file__).with_name("features")
 _OPTION = re.compile(r"[A-Z0-9_a-z]+")
 _VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\"\\$`]*")
+# The newest tree that the rows were checked against.
+_CHECKED = (6, 12)
 # Profiles add up groups; a group's own name is a profile too.
 _GUIDE = ("minimal", "container", "performance", "security", "not-needed", "storage")
 PROFILES: Mapping[str, tuple[str, ...]] = {
@@ -29,8 +32,9 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
 class Feature:
     """A row of the catalogue.
 
-    `option` is the name today (without CONFIG_) or, with `pattern`, a shell pattern of names; `guide` is the guide's
-    name for it ("": the guide does not name it). The row holds for kernel versions in [since, until).
+    `option` is the name today (without CONFIG_). A row may be a rule on the tree at hand: `rule` "pattern" makes
+    `option` a shell pattern of names, "under" means what a person can set in the submenu of `option`. `guide` is the
+    guide's name for it ("": the guide does not name it). The row holds for kernel versions in [since, until).
     """
 
     option: str
@@ -38,17 +42,35 @@ class Feature:
     group: str
     guide: str
     optional: bool = False
-    pattern: bool = False
+    rule: str = ""
     since: tuple[int, int] = (0, 0)
     until: tuple[int, int] = (999, 0)
     note: str = ""
+
+    @property
+    def rule_text(self) -> str:
+        """The rule in words, or ""."""
+        return {"": "", "pattern": self.option, "under": f"all subitems under {self.option}"}[self.rule]
+
+    def matches(self, symbols: Mapping[str, Symbol]) -> list[str]:
+        """The options that the row is about in a tree with these `symbols`."""
+        if not self.rule:
+            return [self.option]
+        if self.rule == "pattern":
+            return [name for name in sorted(symbols) if fnmatchcase(name, self.option)]
+        switches = ("bool", "tristate")
+        return [
+            name
+            for name, symbol in sorted(symbols.items())
+            if self.option in symbol.under and symbol.prompted and symbol.kind in switches and not symbol.choice
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
     """One option that a configuration should have. `value` is y, m, n, a number or a string; n means: not set.
 
-    `rule` is the pattern of the catalogue that matched the option in the tree at hand, if one did.
+    `rule` is the rule of the catalogue that matched the option in the tree at hand, if one did.
     """
 
     option: str
@@ -79,27 +101,30 @@ def groups() -> tuple[str, ...]:
 
 
 def wishes(
-    profiles: Sequence[str], version: tuple[int, int], known: Iterable[str] = (), settings: Sequence[str] = ()
+    profiles: Sequence[str],
+    version: tuple[int, int],
+    symbols: Mapping[str, Symbol] | None = None,
+    settings: Sequence[str] = (),
 ) -> tuple[Wish, ...]:
     """What the named profiles wish of a kernel of this version, and then the user's own `OPT=VAL` settings.
 
-    `known` are the option names of the tree at hand, on which patterns match. A later wish for the same option
-    replaces an earlier one. Errors: `InvalidInput` (unknown profile, malformed setting).
+    `symbols` are the options of the tree at hand, on which the catalogue's rules work. A later wish for the same option
+    replaces an earlier one. On a tree that is newer than those the catalogue was checked against, a row whose option is
+    gone becomes optional: it is reported, not refused. Errors: `InvalidInput` (unknown profile, malformed setting).
     """
+    known = symbols or {}
     chosen = _groups_of(profiles)
     found: dict[str, Wish] = {}
-    names = sorted(known)
     rows = [row for group in chosen for row in catalogue() if row.group == group and row.since <= version < row.until]
-    for row in sorted(rows, key=lambda row: not row.pattern):  # what a pattern turns off, a named row may turn on
-        options = [name for name in names if fnmatchcase(name, row.option)] if row.pattern else [row.option]
-        for option in options:
+    for row in sorted(rows, key=lambda row: not row.rule):  # what a rule turns off, a named row may turn on
+        for option in row.matches(known):
             found[option] = Wish(
                 option=option,
                 value=row.value,
                 group=row.group,
-                optional=row.optional or row.pattern,
+                optional=row.optional or bool(row.rule) or (version > _CHECKED and option not in known),
                 note=row.note,
-                rule=row.option if row.pattern else "",
+                rule=row.rule_text,
             )
     for setting in settings:
         wish = parse_setting(setting)
@@ -132,7 +157,8 @@ def _read(path: Path) -> list[Feature]:
     data = tomllib.loads(path.read_text())
     rows = []
     for row in data["feature"]:
-        option = row.get("option") or row["pattern"]
+        rule = next((word for word in ("pattern", "under") if word in row), "")
+        option = row[rule or "option"]
         rows.append(
             Feature(
                 option=option,
@@ -140,7 +166,7 @@ def _read(path: Path) -> list[Feature]:
                 group=data["group"],
                 guide=row.get("guide", option),
                 optional=row.get("optional", False),
-                pattern="pattern" in row,
+                rule=rule,
                 since=_version(row.get("since", "0.0")),
                 until=_version(row.get("until", "999.0")),
                 note=row.get("note", ""),

@@ -2,8 +2,8 @@
 
 It follows `source` from the top Kconfig for one architecture and keeps, for each definition of an option, the
 conditions that hold there: its own `depends on`, the `if` of its prompt, and those of the menus, choices and `if`
-blocks around it. It evaluates expressions against a .config, and never guesses: what only running the compiler would
-tell (`$(cc-option,...)`) is unknown. It does not follow selects, defaults or ranges: `make olddefconfig` does that.
+blocks around it; with them its prompt, its place, what it selects, and the options whose submenu it stands in. It does
+not follow defaults or ranges: `make olddefconfig` does that.
 
 Source: Documentation/kbuild/kconfig-language.rst, kconfig-macro-language.rst.
 """
@@ -11,30 +11,75 @@ Source: Documentation/kbuild/kconfig-language.rst, kconfig-macro-language.rst.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput
+from acon_nb.kernel.expressions import evaluate, requirements
 
 _ENTRY = re.compile(
     r"(config|menuconfig|choice|comment|menu|if|endif|endmenu|endchoice|source|mainmenu)(?![\w-])\s*(.*)"
 )
 _TYPE = re.compile(r"(bool|tristate|string|hex|int|def_bool|def_tristate)\b\s*(.*)")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
-_TOKEN = re.compile(r"\s*(\$\((?:[^()]|\([^()]*\))*\)|&&|\|\||!=|<=|>=|[=<>!()]|\"[^\"]*\"|'[^']*'|[A-Za-z0-9_./-]+)")
-_RANK = {"n": 0, "m": 1, "y": 2}
+_SELECT = re.compile(r"(?:select|imply)\s+(\w+)(?:\s+if\s+(.*))?")
 _DEPTH_LIMIT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Symbol:
-    """An option: its type, whether a person can set it anywhere, and the conditions of each of its definitions."""
+    """An option: its type, whether a person can set it anywhere, and the conditions of each of its definitions.
+
+    `prompt` is what menuconfig calls it, `place` the "file:line" of its first definition, `selects` what it turns on
+    or suggests, as (option, condition), `under` the options in whose submenu it stands, the outermost first; `choice`
+    is true for one value of a choice.
+    """
 
     name: str
     kind: str = ""
     prompted: bool = False
     definitions: tuple[tuple[str, ...], ...] = ()
+    prompt: str = ""
+    place: str = ""
+    selects: tuple[tuple[str, str], ...] = ()
+    under: tuple[str, ...] = ()
+    choice: bool = False
+
+
+@dataclass
+class _Entry:
+    """The entry that is being read; a menu, choice or comment has no name."""
+
+    name: str = ""
+    kind: str = ""
+    prompt: str = ""
+    place: str = ""
+    own: list[str] = field(default_factory=list)
+    selects: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class _Submenus:
+    """Which entries stand in whose submenu: those right below an option, as long as each depends on it.
+
+    Source: kconfig-language.rst, "Menu structure".
+    """
+
+    open: dict[str, set[str]] = field(default_factory=dict)
+
+    def place(self, name: str, conditions: list[str]) -> tuple[str, ...]:
+        """The options in whose submenu the next option stands."""
+        needed = set().union(*map(requirements, conditions)) if self.open else set()
+        for parent, members in list(self.open.items()):
+            if needed & members:
+                members.add(name)
+            else:
+                del self.open[parent]
+        above = tuple(parent for parent in self.open if parent != name)
+        self.open[name] = {name}
+        return above
 
 
 @dataclass
@@ -43,74 +88,84 @@ class _Reader:
     arch: str
     symbols: dict[str, Symbol] = field(default_factory=dict)
     blocks: list[list[str]] = field(default_factory=list)
+    submenus: _Submenus = field(default_factory=_Submenus)
     depth: int = 0
-    # the entry that is being read: name ("": a menu, choice or comment), type, prompt seen, own conditions
-    name: str = ""
-    kind: str = ""
-    prompted: bool = False
-    own: list[str] = field(default_factory=list)
+    choices: int = 0
+    now: _Entry = field(default_factory=_Entry)
 
     def file(self, path: str) -> None:
         if self.depth > _DEPTH_LIMIT:
             raise InvalidInput("source", self.tree, "its Kconfig files include each other without end")
-        place = self.tree / path.replace("$(SRCARCH)", self.arch).replace("$(srctree)/", "")
+        name = path.replace("$(SRCARCH)", self.arch).replace("$(srctree)/", "")
+        place = self.tree / name
         if not place.is_file():
             return  # of another architecture's macros, or optional
         self.depth += 1
-        for line in _lines(place):
-            match = _ENTRY.match(line.strip())
+        for number, line in _lines(place):
+            match = _ENTRY.match(line)
             if match:
-                self.entry(match.group(1), match.group(2).strip())
+                self.entry(match.group(1), match.group(2).strip(), f"{name}:{number}")
             else:
-                self.attribute(line.strip())
+                self.attribute(line)
         self.close()
         self.depth -= 1
 
-    def entry(self, word: str, rest: str) -> None:
+    def entry(self, word: str, rest: str, place: str) -> None:
         self.close()
         if word in ("config", "menuconfig"):
-            self.name = rest.split()[0] if rest else ""
+            self.now = _Entry(name=rest.split()[0] if rest else "", place=place)
         elif word in ("if", "menu", "choice"):
-            self.own = [rest] if word == "if" else []
-            self.blocks.append(self.own)
+            self.now = _Entry(own=[rest] if word == "if" else [])
+            self.blocks.append(self.now.own)
+            self.choices += word == "choice"
         elif word in ("endif", "endmenu", "endchoice") and self.blocks:
             self.blocks.pop()
+            self.choices -= word == "endchoice"
         elif word == "source":
             self.file(rest.strip("\"'"))
 
     def attribute(self, line: str) -> None:
+        entry = self.now
         if line.startswith("depends on "):
-            self.own.append(" ".join(line.split()[2:]))
+            entry.own.append(" ".join(line.split()[2:]))
         elif line.startswith("visible if "):
-            self.own.append(line.removeprefix("visible if ").strip())
-        elif self.name and (match := _TYPE.match(line)):
-            self.kind = self.kind or match.group(1)
+            entry.own.append(line.removeprefix("visible if ").strip())
+        elif entry.name and (match := _TYPE.match(line)):
+            entry.kind = entry.kind or match.group(1)
             if not match.group(1).startswith("def_"):
                 self.prompt(match.group(2))
-        elif self.name and line.startswith("prompt "):
+        elif entry.name and line.startswith("prompt "):
             self.prompt(line.removeprefix("prompt "))
+        elif entry.name and (match := _SELECT.match(line)):
+            entry.selects.append((match.group(1), (match.group(2) or "").strip()))
 
     def prompt(self, rest: str) -> None:
         text = _QUOTED.match(rest.strip())
         if text is None:
             return
-        self.prompted = True
+        self.now.prompt = text.group()[1:-1]
         condition = rest.strip()[text.end() :].strip()
         if condition.startswith("if "):
-            self.own.append(condition[3:].strip())
+            self.now.own.append(condition[3:].strip())
 
     def close(self) -> None:
         """Keep the option that was being read; menus and choices keep their own conditions for what is inside."""
-        if self.name:
-            around = [condition for block in self.blocks for condition in block]
-            old = self.symbols.get(self.name, Symbol(name=self.name))
-            self.symbols[self.name] = Symbol(
-                name=self.name,
-                kind=old.kind or self.kind,
-                prompted=old.prompted or self.prompted,
-                definitions=(*old.definitions, (*around, *self.own)),
-            )
-        self.name, self.kind, self.prompted, self.own = "", "", False, []
+        entry, self.now = self.now, _Entry()
+        if not entry.name:
+            return
+        conditions = [condition for block in self.blocks for condition in block] + entry.own
+        above = self.submenus.place(entry.name, conditions)
+        old = self.symbols.get(entry.name, Symbol(name=entry.name, place=entry.place))
+        self.symbols[entry.name] = replace(
+            old,
+            kind=old.kind or entry.kind,
+            prompted=old.prompted or bool(entry.prompt),
+            definitions=(*old.definitions, tuple(conditions)),
+            prompt=old.prompt or entry.prompt,
+            selects=(*old.selects, *entry.selects),
+            under=old.under or above,
+            choice=old.choice or self.choices > 0,
+        )
 
 
 def read_symbols(tree: Path, arch: str = "x86") -> dict[str, Symbol]:
@@ -118,6 +173,23 @@ def read_symbols(tree: Path, arch: str = "x86") -> dict[str, Symbol]:
     reader = _Reader(tree=tree, arch=arch)
     reader.file("Kconfig")
     return reader.symbols
+
+
+def help_text(tree: Path, symbol: Symbol) -> str:
+    """The help text of an option, as menuconfig shows it; "" if it has none."""
+    name, _, number = symbol.place.rpartition(":")
+    if not name:
+        return ""
+    lines = (tree / name).read_text(errors="replace").expandtabs().splitlines()[int(number) :]
+    start = next((i for i, line in enumerate(lines) if line.strip() in ("help", "---help---")), None)
+    entry = next((i for i, line in enumerate(lines) if _ENTRY.match(line)), len(lines))
+    if start is None or start > entry:
+        return ""
+    body = lines[start + 1 :]
+    first = next((line for line in body if line.strip()), "")
+    indent = len(first) - len(first.lstrip())
+    end = next((i for i, line in enumerate(body) if line.strip() and len(line) - len(line.lstrip()) < indent), None)
+    return textwrap.dedent("\n".join(body[:end])).strip() if indent else ""
 
 
 def unmet(symbol: Symbol, config: Mapping[str, str]) -> tuple[str, ...]:
@@ -129,45 +201,17 @@ def unmet(symbol: Symbol, config: Mapping[str, str]) -> tuple[str, ...]:
     return min(lacking, key=len, default=())
 
 
-def evaluate(expression: str, config: Mapping[str, str]) -> str:
-    """The value of an expression: y, m or n, or "?" when it hangs on what only a compiler can tell."""
-    tokens = _TOKEN.findall(expression)
-    try:
-        value, rest = _or(tokens, config)
-    except (IndexError, ValueError):
-        return "?"
-    return "?" if rest else value
-
-
-def missing_options(expression: str, config: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What would turn a false expression true, as (option, value) pairs: the first way that each `||` offers."""
-    tokens = _TOKEN.findall(expression)
-    found: list[tuple[str, str]] = []
-    for part in _split(tokens, "&&"):
-        text = " ".join(part)
-        if evaluate(text, config) != "n":
-            continue
-        alternatives = _split(_unwrapped(part), "||")
-        if len(alternatives) > 1:
-            found += missing_options(" ".join(alternatives[0]), config)
-        elif part != _unwrapped(part):
-            found += missing_options(" ".join(_unwrapped(part)), config)
-        elif len(part) == 1:
-            found.append((part[0], "y"))
-        elif len(part) == 2 and part[0] == "!":
-            found.append((part[1], "n"))
-        elif len(part) == 3 and part[1] == "=":
-            found.append((part[0], part[2].strip("\"'")))
-    return found
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file that say something: continued ones joined, comments and help texts left out."""
-    text = path.read_text(errors="replace").replace("\\\n", " ")
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that say something, stripped, with their numbers; continued ones joined, comments and help left out."""
     help_indent = -1  # -1: no help text, 0: its first line is to come
-    for raw in text.expandtabs().splitlines():
-        stripped = raw.strip()
-        indent = len(raw) - len(raw.lstrip())
+    joined, start = "", 0
+    for number, raw in enumerate(path.read_text(errors="replace").expandtabs().splitlines(), 1):
+        if raw.endswith("\\"):
+            joined, start = joined + raw[:-1] + " ", start or number
+            continue
+        line, joined, here, start = joined + raw, "", start or number, 0
+        stripped = line.strip()
+        indent = len(line) - len(line.lstrip())
         if not stripped:
             continue
         if help_indent == 0 and indent > 0:
@@ -175,92 +219,5 @@ def _lines(path: Path) -> Iterator[str]:
         if help_indent > 0 and indent >= help_indent:
             continue
         help_indent = 0 if stripped in ("help", "---help---") else -1
-        if help_indent < 0:
-            yield stripped.partition(" #")[0] if not stripped.startswith("#") else ""
-
-
-def _or(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]:
-    value, rest = _and(tokens, config)
-    while rest and rest[0] == "||":
-        other, rest = _and(rest[1:], config)
-        value = _joined(value, other, "y")
-    return value, rest
-
-
-def _and(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]:
-    value, rest = _atom(tokens, config)
-    while rest and rest[0] == "&&":
-        other, rest = _atom(rest[1:], config)
-        value = _joined(value, other, "n")
-    return value, rest
-
-
-def _joined(left: str, right: str, decided: str) -> str:
-    """Kleene's logic: an unknown side matters unless the other one decides."""
-    if decided in (left, right):
-        return decided
-    if "?" in (left, right):
-        return "?"
-    return max(left, right, key=_RANK.__getitem__) if decided == "y" else min(left, right, key=_RANK.__getitem__)
-
-
-def _atom(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]:
-    head, rest = tokens[0], tokens[1:]
-    if head == "!":
-        value, rest = _atom(rest, config)
-        return {"y": "n", "n": "y", "m": "m"}.get(value, "?"), rest
-    if head == "(":
-        value, rest = _or(rest, config)
-        if not rest or rest[0] != ")":
-            raise ValueError("a bracket does not close")
-        return value, rest[1:]
-    if rest and rest[0] in ("=", "!=", "<", ">", "<=", ">="):
-        return _compared(_value(head, config), rest[0], _value(rest[1], config)), rest[2:]
-    value = _value(head, config)
-    return (value if value in _RANK or value == "?" else "n"), rest
-
-
-def _value(word: str, config: Mapping[str, str]) -> str:
-    if word.startswith("$("):
-        return "?"
-    if word[0] in "\"'":
-        return word[1:-1]
-    if word in _RANK or re.fullmatch(r"-?\d+|0[xX][0-9a-fA-F]+", word):
-        return word if word in _RANK or word not in config else config[word]
-    return config.get(word, "n")
-
-
-def _compared(left: str, sign: str, right: str) -> str:
-    if "?" in (left, right):
-        return "?"
-    if sign in ("=", "!="):
-        return "y" if (left == right) == (sign == "=") else "n"
-    try:
-        one, two = int(left, 0), int(right, 0)
-    except ValueError:
-        return "?"
-    return "y" if {"<": one < two, ">": one > two, "<=": one <= two, ">=": one >= two}[sign] else "n"
-
-
-def _split(tokens: list[str], sign: str) -> list[list[str]]:
-    """The parts between the signs that stand in no bracket."""
-    parts: list[list[str]] = [[]]
-    depth = 0
-    for token in tokens:
-        depth += (token == "(") - (token == ")")
-        if token == sign and depth == 0:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
-
-
-def _unwrapped(tokens: list[str]) -> list[str]:
-    """The tokens without a pair of brackets around them all."""
-    if len(tokens) > 2 and tokens[0] == "(" and tokens[-1] == ")":
-        depth = 0
-        for number, token in enumerate(tokens):
-            depth += (token == "(") - (token == ")")
-            if depth == 0:
-                return tokens[1:-1] if number == len(tokens) - 1 else tokens
-    return tokens
+        if help_indent < 0 and not stripped.startswith("#"):
+            yield here, stripped.partition(" #")[0]

@@ -5,13 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from acon_nb.kernel.build import KernelImage, values_of
-from acon_nb.kernel.config import WishResult, diff
+from acon_nb.kernel.build import BuildSpec, KernelImage, difference
+from acon_nb.kernel.config import WishResult
 from acon_nb.kernel.features import catalogue
 from acon_nb.kernel.sizes import of_image
+from acon_nb.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def spec_table(spec: BuildSpec) -> pd.DataFrame:
+    """What is to be built."""
+    import pandas as pd
+
+    rows = {
+        "source": spec.source,
+        "profiles": ", ".join(spec.profiles),
+        "settings": " ".join(spec.settings),
+        "patches": ", ".join(map(str, spec.patches)),
+        "start": str(spec.config or "make tinyconfig"),
+    }
+    return pd.DataFrame([[name, text] for name, text in rows.items() if text], columns=["field", "value"])
+
+
+def image_text(image: KernelImage) -> str:
+    """A built kernel in two lines: release, file, size, how it came; its hash."""
+    state = "from the cache" if image.cached else f"built in {format_seconds(image.seconds)}"
+    return (
+        f"{image.version}: {image.image} ({format_bytes(image.image.stat().st_size)}, {state})\nsha256 {image.sha256}"
+    )
 
 
 def group_table(rows: Sequence[WishResult]) -> pd.DataFrame:
@@ -44,7 +67,7 @@ def option_table(rows: Sequence[WishResult]) -> pd.DataFrame:
     """Every wish with its value and the catalogue's note."""
     import pandas as pd
 
-    notes = {(feature.group, feature.option): feature.note for feature in catalogue()}  # patterns by their text
+    notes = {(feature.group, feature.rule_text or feature.option): feature.note for feature in catalogue()}
     return pd.DataFrame(
         {
             "option": row.option,
@@ -59,11 +82,25 @@ def option_table(rows: Sequence[WishResult]) -> pd.DataFrame:
     )
 
 
+def rule_table(rows: Sequence[WishResult]) -> pd.DataFrame:
+    """What each rule of the catalogue matched in the tree at hand, as far as the configuration offers it."""
+    import pandas as pd
+
+    rules = dict.fromkeys((row.group, row.rule) for row in rows if row.rule)
+    found = []
+    for group, rule in rules:
+        matched = [row for row in rows if (row.group, row.rule) == (group, rule)]
+        values = sorted({row.wanted for row in matched})
+        options = ", ".join(row.option for row in matched)
+        found.append([rule, group, "/".join(values), len(matched), options])
+    return pd.DataFrame(found, columns=["rule", "group", "wanted", "matched", "options"])
+
+
 def diff_table(left: str, right: str) -> pd.DataFrame:
     """What two profiles or .config files set differently."""
     import pandas as pd
 
-    rows = diff(values_of(left), values_of(right))
+    rows = difference(left, right)
     return pd.DataFrame([[row.option, row.left, row.right] for row in rows], columns=["option", left, right])
 
 

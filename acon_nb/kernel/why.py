@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from acon_nb.kernel.kconfig import Symbol, evaluate, missing_options, unmet
+from acon_nb.kernel.expressions import evaluate, missing_options
+from acon_nb.kernel.kconfig import Symbol, unmet
 
 _WORD = re.compile(r"(?<![\"'$(\w])[A-Za-z0-9_]*[A-Z][A-Za-z0-9_]*(?![\"'\w])")
 _DEPTH = 4
@@ -15,13 +16,13 @@ def why_not(option: str, wanted: str, config: Mapping[str, str], symbols: Mappin
     """The chain of conditions that `config` does not meet: "needs A (n), B (n); A needs C (n)".
 
     Each unmet condition stands as Kconfig writes it, with the values that it has now; those of an option that is itself
-    unmet follow. Selects are not followed, so for an option that is on against the wish only that can be said.
+    unmet follow. For an option that is on against the wish: which options that are on select or imply it.
     """
     symbol = symbols.get(option)
     if symbol is None:
         return "this tree has no such option"
     if wanted == "n":
-        return "another option that is on selects it, or it has no prompt"
+        return _why_on(option, config, symbols)
     chain = _chain(option, config, symbols)
     if chain:
         return "; ".join(f"{'' if name == option else name + ' '}needs {', '.join(parts)}" for name, parts in chain)
@@ -51,6 +52,25 @@ def propose(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol
     return tuple(settable.items())
 
 
+def with_values(expression: str, config: Mapping[str, str]) -> str:
+    """A condition as Kconfig writes it, each option with the value that it has now: "SWAP (n)"."""
+    return _WORD.sub(lambda match: f"{match.group(0)} ({config.get(match.group(0), 'n')})", expression)
+
+
+def _why_on(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> str:
+    holders = [
+        name
+        for name, symbol in symbols.items()
+        if config.get(name, "n") in ("y", "m")
+        and any(target == option and evaluate(text or "y", config) != "n" for target, text in symbol.selects)
+    ]
+    if holders:
+        return f"turned on by {', '.join(sorted(holders))}"
+    if not symbols[option].prompted:
+        return "it has no prompt: its default decides"
+    return "it is the value of a choice, or it has no prompt in this configuration"
+
+
 def _chain(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> list[tuple[str, list[str]]]:
     chain: list[tuple[str, list[str]]] = []
     level = [option]
@@ -62,7 +82,7 @@ def _chain(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]
             if not conditions:
                 continue
             parts = [part for text in conditions for part in _false_parts(text, config)]
-            chain.append((name, [_with_values(part, config) for part in parts]))
+            chain.append((name, [with_values(part, config) for part in parts]))
             for text in conditions:
                 below += [other for other, value in missing_options(text, config) if value != "n" and other in symbols]
         level = [name for name in dict.fromkeys(below) if name not in seen]
@@ -75,7 +95,3 @@ def _false_parts(expression: str, config: Mapping[str, str]) -> list[str]:
     if "(" in expression or "||" in expression:
         return [expression]
     return [part.strip() for part in expression.split("&&") if evaluate(part, config) == "n"]
-
-
-def _with_values(expression: str, config: Mapping[str, str]) -> str:
-    return _WORD.sub(lambda match: f"{match.group(0)} ({config.get(match.group(0), 'n')})", expression)

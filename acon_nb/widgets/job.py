@@ -42,6 +42,10 @@ class Job(Generic[T]):
         """Ask the work to stop (safe from any thread)."""
         self._token.cancel()
 
+    def then(self, done: Callable[[Future[T]], None]) -> None:
+        """Call `done` with the finished future, in the job's thread, whether it gave a result or an error."""
+        self._future.add_done_callback(done)
+
     def __await__(self) -> Generator[Any, None, T]:
         waiting = asyncio.wrap_future(self._future)
         try:

@@ -1,8 +1,7 @@
-"""Real parts, built once for all system tests, in the user cache (a first run compiles a kernel: 5 minutes)."""
+"""Guests of real parts."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,19 +10,6 @@ import pytest
 from acon_nb import initrd, kernel, vm
 from acon_nb.bench import boot
 from acon_nb.cache import Cache
-from acon_nb.progress import TextProgress
-
-
-@pytest.fixture(scope="session")
-def store() -> Cache:
-    if shutil.which("qemu-system-x86_64") is None:
-        pytest.skip("qemu-system-x86_64 is missing (tools/setup.sh test)")
-    return Cache()
-
-
-@pytest.fixture(scope="session")
-def guide_kernel(store: Cache) -> kernel.KernelImage:
-    return kernel.build(kernel.BuildSpec(profiles=("guide",)), cache=store, on_progress=TextProgress(every_s=30))
 
 
 @pytest.fixture(scope="session")

@@ -10,18 +10,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from acon_nb import kernel
-from acon_nb.cache import sha256_file
+from acon_nb.bench import boot
+from acon_nb.cache import Cache, sha256_file
 from acon_nb.cli import main
 from acon_nb.errors import Cancelled, KernelConfigError
 from acon_nb.kernel.config import parse
-from acon_nb.kernel.kconfig import evaluate, read_symbols, unmet
-from acon_nb.progress import CancelToken
+from acon_nb.kernel.expressions import evaluate
+from acon_nb.kernel.kconfig import read_symbols, unmet
+from acon_nb.kernel import tables
+from acon_nb.progress import CancelToken, TextProgress
 
 pytestmark = pytest.mark.system
 
@@ -176,3 +180,80 @@ def test_the_catalogue_holds_for_6_1_too(store):
     took = {row.option for row in rows if row.ok and row.wanted == "y"}
     assert {"RETPOLINE", "INTEL_TDX_GUEST", "ZSWAP", "SLUB"} <= took
     assert "MITIGATION_RETPOLINE" not in {row.option for row in rows}
+
+
+def test_two_builds_in_two_places_give_the_same_bytes(store, tmp_path):
+    """Another source folder, another build folder, with and without ccache; each is built once and then cached."""
+    tree = kernel.fetch("debian:6.12", cache=store)
+    spec = kernel.BuildSpec(profiles=("minimal",))
+    one = kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
+    elsewhere = Cache(store.root / "elsewhere")
+    copy = elsewhere.get("source", {"copy of": tree.identity}, lambda to: copy_tree(tree.path, to), hashed=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", path_without_ccache(tmp_path))
+        other = replace(spec, source=str(copy.path))
+        two = kernel.build(other, cache=elsewhere, on_progress=TextProgress(every_s=30))
+    assert one.image != two.image
+    assert one.sha256 == two.sha256
+    assert one.config.read_text() == two.config.read_text()
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "-a", "--reflink=auto", f"{source}/.", target], check=True)
+
+
+def path_without_ccache(folder: Path) -> str:
+    for name in dict.fromkeys(os.environ["PATH"].split(":")):
+        for path in Path(name).glob("*"):
+            link = folder / path.name
+            if path.name != "ccache" and not link.is_symlink():
+                link.symlink_to(path)
+    return str(folder)
+
+
+def test_the_guides_kernel_of_6_1_is_built_and_boots(store, boot_initrd):
+    spec = kernel.BuildSpec(profiles=("guide",), source="debian:6.1")
+    image = kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
+    assert image.version.startswith("6.1.")
+    run = boot.run(boot.BootCell(name="6.1", kernel=image.image, initrd=boot_initrd))
+    assert run.kernel_release == image.version
+    assert run.guest_ns["init"] > 0
+
+
+def test_what_groups_cost_is_measured_by_building_and_booting(store, tmp_path):
+    argv = ["kernel", "cost", "--groups", "minimal", "--out", str(tmp_path / "rows"), "--json"]
+    done = CliRunner().invoke(main, [*argv, "--plot", str(tmp_path / "cost.png")])
+    assert done.exit_code == 0, done.output
+    (step,) = json.loads(done.stdout)["steps"]
+    assert 500 << 10 < step["bzimage_bytes"] < 4 << 20
+    assert 0 < step["gone_bytes"] < 64 << 20
+    assert step["added_init_ns"] == step["init_ns"] > 10_000_000
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "rows/kernel-cost").glob("*.parquet"))) == 1
+
+
+def test_options_of_a_configuration_can_be_searched(store):
+    found = kernel.configure(kernel.BuildSpec(profiles=("minimal",), settings=("ZSWAP=y",)), cache=store)
+    assert kernel.search(found, "CONFIG_ZSWAP")[0] == "ZSWAP"
+    assert "ZRAM" in kernel.search(found, "compressed ram block")
+    assert set(kernel.search(found, "")) <= {row.option for row in found.wishes}
+    assert kernel.search(found, "no such words at all") == ()
+    info = kernel.describe(found, "ZSWAP")
+    assert (info.value, info.wanted, info.kind, info.choices) == ("n", "y", "bool", ("y", "n"))
+    assert info.depends == ("SWAP (n)",)
+    assert info.why.startswith("needs SWAP (n)")
+    assert "compressed" in info.help
+    assert info.place.startswith("mm/Kconfig:")
+
+
+def test_rules_of_the_guide_work_on_the_tree_at_hand(store):
+    for source in ("debian:6.12", "debian:6.1"):
+        found = kernel.configure(kernel.BuildSpec(profiles=("guide",), source=source), cache=store)
+        rules = {row["rule"]: row for row in tables.rule_table(found.wishes).to_dict("records")}
+        assert {"PERF_EVENTS_INTEL_*", "*_DIAG", "all subitems under ACPI", "all subitems under PCI"} - set(rules) <= {
+            "PERF_EVENTS_INTEL_*"  # a special case of PERF_EVENTS_*
+        }
+        assert "ACPI_BATTERY" in rules["all subitems under ACPI"]["options"].split(", ")
+        assert found.values["PCI_MSI"] == "y", "which another table names"
+        on = [name for name, symbol in found.symbols.items() if "ACPI" in symbol.under and symbol.prompted]
+        assert [name for name in on if found.values.get(name) == "y"] == []

@@ -158,7 +158,7 @@ def test_an_unknown_option_may_be_wished_off_by_the_catalogue_or_be_optional(sym
         ("HIDDEN=y", {}, "only other options select it"),
         ("FIRST=y", {}, "another value of a choice"),
         ("GONE=y", {}, "no such option"),
-        ("HIDDEN=n", {"HIDDEN": "y"}, "selects it"),
+        ("HIDDEN=n", {"HIDDEN": "y"}, "its default decides"),
     ],
 )
 def test_a_wish_that_did_not_take_is_explained(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -8,19 +9,26 @@ import pytest
 
 from acon_nb.errors import InvalidInput
 from acon_nb.kernel.features import PROFILES, Wish, catalogue, groups, parse_setting, wishes
+from acon_nb.kernel.kconfig import Symbol
 
 GUIDE: dict[str, list[str]] = tomllib.loads((Path(__file__).parent / "data/guide_options.toml").read_text())
 VERSIONS = [(5, 15), (6, 1), (6, 2), (6, 6), (6, 8), (6, 9), (6, 12), (6, 18)]
 
 
+def symbols(*names: str) -> dict[str, Symbol]:
+    return {name: Symbol(name=name, kind="bool", prompted=True) for name in names}
+
+
 def options(version: tuple[int, int], known: tuple[str, ...] = (), profile: str = "guide") -> dict[str, str]:
-    return {wish.option: wish.value for wish in wishes([profile], version, known)}
+    return {wish.option: wish.value for wish in wishes([profile], version, symbols(*known))}
 
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GUIDE.items() for name in names])
 def test_every_name_of_the_guide_is_covered_in_its_group(group: str, name: str) -> None:
     rows = [row for row in catalogue() if row.group == group]
-    assert any(name in (row.guide, row.option) or (row.pattern and fnmatchcase(name, row.option)) for row in rows)
+    assert any(
+        name in (row.guide, row.option) or (row.rule == "pattern" and fnmatchcase(name, row.option)) for row in rows
+    )
 
 
 def test_the_guides_tables_are_whole() -> None:
@@ -53,7 +61,7 @@ def test_the_groups_and_the_profiles() -> None:
 def test_no_option_is_wished_twice_with_different_values(profile: str, version: tuple[int, int]) -> None:
     found: dict[str, set[str]] = {}
     for row in catalogue():
-        if row.group in PROFILES[profile] and not row.pattern and row.since <= version < row.until:
+        if row.group in PROFILES[profile] and not row.rule and row.since <= version < row.until:
             found.setdefault(row.option, set()).add(row.value)
     assert {option: values for option, values in found.items() if len(values) > 1} == {}
 
@@ -91,7 +99,7 @@ def test_a_pattern_takes_what_the_tree_has_and_a_named_row_wins() -> None:
 
 
 def test_own_settings_come_last_and_win() -> None:
-    found = {wish.option: wish for wish in wishes(["guide"], (6, 12), (), ["ZRAM=n", "CONFIG_NEW=m", "ZRAM=m"])}
+    found = {wish.option: wish for wish in wishes(["guide"], (6, 12), {}, ["ZRAM=n", "CONFIG_NEW=m", "ZRAM=m"])}
     assert (found["ZRAM"].value, found["ZRAM"].group, found["ZRAM"].optional) == ("m", "set", False)
     assert found["NEW"].value == "m"
 
@@ -129,9 +137,29 @@ def test_an_unknown_profile_is_refused_with_the_known_ones(profiles: list[str]) 
 
 
 def test_what_a_pattern_matched_says_so() -> None:
-    known = ["PERF_EVENTS_INTEL_UNCORE", "PERF_EVENTS", "INET_DIAG", "INET"]
+    known = symbols("PERF_EVENTS_INTEL_UNCORE", "PERF_EVENTS", "INET_DIAG", "INET")
     matched = {wish.option: wish.rule for wish in wishes(["not-needed"], (6, 12), known) if wish.rule}
-    assert matched == {"PERF_EVENTS_INTEL_UNCORE": "PERF_EVENTS_INTEL_*", "INET_DIAG": "*_DIAG"} or matched == {
-        "PERF_EVENTS_INTEL_UNCORE": "PERF_EVENTS_*",
-        "INET_DIAG": "*_DIAG",
-    }
+    assert matched == {"PERF_EVENTS_INTEL_UNCORE": "PERF_EVENTS_*", "INET_DIAG": "*_DIAG"}
+
+
+def test_a_submenu_is_turned_off_but_for_what_a_table_names() -> None:
+    known = symbols("PCI_MSI", "PCI_QUIRKS", "PCI_HIDDEN", "PCIE_BUS_SAFE", "VGA_ARB_MAX_GPUS", "ELSEWHERE")
+    for name in known.keys() - {"ELSEWHERE"}:
+        known[name] = replace(known[name], under=("PCI",))
+    known["PCI_HIDDEN"] = replace(known["PCI_HIDDEN"], prompted=False)
+    known["PCIE_BUS_SAFE"] = replace(known["PCIE_BUS_SAFE"], choice=True)
+    known["VGA_ARB_MAX_GPUS"] = replace(known["VGA_ARB_MAX_GPUS"], kind="int")
+    found = {wish.option: wish for wish in wishes(["container", "not-needed"], (6, 12), known)}
+    assert {name for name, wish in found.items() if wish.rule == "all subitems under PCI"} == {"PCI_QUIRKS"}
+    assert found["PCI_QUIRKS"].value == "n"
+    assert found["PCI_MSI"].value == "y"
+
+
+def test_on_a_newer_tree_a_row_that_is_gone_is_reported_not_refused() -> None:
+    def optional(version: tuple[int, int], names: tuple[str, ...]) -> bool:
+        rows = {wish.option: wish for wish in wishes(["minimal"], version, symbols(*names))}
+        return rows["INTEL_TDX_GUEST"].optional
+
+    assert not optional((6, 12), ("ACPI",))
+    assert not optional((7, 1), ("INTEL_TDX_GUEST",))
+    assert optional((7, 1), ("ACPI",))

@@ -3,7 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.errors import InvalidInput
-from acon_nb.kernel.kconfig import Symbol, evaluate, missing_options, read_symbols, unmet
+from acon_nb.kernel.expressions import evaluate, missing_options, requirements
+from acon_nb.kernel.kconfig import Symbol, help_text, read_symbols, unmet
 from acon_nb.kernel.why import propose, why_not
 
 CONFIG = {"A": "y", "B": "n", "M": "m", "NUM": "8", "TEXT": "x86"}
@@ -127,3 +128,87 @@ def test_files_that_include_each_other_end(tmp_path):
 
 def test_a_symbol_without_definitions_lacks_nothing():
     assert unmet(Symbol(name="X"), {}) == ()
+
+
+KCONFIG = """menuconfig PCI
+\tbool "PCI support"
+
+if PCI
+
+config PCI_MSI
+\tbool "MSI"
+\tselect GENERIC_MSI_IRQ
+\thelp
+\t  First line.
+
+\t    Indented line.
+\t  config NOT_AN_ENTRY
+
+config PCI_HIDDEN
+\tbool
+
+choice
+\tprompt "Bus"
+config PCIE_BUS_SAFE
+\tbool "Safe"
+endchoice
+
+endif
+
+config VGA
+\ttristate "Cards" \\
+\t\tif PCI_MSI
+
+config OTHER
+\tbool "No child"
+\tselect VGA if PCI
+
+config LATE
+\tbool "Depends on PCI, but stands elsewhere"
+\tdepends on PCI
+"""
+
+
+@pytest.fixture
+def menu(tmp_path):
+    (tmp_path / "Kconfig").write_text(KCONFIG)
+    return tmp_path, read_symbols(tmp_path)
+
+
+def test_a_submenu_ends_where_the_next_entry_does_not_depend_on_its_head(menu):
+    _, symbols = menu
+    assert {name for name, symbol in symbols.items() if "PCI" in symbol.under} == {
+        "PCI_MSI",
+        "PCI_HIDDEN",
+        "PCIE_BUS_SAFE",
+        "VGA",
+    }
+    assert [name for name, symbol in symbols.items() if symbol.choice] == ["PCIE_BUS_SAFE"]
+
+
+def test_an_option_tells_its_prompt_place_and_help(menu):
+    tree, symbols = menu
+    assert (symbols["PCI_MSI"].prompt, symbols["PCI_MSI"].place) == ("MSI", "Kconfig:6")
+    assert help_text(tree, symbols["PCI_MSI"]) == "First line.\n\n  Indented line.\nconfig NOT_AN_ENTRY"
+    assert help_text(tree, symbols["PCI_HIDDEN"]) == help_text(tree, symbols["LATE"]) == ""
+    assert symbols["VGA"].definitions == (("PCI_MSI",),)
+
+
+def test_what_holds_an_option_on_is_named(menu):
+    _, symbols = menu
+    assert why_not("VGA", "n", {"PCI": "y", "OTHER": "y", "VGA": "y"}, symbols) == "turned on by OTHER"
+    assert "choice" in why_not("VGA", "n", {"PCI": "n", "OTHER": "y", "VGA": "y"}, symbols)
+
+
+@pytest.mark.parametrize(
+    ("expression", "needed"),
+    [
+        ("A && B", {"A", "B"}),
+        ("A || B", set()),
+        ("(A && (B || C))", {"A"}),
+        ("A=y && B!=n && C=m && !D", {"A", "B"}),
+        ("", set()),
+    ],
+)
+def test_what_an_expression_cannot_do_without(expression, needed):
+    assert requirements(expression) == needed

@@ -1,0 +1,113 @@
+"""How `make` is run: its variables and environment, the tools it needs, ccache when there, its log, its progress."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from acon_nb import process
+from acon_nb.errors import AconError, BuildFailed, CommandFailed, MissingRequirement
+from acon_nb.kernel import config as kconfig
+from acon_nb.kernel.source import SourceTree
+from acon_nb.progress import CancelToken, OnProgress, Progress
+
+_TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "zstd": "zstd"}
+_STEP = re.compile(r"^\s+[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
+# Build steps per option that is on, of the guide's 6.12 kernel: the first guess of a build's length.
+_STEPS_PER_OPTION = 2.6
+# Same inputs, same bytes: Documentation/kbuild/reproducible-builds.rst
+PINS: Mapping[str, str] = {
+    "KBUILD_BUILD_TIMESTAMP": "Sat Jan  1 00:00:00 UTC 2000",
+    "KBUILD_BUILD_USER": "acon",
+    "KBUILD_BUILD_HOST": "acon-nb",
+    "KBUILD_BUILD_VERSION": "1",
+}
+# Kconfig notes the version of any Rust compiler that it finds, and IKCONFIG keeps that in the image.
+VARIABLES = ("ARCH=x86_64", "RUSTC=false", "BINDGEN=false")
+_KEPT = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "CCACHE_DIR", "CCACHE_CONFIGPATH")
+
+
+def argument_list(tree: SourceTree, work: Path) -> list[str]:
+    """`make` for a tree, building in the folder `work`; through ccache (which changes no byte) if it is there."""
+    through = ("CC=ccache gcc", "HOSTCC=ccache gcc") if shutil.which("ccache") else ()
+    return ["make", "-C", str(tree.path), f"O={work}", *VARIABLES, *through]
+
+
+def environment() -> dict[str, str]:
+    """Nothing of the caller's environment but what finds programs and caches: MAKEFLAGS and CFLAGS must not leak in."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**kept, **PINS, "LC_ALL": "C"}
+
+
+def compile_image(tree: SourceTree, work: Path, log: Path, on_progress: OnProgress, cancel: CancelToken | None) -> None:
+    """Build the bzImage of the configured folder `work`. Errors: `BuildFailed` with the first errors, `Cancelled`."""
+    task = f"build kernel {tree.release}"
+    expected = _expected_steps(work)
+    seen = 0
+
+    def take(line: str) -> None:
+        nonlocal seen
+        seen += bool(_STEP.match(line))
+        on_progress(Progress(task, min(0.99, seen / expected), line.strip()))
+
+    on_progress(Progress(task, 0.0, f"log: {log}"))
+    jobs = len(os.sched_getaffinity(0))
+    argv = [*argument_list(tree, work), f"-j{jobs}", "bzImage"]
+    try:
+        process.run(argv, cwd=work, env=environment(), on_line=take, log=log, cancel=cancel)
+    except CommandFailed as error:
+        raise BuildFailed(
+            f"the kernel did not build: {error.what}",
+            details=[*_errors_in(log), f"log: {log}", f"command: {error.command}"],
+            hint="the first error: line is the cause; a corrupt tree mends itself after: rm -r " + str(work),
+        ) from error
+    if seen > 1000:  # a full build, not an increment: what the next one is measured by
+        (work / "steps").write_text(str(seen))
+    on_progress(Progress(task, 1.0))
+
+
+def missing_tools() -> list[tuple[str, str]]:
+    """The tools and headers that a kernel build lacks here, each with the Debian package that has it."""
+    lacks = [(tool, package) for tool, package in _TOOLS.items() if shutil.which(tool) is None]
+    if shutil.which("gcc") is None:
+        return lacks
+    for header, package in (("gelf.h", "libelf-dev"), ("stdlib.h", "libc6-dev")):
+        argv = ["gcc", "-E", "-include", header, "-x", "c", os.devnull, "-o", os.devnull]
+        if process.run(argv, check=False).returncode:
+            lacks.append((header, package))
+    return lacks
+
+
+def require_tools() -> None:
+    """Raise `MissingRequirement` if a kernel build lacks tools or headers."""
+    lacks = missing_tools()
+    if lacks:
+        names = ", ".join(name for name, _ in lacks)
+        packages = " ".join(dict.fromkeys(package for _, package in lacks))
+        raise MissingRequirement(names, "building a kernel", hint=f"apt-get install {packages}")
+
+
+def compilers() -> list[str]:
+    """The first line that each tool says of its version: those whose output ends up in the image."""
+    tools = ["gcc", "ld", "zstd", *(["pahole"] if shutil.which("pahole") else [])]
+    try:
+        return [process.output([tool, "--version"]).splitlines()[0] for tool in tools]
+    except IndexError as error:
+        raise AconError(f"one of {', '.join(tools)} does not tell its version", hint="reinstall it") from error
+
+
+def _expected_steps(work: Path) -> int:
+    try:
+        return max(1, int((work / "steps").read_text()))
+    except (OSError, ValueError):
+        options = kconfig.parse((work / ".config").read_text())
+        return max(1, int(_STEPS_PER_OPTION * sum(value == "y" for value in options.values())))
+
+
+def _errors_in(log: Path) -> Sequence[str]:
+    with log.open(errors="replace") as file:
+        found = [line.rstrip() for line in file if re.search(r"error:|Error \d|No rule to make|fatal:", line)]
+    return found[:8]

@@ -1,0 +1,238 @@
+"""A form over a `kernel.BuildSpec`: choose, search the options, check, build, see where the bytes go.
+
+`form = widgets.kernel_form(spec)` in a cell; `form.spec` is the spec as the fields have it. Without a person it shows
+the spec as a table and makes no widget.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+from acon_nb import kernel, plots, show
+from acon_nb.errors import AconError
+from acon_nb.kernel import tables
+from acon_nb.progress import Progress
+from acon_nb.widgets.job import Job
+from acon_nb.widgets.session import headless
+
+_LOG_LINES = 10
+_EVERY_S = 0.1
+_HINT = "Check first: it reads the options of the source."
+
+
+class KernelForm:
+    """A view over one `BuildSpec`; `spec` is what the fields say now, `image` the kernel built last, if any."""
+
+    def __init__(self, spec: kernel.BuildSpec) -> None:
+        self.spec = spec
+        self.image: kernel.KernelImage | None = None
+        self.found: kernel.Configuration | None = None
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if headless():
+            display(show.table(tables.spec_table(self.spec)))
+        else:
+            display(_View(self).box)
+
+
+def kernel_form(spec: kernel.BuildSpec) -> KernelForm:
+    """A form that starts with `spec`; show it as the last value of a cell."""
+    return KernelForm(spec)
+
+
+class _View:
+    """The widgets, made only when they are shown to a person."""
+
+    def __init__(self, form: KernelForm) -> None:
+        import ipywidgets as w
+
+        self.form = form
+        spec = form.spec
+        wide = {"width": "100%"}
+        style = {"description_width": "5em"}
+        names = [*kernel.PROFILES, *(group for group in kernel.groups() if group not in kernel.PROFILES)]
+        self.source = w.Text(spec.source, description="Source", layout=wide, style=style)
+        self.profiles = w.SelectMultiple(options=names, rows=8, description="Profiles", layout=wide, style=style)
+        self.profiles.value = [name for name in names if name in spec.profiles]
+        self.settings = w.Textarea(
+            "\n".join(spec.settings),
+            description="Settings",
+            placeholder="OPT=VAL, one a line",
+            rows=8,
+            layout=wide,
+            style=style,
+        )
+        self.error = w.HTML()
+        self.search = w.Text(description="Search", placeholder="name, or words of its text", layout=wide, style=style)
+        self.hits = w.Select(options=[], rows=12, layout=wide)
+        self.detail = w.HTML(_HINT, layout={"width": "100%", "height": "17em", "overflow": "auto"})
+        self.value = w.Combobox(options=[], description="Set to", layout={"width": "16em"}, style=style)
+        self.set = w.Button(description="Set", icon="plus", disabled=True, layout={"width": "6em"})
+        self.check = w.Button(description="Check", icon="check", tooltip="Configure only")
+        self.build = w.Button(description="Build", icon="cogs", button_style="primary")
+        self.cancel = w.Button(description="Cancel", icon="stop", disabled=True)
+        self.bar = w.FloatProgress(min=0, max=1, layout={"width": "30%"})
+        self.log = w.HTML(layout=wide)
+        self.result = w.HTML(layout=wide)
+        self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
+        self._job: Job[Any] | None = None
+        self.box = self._layout(w)
+        self._wire()
+
+    def _layout(self, w: Any) -> Any:
+        half = {"width": "50%"}
+        left = w.VBox([self.source, self.profiles, self.settings, self.error], layout=half)
+        right = w.VBox(
+            [self.search, self.hits, self.detail, w.HBox([self.value, self.set])],
+            layout={**half, "padding": "0 0 0 1em"},
+        )
+        buttons = w.HBox([self.check, self.build, self.cancel, self.bar])
+        return w.VBox([w.HBox([left, right]), buttons, self.log, self.result, self.sizes])
+
+    def _wire(self) -> None:
+        for field in (self.source, self.profiles, self.settings):
+            field.observe(lambda _: self._take(), names="value")
+        self.search.observe(lambda _: self._find(), names="value")
+        self.hits.observe(lambda _: self._describe(), names="value")
+        self.set.on_click(lambda _: self._add())
+        self.check.on_click(lambda _: self._start(kernel.configure, self._checked))
+        self.build.on_click(lambda _: self._start(kernel.build, self._built))
+        self.cancel.on_click(lambda _: self._job.cancel() if self._job else None)
+
+    def _take(self) -> None:
+        """Read the fields into the spec; what is wrong is said at once."""
+        lines = [line.strip() for line in self.settings.value.splitlines()]
+        try:
+            spec = replace(
+                self.form.spec,
+                source=self.source.value.strip(),
+                profiles=tuple(self.profiles.value),
+                settings=tuple(line for line in lines if line),
+            )
+            kernel.wishes(spec.profiles, (0, 0), settings=spec.settings)
+        except AconError as error:
+            self._say(self.error, str(error), bad=True)
+            self.check.disabled = self.build.disabled = True
+            return
+        self.form.spec = spec
+        self.error.value = ""
+        self.check.disabled = self.build.disabled = False
+
+    def _find(self) -> None:
+        found = self.form.found
+        if found is None:
+            self.detail.value = _HINT
+            return
+        names = kernel.search(found, self.search.value)
+        self.hits.options = [
+            (f"{name} = {found.values.get(name, 'n')}   {found.symbols[name].prompt}", name) for name in names
+        ]
+        self.hits.value = names[0] if names else None
+
+    def _describe(self) -> None:
+        found, name = self.form.found, self.hits.value
+        if found is None or name is None:
+            self.detail.value = "" if found else _HINT
+            self.set.disabled = True
+            return
+        info = kernel.describe(found, name)
+        self.detail.value = _option_html(info)
+        self.value.options = info.choices
+        self.value.value = "y" if info.choices and info.value == "n" else info.value
+        self.set.disabled = not info.settable
+
+    def _add(self) -> None:
+        option = self.hits.value
+        kept = [line for line in self.settings.value.splitlines() if line.partition("=")[0].strip() != option]
+        self.settings.value = "\n".join([*filter(None, kept), f"{option}={self.value.value}"])
+
+    def _start(self, function: Callable[..., Any], done: Callable[[Any], None]) -> None:
+        events = _Events(self)
+        self.check.disabled = self.build.disabled = True
+        self.cancel.disabled = False
+        self.result.value, self.sizes.layout.display = "", "none"
+        self._job = Job(function, self.form.spec, on_progress=events.take)
+        self._job.then(lambda future: self._finish(future, done))
+
+    def _finish(self, future: Future[Any], done: Callable[[Any], None]) -> None:
+        try:
+            done(future.result())
+        except AconError as error:
+            self._say(self.result, str(error), bad=True)
+        except Exception as error:  # of a thread, so nobody else would say it
+            self._say(self.result, f"{type(error).__name__}: {error}", bad=True)
+        finally:
+            self.check.disabled = self.build.disabled = False
+            self.cancel.disabled = True
+
+    def _checked(self, found: kernel.Configuration) -> None:
+        self.form.found = found
+        rows = found.wishes
+        parts = [
+            f"<b>{sum(row.ok for row in rows)} of {len(rows)} wishes took</b> on {html.escape(found.tree.release)}",
+            show.table(tables.group_table(rows)).to_html(),
+        ]
+        if not all(row.ok for row in rows):
+            parts += ["<b>Those that did not:</b>", show.table(tables.failed_table(rows)).to_html()]
+        self.result.value = "".join(parts)
+        self._find()
+
+    def _built(self, image: kernel.KernelImage) -> None:
+        self.form.image = image
+        self._say(self.result, tables.image_text(image))
+        self.sizes.value = show.png(plots.plot_sizes(tables.size_table(image)))
+        self.sizes.layout.display = ""
+
+    @staticmethod
+    def _say(place: Any, text: str, *, bad: bool = False) -> None:
+        colour = "var(--jp-error-color1)" if bad else "inherit"
+        place.value = f'<pre style="color: {colour}; white-space: pre-wrap">{html.escape(text)}</pre>'
+
+
+class _Events:
+    """Progress on the bar and as the last lines of the log; at most ten updates a second reach the browser."""
+
+    def __init__(self, view: _View) -> None:
+        self._view = view
+        self._lines: deque[str] = deque(maxlen=_LOG_LINES)
+        self._last = 0.0
+
+    def take(self, event: Progress) -> None:
+        self._lines.append(event.line)
+        now = time.monotonic()
+        ended = event.done is not None and event.done >= 1
+        if now - self._last < _EVERY_S and not ended:
+            return
+        self._last = now
+        self._view.bar.value = event.done or 0.0
+        self._view._say(self._view.log, "\n".join(self._lines))
+
+
+def _option_html(info: kernel.OptionInfo) -> str:
+    """All about an option; whatever the source's texts hold is shown as text."""
+    rows = {
+        "": info.prompt,
+        "type": info.kind + ("" if info.settable else ", only other options set it"),
+        "value": info.value,
+        "wish": f"{info.wanted} ({info.group})" if info.wanted else "",
+        "not so because": info.why,
+        "the guide": info.note,
+        "depends on": "\n".join(info.depends),
+        "at": info.place,
+        "help": info.help,
+    }
+    cells = "".join(
+        f'<tr><td style="vertical-align: top; padding-right: 1em">{html.escape(name)}</td>'
+        f'<td style="white-space: pre-wrap">{html.escape(text)}</td></tr>'
+        for name, text in rows.items()
+        if text
+    )
+    return f"<b>CONFIG_{html.escape(info.option)}</b><table>{cells}</table>"

@@ -1,0 +1,79 @@
+"""Real JupyterLab in Chromium: a Lab on a folder of notebooks, and a page."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture
+def lab(request, tmp_path):
+    """The address of a Lab whose folder holds `test.ipynb` with the cells of the test module's CELLS."""
+    spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    cells = [
+        {"cell_type": "code", "id": f"c{i}", "metadata": {}, "outputs": [], "execution_count": None, "source": source}
+        for i, source in enumerate(request.module.CELLS)
+    ]
+    notebook = {"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "test.ipynb").write_text(json.dumps(notebook))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = [f"--ServerApp.port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root"]
+    argv = [sys.executable, "-m", "acon_nb.cli", "lab", tmp_path, *options]
+    environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "ACON_NB_HEADLESS": ""}
+    with (tmp_path / "lab.log").open("wb") as log:
+        server = subprocess.Popen([str(word) for word in argv], stdout=log, stderr=log, env=environment)
+    base = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{base}/api", timeout=5).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (tmp_path / "lab.log").read_text()[-2000:]
+                time.sleep(0.2)
+        yield base
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.fixture
+def page(request, tmp_path):
+    """A page of Chromium; its last look is kept in the folder that ACON_NB_ARTIFACTS names."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing (tools/setup.sh test)")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is missing: apt-get install chromium")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(60_000)
+        yield page
+        folder = os.environ.get("ACON_NB_ARTIFACTS")
+        if folder:
+            page.screenshot(path=f"{folder}/{request.node.name}.png")
+        browser.close()
+
+
+@pytest.fixture
+def run_cells(lab, page):
+    """Open the notebook and run its first cell once its kernel is idle."""
+    page.goto(f"{lab}/lab/workspaces/auto-test/tree/test.ipynb")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
+    page.keyboard.press("Shift+Enter")
+    return page
