@@ -21,10 +21,10 @@ from acon_nb.bench import boot
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.cli import main
 from acon_nb.errors import Cancelled, KernelConfigError
+from acon_nb.kernel import tables
 from acon_nb.kernel.config import parse
 from acon_nb.kernel.expressions import evaluate
 from acon_nb.kernel.kconfig import read_symbols, unmet
-from acon_nb.kernel import tables
 from acon_nb.progress import CancelToken, TextProgress
 
 pytestmark = pytest.mark.system
