@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from acon_nb import process
-from acon_nb.cache import Artifact, Cache, sha256_file
+from acon_nb.cache import Artifact, Cache, atomic_file, default_root, sha256_file
 from acon_nb.errors import AconError, InvalidInput, MissingRequirement
 from acon_nb.progress import OnProgress, Progress, silent
 
@@ -35,6 +36,32 @@ def find(name: str) -> Package:
         raise InvalidInput("package", name, "is no name of a Debian package", hint="such as linux-source-6.12")
     if shutil.which("apt-cache") is None:
         raise MissingRequirement("apt", f"fetching the Debian package {name}", hint=_DEBIAN_HINT)
+    return _asked(name, _lists_changed_ns())
+
+
+def _lists_changed_ns() -> int:
+    """When apt's lists and sources changed last: asking apt takes a second, looking at its files does not."""
+    paths = [Path("/var/lib/apt/lists"), Path("/etc/apt"), Path("/var/lib/dpkg/status")]
+    paths += [*Path("/var/lib/apt/lists").glob("*_Packages*"), *Path("/etc/apt").rglob("*")]
+    return max((path.stat().st_mtime_ns for path in paths if path.exists()), default=0)
+
+
+def _asked(name: str, changed_ns: int) -> Package:
+    """What apt says of a package, kept until its lists change."""
+    kept = default_root() / "apt" / f"{name}.json"
+    try:
+        row = json.loads(kept.read_text())
+        if row.pop("changed_ns") == changed_ns:
+            return Package(**{**row, "depends": tuple(row["depends"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass  # not kept, or no file of ours
+    package = _ask(name)
+    with atomic_file(kept) as temporary:
+        temporary.write_text(json.dumps({**asdict(package), "changed_ns": changed_ns}))
+    return package
+
+
+def _ask(name: str) -> Package:
     text = process.output(
         ["apt-cache", "show", "--no-all-versions", name], hint=f"try: apt-get update; apt-cache show {name}"
     )

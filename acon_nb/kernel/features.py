@@ -109,13 +109,14 @@ def wishes(
     """What the named profiles wish of a kernel of this version, and then the user's own `OPT=VAL` settings.
 
     `symbols` are the options of the tree at hand, on which the catalogue's rules work. A later wish for the same option
-    replaces an earlier one. On a tree that is newer than those the catalogue was checked against, a row whose option is
-    gone becomes optional: it is reported, not refused. Errors: `InvalidInput` (unknown profile, malformed setting).
+    replaces an earlier one. On a tree that is newer than those the catalogue was checked against the tree decides: a
+    row whose option is there holds, and one whose option is gone is optional, so it is reported and not refused.
+    Errors: `InvalidInput` (unknown profile, malformed setting).
     """
     known = symbols or {}
     chosen = _groups_of(profiles)
     found: dict[str, Wish] = {}
-    rows = [row for group in chosen for row in catalogue() if row.group == group and row.since <= version < row.until]
+    rows = [row for group in chosen for row in catalogue() if row.group == group and _holds(row, version, known)]
     for row in sorted(rows, key=lambda row: not row.rule):  # what a rule turns off, a named row may turn on
         for option in row.matches(known):
             found[option] = Wish(
@@ -138,6 +139,11 @@ def parse_setting(text: str) -> Wish:
     if not equals:
         raise InvalidInput("set", text, "is not OPT=VAL", hint="such as --set ZRAM=y")
     return Wish(option=option.strip().removeprefix("CONFIG_"), value=value.strip().strip('"'))
+
+
+def _holds(row: Feature, version: tuple[int, int], known: Mapping[str, Symbol]) -> bool:
+    unchecked = version > _CHECKED and row.until > _CHECKED
+    return row.since <= version and (version < row.until or (unchecked and row.option in known))
 
 
 def _groups_of(profiles: Sequence[str]) -> list[str]:

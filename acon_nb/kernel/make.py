@@ -16,8 +16,13 @@ from acon_nb.progress import CancelToken, OnProgress, Progress
 
 _TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "zstd": "zstd"}
 _STEP = re.compile(r"^\s+[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
-# Build steps per option that is on, of the guide's 6.12 kernel: the first guess of a build's length.
+_DRY_STEP = re.compile(r"(?:^|; *)(?:set -e; *)?echo '  [A-Z]")
+# Build steps per option that is on, of the guide's 6.12 kernel: the guess before the first build of a source.
 _STEPS_PER_OPTION = 2.6
+# Steps from vmlinux.a to bzImage, which a dry run cannot see.
+_LINK_STEPS = 60
+# Made by the first steps of a build: what follows is an increment, or goes on with one that was stopped.
+_BEGUN = "include/generated/bounds.h"
 # Same inputs, same bytes: Documentation/kbuild/reproducible-builds.rst
 PINS: Mapping[str, str] = {
     "KBUILD_BUILD_TIMESTAMP": "Sat Jan  1 00:00:00 UTC 2000",
@@ -45,7 +50,8 @@ def environment() -> dict[str, str]:
 def compile_image(tree: SourceTree, work: Path, log: Path, on_progress: OnProgress, cancel: CancelToken | None) -> None:
     """Build the bzImage of the configured folder `work`. Errors: `BuildFailed` with the first errors, `Cancelled`."""
     task = f"build kernel {tree.release}"
-    expected = _expected_steps(work)
+    expected = _expected_steps(tree, work, cancel)
+    whole = not (work / _BEGUN).exists()
     seen = 0
 
     def take(line: str) -> None:
@@ -64,8 +70,8 @@ def compile_image(tree: SourceTree, work: Path, log: Path, on_progress: OnProgre
             details=[*_errors_in(log), f"log: {log}", f"command: {error.command}"],
             hint="the first error: line is the cause; a corrupt tree mends itself after: rm -r " + str(work),
         ) from error
-    if seen > 1000:  # a full build, not an increment: what the next one is measured by
-        (work / "steps").write_text(str(seen))
+    if whole:  # what the next one is measured by
+        (work / "steps").write_text(f"{seen} {_options_on(work)}")
     on_progress(Progress(task, 1.0))
 
 
@@ -99,12 +105,34 @@ def compilers() -> list[str]:
         raise AconError(f"one of {', '.join(tools)} does not tell its version", hint="reinstall it") from error
 
 
-def _expected_steps(work: Path) -> int:
+def _expected_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) -> int:
+    """How many steps a build will have: of an increment by a dry run, of a whole one by the last whole one."""
+    if (work / _BEGUN).exists():
+        return _dry_steps(tree, work, cancel)
+    on = _options_on(work)
     try:
-        return max(1, int((work / "steps").read_text()))
-    except (OSError, ValueError):
-        options = kconfig.parse((work / ".config").read_text())
-        return max(1, int(_STEPS_PER_OPTION * sum(value == "y" for value in options.values())))
+        steps, then_on = map(int, (work / "steps").read_text().split())
+        return max(1, steps * on // then_on)
+    except (OSError, ValueError, ZeroDivisionError):
+        return max(1, int(_STEPS_PER_OPTION * on))
+
+
+def _dry_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) -> int:
+    """The steps that `make -n` names once its generated headers are there; it ends where vmlinux.a is needed."""
+    count = 0
+
+    def take(line: str) -> None:
+        nonlocal count
+        count += bool(_DRY_STEP.search(line[:200]))
+
+    argv = argument_list(tree, work)
+    process.run([*argv, "prepare"], env=environment(), check=False, cancel=cancel)
+    process.run([*argv, "-n", "bzImage"], env=environment(), check=False, on_line=take, cancel=cancel)
+    return count + _LINK_STEPS
+
+
+def _options_on(work: Path) -> int:
+    return sum(value == "y" for value in kconfig.parse((work / ".config").read_text()).values())
 
 
 def _errors_in(log: Path) -> Sequence[str]:

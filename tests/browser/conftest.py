@@ -63,10 +63,20 @@ def page(request, tmp_path):
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.set_default_timeout(60_000)
         yield page
-        folder = os.environ.get("ACON_NB_ARTIFACTS")
-        if folder:
-            page.screenshot(path=f"{folder}/{request.node.name}.png")
+        keep_look(page, request.node.name)
         browser.close()
+
+
+def keep_look(page, name):
+    folder = os.environ.get("ACON_NB_ARTIFACTS")
+    if folder:
+        page.screenshot(path=f"{folder}/{name}.png")
+
+
+@pytest.fixture
+def look(page):
+    """`look(name)` keeps a picture of the page, for people."""
+    return lambda name: keep_look(page, name)
 
 
 @pytest.fixture

@@ -163,3 +163,9 @@ def test_on_a_newer_tree_a_row_that_is_gone_is_reported_not_refused() -> None:
     assert not optional((6, 12), ("ACPI",))
     assert not optional((7, 1), ("INTEL_TDX_GUEST",))
     assert optional((7, 1), ("ACPI",))
+
+
+def test_on_a_newer_tree_a_row_holds_as_long_as_the_tree_has_its_option() -> None:
+    assert "ZPOOL" in options((7, 1), ("ZPOOL",))
+    assert "ZPOOL" not in options((7, 1), ("ZSWAP",))
+    assert "RETPOLINE" not in options((7, 1), ("RETPOLINE",)), "the range of versions before 6.12 was checked"

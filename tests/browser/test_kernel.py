@@ -15,24 +15,25 @@ form
 ]
 
 
-def test_an_option_is_found_set_explained_and_the_kernel_is_built(guide_kernel, run_cells):
+def test_an_option_is_found_set_explained_and_the_kernel_is_built(guide_kernel, run_cells, look):
     page = run_cells
-    page.get_by_role("button", name="Check").click()
+    page.locator("button.jupyter-button", has_text="Check").click()
     page.get_by_text("wishes took").first.wait_for()
     page.get_by_placeholder("name, or words of its text").fill("zswap")
     page.get_by_text("Compressed cache for swap pages").first.wait_for()
     page.get_by_text("SWAP (n)").first.wait_for()
-    page.get_by_role("button", name="Set", exact=True).click()
-    page.get_by_role("button", name="Check").click()
+    page.locator("button.jupyter-button", has_text="Set").click()
+    page.locator("button.jupyter-button", has_text="Check").click()
     page.get_by_text("needs SWAP (n)").first.wait_for()
+    look("kernel-form")
 
     settings = page.get_by_placeholder("OPT=VAL, one a line")
     settings.fill("ZSWAP")
     page.get_by_text("is not OPT=VAL").wait_for()
-    assert page.get_by_role("button", name="Build").is_disabled()
+    assert page.locator("button.jupyter-button", has_text="Build").is_disabled()
     settings.fill("")
     page.get_by_label("Profiles").select_option("guide")
-    page.get_by_role("button", name="Build").click()
+    page.locator("button.jupyter-button", has_text="Build").click()
     page.get_by_text("from the cache").wait_for()
     page.locator("img.widget-image:visible, .jupyter-widgets img:visible").first.wait_for()
     page.locator(".jp-CodeCell .cm-content").last.click()

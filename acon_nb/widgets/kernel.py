@@ -56,7 +56,7 @@ class _View:
 
         self.form = form
         spec = form.spec
-        wide = {"width": "100%"}
+        wide = {"width": "98%"}
         style = {"description_width": "5em"}
         names = [*kernel.PROFILES, *(group for group in kernel.groups() if group not in kernel.PROFILES)]
         self.source = w.Text(spec.source, description="Source", layout=wide, style=style)
@@ -73,7 +73,7 @@ class _View:
         self.error = w.HTML()
         self.search = w.Text(description="Search", placeholder="name, or words of its text", layout=wide, style=style)
         self.hits = w.Select(options=[], rows=12, layout=wide)
-        self.detail = w.HTML(_HINT, layout={"width": "100%", "height": "17em", "overflow": "auto"})
+        self.detail = w.HTML(_HINT, layout={"width": "98%", "max_height": "17em", "overflow": "auto"})
         self.value = w.Combobox(options=[], description="Set to", layout={"width": "16em"}, style=style)
         self.set = w.Button(description="Set", icon="plus", disabled=True, layout={"width": "6em"})
         self.check = w.Button(description="Check", icon="check", tooltip="Configure only")
@@ -91,7 +91,7 @@ class _View:
         half = {"width": "50%"}
         left = w.VBox([self.source, self.profiles, self.settings, self.error], layout=half)
         right = w.VBox(
-            [self.search, self.hits, self.detail, w.HBox([self.value, self.set])],
+            [self.search, self.hits, w.HBox([self.value, self.set]), self.detail],
             layout={**half, "padding": "0 0 0 1em"},
         )
         buttons = w.HBox([self.check, self.build, self.cancel, self.bar])
