@@ -1,35 +1,83 @@
-"""Images as trees: Debian's busybox, a folder, a root file system's tar. Nothing is unpacked to disk, or started."""
+"""Images as trees, by one name: an engine's, an archive, a tar, a folder. Nothing is unpacked to disk, or started."""
 
 from __future__ import annotations
 
-import os
-import stat
-import tarfile
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from acon_nb import debian, process
 from acon_nb.cache import Cache
-from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd.tree import Content, Entry, FileTree, clean_name, from_folder
-from acon_nb.progress import OnProgress, silent
+from acon_nb.errors import InvalidInput
+from acon_nb.initrd import archive, spool, tar
+from acon_nb.initrd.engine import Engine, check_reference
+from acon_nb.initrd.folder import from_folder
+from acon_nb.initrd.tree import Content, FileTree, Limits
+from acon_nb.progress import CancelToken, OnProgress, silent
 
-KNOWN = "busybox, dir:FOLDER, tar:FILE"
+KNOWN = "busybox, dir:FOLDER, tar:FILE, docker-archive:PATH, oci:PATH, docker:NAME, podman:NAME, NAME[:TAG]"
+_ARCHIVES = ("docker-archive", "oci", "oci-archive")
+_ENGINES = ("docker", "podman")
 
 
-def tree_of(image: str, *, cache: Cache | None = None, on_progress: OnProgress = silent) -> FileTree:
-    """The tree of an image: `busybox` (Debian's busybox-static), `dir:D` or `tar:F` (uncompressed).
+def tree_of(
+    image: str,
+    dirs: Sequence[str] = (),
+    *,
+    cache: Cache | None = None,
+    devices: bool = False,
+    limits: Limits | None = None,
+    pull: str = "missing",
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
+) -> FileTree:
+    """The tree of an image.
 
-    Errors: `InvalidInput` (no such kind, no such file), `TreeError` (a hostile or broken archive).
+    `busybox` is Debian's busybox-static, without an engine; `dir:D` a folder; `tar:F` a root file system's tar; also
+    compressed; `docker-archive:P`, `oci:P` what `docker save` and skopeo write (a tar or a folder; `P:NAME` chooses one
+    of several); `docker:NAME`, `podman:NAME`, or a plain name an engine's image (Docker's, else Podman's).
+
+    Parameters: `dirs` chooses folders of the image; `devices` keeps its device nodes; `limits` bounds what it may
+    unpack to; `pull` as in `Engine.tree`. What is left out is in the tree's `warnings()`.
+    Errors: `InvalidInput` (no such kind, file or image), `TreeError` (hostile or broken), `MissingRequirement`.
     """
+    limits = limits or Limits()
+    tree = _tree_of(image, cache, devices, limits, pull, on_progress, cancel)
+    return tree.only(dirs) if dirs else tree
+
+
+def _tree_of(
+    image: str,
+    cache: Cache | None,
+    devices: bool,
+    limits: Limits,
+    pull: str,
+    on_progress: OnProgress,
+    cancel: CancelToken | None,
+) -> FileTree:
     if image == "busybox":
         return busybox(cache=cache or Cache(), on_progress=on_progress)
-    kind, colon, value = image.partition(":")
-    if colon and kind == "dir":
+    kind, _, value = image.partition(":")
+    if value and kind == "dir":
         return from_folder(Path(value))
-    if colon and kind == "tar":
-        return from_tar(Path(value))
-    raise InvalidInput("image", image, "is no known kind of image", hint=f"one of {KNOWN}")
+    if value and kind == "tar":
+        return from_tar(Path(value), limits=limits, devices=devices)
+    if value and kind in _ARCHIVES:
+        path, tag = _path_and_tag(value)
+        return archive.from_archive(path, tag, limits=limits, devices=devices, on_progress=on_progress)
+    name = value if kind in _ENGINES else image
+    try:
+        check_reference(name)
+    except InvalidInput as error:
+        raise InvalidInput("image", image, "is no known kind of image", hint=f"one of {KNOWN}") from error
+    with Engine(kind if kind in _ENGINES else "") as engine:
+        return engine.tree(name, pull=pull, limits=limits, devices=devices, on_progress=on_progress, cancel=cancel)
+
+
+def _path_and_tag(value: str) -> tuple[Path, str]:
+    path, _, tag = value.rpartition(":")
+    if path and tag and "/" not in tag and not Path(value).exists():
+        return Path(path), tag
+    return Path(value), ""
 
 
 def busybox(*, cache: Cache, on_progress: OnProgress = silent) -> FileTree:
@@ -47,65 +95,15 @@ def busybox(*, cache: Cache, on_progress: OnProgress = silent) -> FileTree:
     return tree
 
 
-def from_tar(path: Path) -> FileTree:
-    """A tree of an uncompressed tar file; contents stay in the tar until they are read.
+def from_tar(path: Path, *, limits: Limits | None = None, devices: bool = False) -> FileTree:
+    """A tree of a tar file (also .gz, .bz2, .xz, .zst); contents stay in the tar until they are read.
 
-    Names that lead out are refused; hard links become links of one file; sockets and the like are left out.
+    Names that lead out are refused; hard links become links of one file; device nodes are kept with `devices` only.
     """
+    limits = limits or Limits()
     if not path.is_file():
         raise InvalidInput("image", path, "is no file", hint="give the tar of a root file system")
     tree = FileTree()
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for number, member in enumerate(archive):
-                if member.size < 0:  # tarfile would go back and read this member for ever
-                    raise TreeError(f"{member.name!r} claims {member.size} bytes")
-                _add_member(tree, path, member, number + 1)
-            _require_end(path, archive.offset)
-    except tarfile.TarError as error:
-        raise TreeError(f"{path} is no uncompressed tar, or a damaged one: {error}", hint="unpack .gz first") from error
+    content = spool.plain(Content(size=path.stat().st_size, path=path), path.name, limits)
+    tar.add_layer(tree, tar.members(content, limits=limits), limits=limits, devices=devices)
     return tree
-
-
-def _require_end(path: Path, offset: int) -> None:
-    """tarfile takes a damaged header for the end of the archive; only zeros, or the file's end, are one."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        block = file.read(tarfile.BLOCKSIZE)
-    if block.strip(b"\0"):
-        raise TreeError(f"{path} is damaged or cut short at byte {offset}", hint="make the tar again")
-
-
-def _add_member(tree: FileTree, path: Path, member: tarfile.TarInfo, number: int) -> None:
-    name = os.fsencode(member.name)
-    base = Entry(mode=member.mode & 0o7777, uid=member.uid, gid=member.gid, mtime=int(member.mtime))
-    if member.isdir():
-        tree.add(name, replace(base, mode=base.mode | stat.S_IFDIR))
-    elif member.issym():
-        tree.add(name, replace(base, mode=stat.S_IFLNK | 0o777, content=Content.of(os.fsencode(member.linkname))))
-    elif member.islnk():
-        _add_link(tree, name, os.fsencode(member.linkname), number)
-    elif member.isreg():
-        if member.sparse is not None:
-            raise TreeError(f"{member.name!r} is a sparse file of the tar", hint="write the tar without --sparse")
-        if member.offset_data + member.size > path.stat().st_size:
-            raise TreeError(f"{member.name!r} claims {member.size} bytes, more than the tar holds")
-        content = Content(size=member.size, path=path, offset=member.offset_data)
-        tree.add(name, replace(base, mode=base.mode | stat.S_IFREG, content=content))
-    elif member.isfifo():
-        tree.add(name, replace(base, mode=base.mode | stat.S_IFIFO))
-    elif member.isdev():
-        kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
-        tree.add(name, replace(base, mode=base.mode | kind, device=(member.devmajor, member.devminor)))
-
-
-def _add_link(tree: FileTree, name: bytes, target: bytes, number: int) -> None:
-    if target not in tree:
-        raise TreeError(f"{name!r} is a hard link to {target!r}, which is not in the tar before it")
-    entry = tree[target]
-    if clean_name(target) == clean_name(name):
-        return
-    if entry.inode is None:
-        entry = replace(entry, inode=number)
-        tree.add(target, entry)
-    tree.add(name, entry)

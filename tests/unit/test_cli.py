@@ -68,7 +68,7 @@ def test_wrong_usage_ends_with_2(argv: list[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["initrd", "from", "alpine", "-o", "x.cpio"], "image='alpine'"),
+        (["initrd", "from", "ALPINE", "-o", "x.cpio"], "image='ALPINE'"),
         (["initrd", "from", "tar:missing.tar", "-o", "x.cpio"], "missing.tar"),
         (["initrd", "create", "TREE", "x.rar"], "image='x.rar'"),
         (["report", "x.ipynb", "-o", "x.pdf"], "output='x.pdf'"),
