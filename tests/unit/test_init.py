@@ -1,22 +1,51 @@
 from __future__ import annotations
 
+import re
+import shutil
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from acon_nb.initrd import FileTree, add_modules, gen_init
+from acon_nb.errors import InvalidInput
+from acon_nb.initrd import FileTree, add_modules, fstab, gen_init
+from acon_nb.initrd.init import FILES as FILES_FOLDER
 
 FILES = ("init", "etc/fstab", "etc/profile")
 
 
+COMMANDS = (
+    "sh",
+    "mount",
+    "mkdir",
+    "ln",
+    "setsid",
+    "modprobe",
+    "dd",
+    "od",
+    "dmsetup",
+    "blkdiscard",
+    "mkswap",
+    "mkfs.ext4",
+    "swapon",
+    "ssh-keygen",
+    "sshd",
+    "rm",
+    "cat",
+)
+BUILT_IN = {"echo", "printf", "if", "time", "test", "true"}
+FSTAB_EXT4 = b"/dev/mapper/vdb@+ae /ext4 ext4 defaults 0 0\n"
+
+
 def shell_tree() -> FileTree:
+    """A tree with everything that /init may call, and a reason to call it."""
     tree = FileTree()
     tree.add_file("bin/busybox", b"", mode=0o755)
-    for name in ("bin/sh", "bin/mount", "bin/mkdir", "usr/bin/setsid", "bin/ln", "bin/grep", "sbin/swapon"):
-        tree.add_symlink(name, "/bin/busybox")
-    tree.add_symlink("sbin/modprobe", "/bin/busybox")
+    for name in COMMANDS:
+        tree.add_symlink(f"usr/sbin/{name}", "/bin/busybox")
+    tree.add_file("etc/modules", b"virtio_blk\n")
+    tree.add_file("etc/fstab", (FILES_FOLDER / "fstab").read_bytes() + FSTAB_EXT4)
     return tree
 
 
@@ -65,30 +94,123 @@ def test_a_whole_image_gives_no_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "feature"), [("bin/sh", "everything"), ("sbin/swapon", "swap"), ("bin/mount", "fstab")]
+    ("name", "feature"),
+    [
+        ("sh", "everything"),
+        ("mount", "/etc/fstab"),
+        ("modprobe", "/etc/modules"),
+        ("swapon", "swap on /dev/mapper/vda@"),
+        ("mkswap", "encryption of /dev/mapper/vda@"),
+        ("blkdiscard", "quick formatting of /dev/mapper/vda@"),
+        ("mkfs.ext4", "encryption of /dev/mapper/vdb@+ae"),
+        ("dmsetup", "encryption of /dev/mapper/vda@; encryption of /dev/mapper/vdb@+ae"),
+        ("ssh-keygen", "host key"),
+    ],
 )
-def test_a_missing_utility_is_warned_of_with_what_is_lost(path: str, feature: str) -> None:
+def test_a_missing_utility_is_warned_of_with_what_is_lost(name: str, feature: str) -> None:
     tree = shell_tree()
-    tree.remove(path)
+    tree.remove(f"usr/sbin/{name}")
     (warning,) = gen_init(tree)
-    assert warning.startswith(f"{Path(path).name} is missing")
+    assert warning.startswith(f"{name} is missing")
     assert feature in warning
+
+
+def test_a_utility_that_nothing_calls_is_not_missed() -> None:
+    tree = shell_tree()
+    for name in (
+        "modprobe",
+        "swapon",
+        "dmsetup",
+        "mkswap",
+        "mkfs.ext4",
+        "blkdiscard",
+        "dd",
+        "od",
+        "sshd",
+        "ssh-keygen",
+    ):
+        tree.remove(f"usr/sbin/{name}")
+    tree.add_file("etc/fstab", b"proc /proc proc defaults\n/dev/vda none swap noauto\n")
+    tree.add_file("etc/modules", b"")
+    assert gen_init(tree) == []
+
+
+def test_every_program_that_init_calls_is_known() -> None:
+    """Commands of /init: not a function of it, not built into the shell; all must be warned of when missing."""
+    text = re.sub(r"#.*|\"[^\"]*\"", "", (FILES_FOLDER / "init").read_text())
+    own = set(re.findall(r"^(\w+)\(\)", text, re.MULTILINE))
+    words = set(re.findall(r"(?:^|[;&|!({]|then|do|if|&&|\|\|)\s*([a-z][a-z0-9._-]*)(?= |$)", text, re.MULTILINE))
+    called = {word for word in words - own if shutil.which(word)}
+    assert called >= {"mount", "mkdir", "dd", "mkswap"}, "the search for commands finds them"
+    assert called - set(COMMANDS) - BUILT_IN == set()
+
+
+def test_explicit_mode_makes_what_is_named_and_nothing_else() -> None:
+    tree = FileTree()
+    tree.add_file("etc/fstab", b"mine")
+    tree.add_file("etc/profile", b"mine")
+    gen_init(tree, ["fstab"])
+    assert tree["etc/fstab"].content.read() != b"mine"
+    assert tree["etc/profile"].content.read() == b"mine"
+    assert "init" not in tree
+    assert "dev/console" not in tree
+
+
+def test_an_unknown_name_is_refused_before_anything_is_made() -> None:
+    tree = FileTree()
+    with pytest.raises(InvalidInput, match=r"passwd.*no file that it makes") as caught:
+        gen_init(tree, ["init", "passwd"])
+    assert "resolv.conf" in caught.value.hint
+    assert len(tree) == 0
+
+
+def test_resolv_conf_by_name_is_removed() -> None:
+    tree = FileTree()
+    tree.add_file("etc/resolv.conf", b"nameserver 10.0.0.1\n")
+    gen_init(tree, ["resolv.conf"])
+    assert "etc/resolv.conf" not in tree
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        (b"\0/etc/udhcpc/default.script\0", "etc/udhcpc/default.script"),
+        (b"x\0/usr/share/udhcpc/default.script\0y", "usr/share/udhcpc/default.script"),
+        (b"no path", "usr/share/udhcpc/default.script"),
+        (b"\0/etc/../../udhcpc/x.script\0", "usr/share/udhcpc/default.script"),
+    ],
+)
+@pytest.mark.parametrize("target", ["/usr/lib/box", "../usr/lib/box", "/bin2/box", "loop"])
+def test_the_udhcpc_script_lies_where_the_images_own_udhcpc_looks(program: bytes, expected: str, target: str) -> None:
+    tree = FileTree()
+    tree.add_file("usr/lib/box", program, mode=0o755)
+    tree.add_symlink("bin2", "usr/lib")
+    tree.add_symlink("sbin/loop", "loop")
+    tree.add_symlink("sbin/udhcpc", target)
+    gen_init(tree, ["udhcpc"])
+    path = expected if target != "loop" else "usr/share/udhcpc/default.script"
+    assert tree[path].content.read().startswith(b"#!/bin/sh")
+    assert tree[path].mode & 0o777 == 0o755
 
 
 def test_init_is_a_sound_shell_script() -> None:
     tree = FileTree()
     gen_init(tree)
-    for name in ("init", "etc/profile"):
+    gen_init(tree, ["udhcpc"])
+    for name in ("init", "etc/profile", "usr/share/udhcpc/default.script"):
         subprocess.run(["sh", "-n"], input=tree[name].content.read(), check=True)
 
 
-def test_fstab_rows_have_six_fields() -> None:
+def test_the_default_fstab_is_what_the_guide_says() -> None:
     tree = FileTree()
     gen_init(tree)
-    rows = [line.split() for line in tree["etc/fstab"].content.read().decode().splitlines()]
-    rows = [row for row in rows if row and not row[0].startswith("#")]
-    assert rows
-    assert all(4 <= len(row) <= 6 and row[1].startswith("/") for row in rows)
+    lines, problems = fstab.parse(tree["etc/fstab"].content.read().decode())
+    assert not problems
+    assert [line.point for line in lines[:-1]] == ["/proc", "/dev", "/dev/pts", "/sys", "/tmp", "/run", "/shared"]
+    assert "size=500%" in lines[4].options
+    swap = lines[-1]
+    assert str(swap.encrypted) == "/dev/mapper/vda@"
+    assert {"sw", "discard", "nofail"} == set(swap.options)
 
 
 def test_modules_are_listed_with_what_they_need(tmp_path: Path) -> None:
