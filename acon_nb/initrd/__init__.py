@@ -7,6 +7,7 @@ from acon_nb.initrd.folder import from_folder, overlay, write_folder
 from acon_nb.initrd.image import DEFAULT_MTIME, InitrdImage, create, load, suffix_of
 from acon_nb.initrd.init import add_modules, gen_init
 from acon_nb.initrd.links import abs2relinks, abs2rellinks, hard2symlinks
+from acon_nb.initrd.recipe import FolderSize, InitrdSpec, Made, folder_sizes, largest_files, make, plan
 from acon_nb.initrd.tree import Content, Entry, FileTree, Limits
 
 __all__ = [
@@ -17,19 +18,26 @@ __all__ = [
     "Engine",
     "Entry",
     "FileTree",
+    "FolderSize",
     "InitrdImage",
+    "InitrdSpec",
     "Limits",
+    "Made",
     "abs2relinks",
     "abs2rellinks",
     "add_modules",
     "create",
     "diff",
     "diff_trees",
+    "folder_sizes",
     "from_folder",
     "gen_init",
     "hard2symlinks",
+    "largest_files",
     "load",
+    "make",
     "overlay",
+    "plan",
     "suffix_of",
     "tree_of",
     "write_folder",

@@ -11,10 +11,13 @@ from acon_nb.errors import InvalidInput
 from acon_nb.initrd import archive, spool, tar
 from acon_nb.initrd.engine import Engine, check_reference
 from acon_nb.initrd.folder import from_folder
+from acon_nb.initrd.packages import add_packages
 from acon_nb.initrd.tree import Content, FileTree, Limits
 from acon_nb.progress import CancelToken, OnProgress, silent
 
-KNOWN = "busybox, dir:FOLDER, tar:FILE, docker-archive:PATH, oci:PATH, docker:NAME, podman:NAME, NAME[:TAG]"
+KNOWN = (
+    "busybox[+PACKAGE...], dir:FOLDER, tar:FILE, docker-archive:PATH, oci:PATH, docker:NAME, podman:NAME, NAME[:TAG]"
+)
 _ARCHIVES = ("docker-archive", "oci", "oci-archive")
 _ENGINES = ("docker", "podman")
 
@@ -32,9 +35,10 @@ def tree_of(
 ) -> FileTree:
     """The tree of an image.
 
-    `busybox` is Debian's busybox-static, without an engine; `dir:D` a folder; `tar:F` a root file system's tar; also
-    compressed; `docker-archive:P`, `oci:P` what `docker save` and skopeo write (a tar or a folder; `P:NAME` chooses one
-    of several); `docker:NAME`, `podman:NAME`, or a plain name an engine's image (Docker's, else Podman's).
+    `busybox` is Debian's busybox-static, without an engine; `busybox+PACKAGE+...` has programs of Debian packages too;
+    `dir:D` a folder; `tar:F` a root file system's tar, also compressed; `docker-archive:P`, `oci:P` what `docker save`
+    and skopeo write (a tar or a folder; `P:NAME` chooses one of several); `docker:NAME`, `podman:NAME`, or a plain name
+    an engine's image (Docker's, else Podman's).
 
     Parameters: `dirs` chooses folders of the image; `devices` keeps its device nodes; `limits` bounds what it may
     unpack to; `pull` as in `Engine.tree`. What is left out is in the tree's `warnings()`.
@@ -54,8 +58,12 @@ def _tree_of(
     on_progress: OnProgress,
     cancel: CancelToken | None,
 ) -> FileTree:
-    if image == "busybox":
-        return busybox(cache=cache or Cache(), on_progress=on_progress)
+    name, *packages = image.split("+")
+    if name == "busybox":
+        tree = busybox(cache=cache or Cache(), on_progress=on_progress)
+        if packages:
+            add_packages(tree, packages, cache=cache, on_progress=on_progress)
+        return tree
     kind, _, value = image.partition(":")
     if value and kind == "dir":
         return from_folder(Path(value))

@@ -7,22 +7,16 @@ the spec as a table and makes no widget.
 from __future__ import annotations
 
 import html
-import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
 from acon_nb import kernel, plots, show
 from acon_nb.errors import AconError
 from acon_nb.kernel import tables
-from acon_nb.progress import Progress
-from acon_nb.widgets.job import Job
+from acon_nb.widgets.parts import Runner, lines_of, pre
 from acon_nb.widgets.session import headless
 
-_LOG_LINES = 10
-_EVERY_S = 0.1
 _HINT = "Check first: it reads the options of the source."
 
 
@@ -78,12 +72,9 @@ class _View:
         self.set = w.Button(description="Set", icon="plus", disabled=True, layout={"width": "6em"})
         self.check = w.Button(description="Check", icon="check", tooltip="Configure only")
         self.build = w.Button(description="Build", icon="cogs", button_style="primary")
-        self.cancel = w.Button(description="Cancel", icon="stop", disabled=True)
-        self.bar = w.FloatProgress(min=0, max=1, layout={"width": "30%"})
-        self.log = w.HTML(layout=wide)
         self.result = w.HTML(layout=wide)
+        self.runner = Runner((self.check, self.build), self.result)
         self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
-        self._job: Job[Any] | None = None
         self.box = self._layout(w)
         self._wire()
 
@@ -94,8 +85,8 @@ class _View:
             [self.search, self.hits, w.HBox([self.value, self.set]), self.detail],
             layout={**half, "padding": "0 0 0 1em"},
         )
-        buttons = w.HBox([self.check, self.build, self.cancel, self.bar])
-        return w.VBox([w.HBox([left, right]), buttons, self.log, self.result, self.sizes])
+        buttons = w.HBox([self.check, self.build, self.runner.cancel, self.runner.bar])
+        return w.VBox([w.HBox([left, right]), buttons, self.runner.log, self.result, self.sizes])
 
     def _wire(self) -> None:
         for field in (self.source, self.profiles, self.settings):
@@ -105,21 +96,19 @@ class _View:
         self.set.on_click(lambda _: self._add())
         self.check.on_click(lambda _: self._start(kernel.configure, self._checked))
         self.build.on_click(lambda _: self._start(kernel.build, self._built))
-        self.cancel.on_click(lambda _: self._job.cancel() if self._job else None)
 
     def _take(self) -> None:
         """Read the fields into the spec; what is wrong is said at once."""
-        lines = [line.strip() for line in self.settings.value.splitlines()]
         try:
             spec = replace(
                 self.form.spec,
                 source=self.source.value.strip(),
                 profiles=tuple(self.profiles.value),
-                settings=tuple(line for line in lines if line),
+                settings=lines_of(self.settings.value),
             )
             kernel.wishes(spec.profiles, (0, 0), settings=spec.settings)
         except AconError as error:
-            self._say(self.error, str(error), bad=True)
+            self.error.value = pre(str(error), bad=True)
             self.check.disabled = self.build.disabled = True
             return
         self.form.spec = spec
@@ -155,23 +144,8 @@ class _View:
         self.settings.value = "\n".join([*filter(None, kept), f"{option}={self.value.value}"])
 
     def _start(self, function: Callable[..., Any], done: Callable[[Any], None]) -> None:
-        events = _Events(self)
-        self.check.disabled = self.build.disabled = True
-        self.cancel.disabled = False
-        self.result.value, self.sizes.layout.display = "", "none"
-        self._job = Job(function, self.form.spec, on_progress=events.take)
-        self._job.then(lambda future: self._finish(future, done))
-
-    def _finish(self, future: Future[Any], done: Callable[[Any], None]) -> None:
-        try:
-            done(future.result())
-        except AconError as error:
-            self._say(self.result, str(error), bad=True)
-        except Exception as error:  # of a thread, so nobody else would say it
-            self._say(self.result, f"{type(error).__name__}: {error}", bad=True)
-        finally:
-            self.check.disabled = self.build.disabled = False
-            self.cancel.disabled = True
+        self.sizes.layout.display = "none"
+        self.runner.start(function, done, self.form.spec)
 
     def _checked(self, found: kernel.Configuration) -> None:
         self.form.found = found
@@ -187,33 +161,9 @@ class _View:
 
     def _built(self, image: kernel.KernelImage) -> None:
         self.form.image = image
-        self._say(self.result, tables.image_text(image))
+        self.result.value = pre(tables.image_text(image))
         self.sizes.value = show.png(plots.plot_sizes(tables.size_table(image)))
         self.sizes.layout.display = ""
-
-    @staticmethod
-    def _say(place: Any, text: str, *, bad: bool = False) -> None:
-        colour = "var(--jp-error-color1)" if bad else "inherit"
-        place.value = f'<pre style="color: {colour}; white-space: pre-wrap">{html.escape(text)}</pre>'
-
-
-class _Events:
-    """Progress on the bar and as the last lines of the log; at most ten updates a second reach the browser."""
-
-    def __init__(self, view: _View) -> None:
-        self._view = view
-        self._lines: deque[str] = deque(maxlen=_LOG_LINES)
-        self._last = 0.0
-
-    def take(self, event: Progress) -> None:
-        self._lines.append(event.line)
-        now = time.monotonic()
-        ended = event.done is not None and event.done >= 1
-        if now - self._last < _EVERY_S and not ended:
-            return
-        self._last = now
-        self._view.bar.value = event.done or 0.0
-        self._view._say(self._view.log, "\n".join(self._lines))
 
 
 def _option_html(info: kernel.OptionInfo) -> str:

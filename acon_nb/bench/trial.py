@@ -1,0 +1,89 @@
+"""An initrd tried out: booted once with empty disks, and what the guest then shows of memory, swap and mounts."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from acon_nb.errors import GuestFailed, InvalidInput
+from acon_nb.initrd import InitrdSpec, make
+from acon_nb.progress import CancelToken, OnProgress, Progress, silent
+from acon_nb.units import parse_bytes
+from acon_nb.vm import DiskSpec, End, Machine, VmSpec
+
+_SCRIPT = Path(__file__).with_name("guest") / "show"
+_BEGIN, _END = "acon: shown", "acon: end"
+_MOST_DISKS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a guest showed: the lines of its console from /init on, and those of what it was asked to show."""
+
+    said: tuple[str, ...]
+    shown: tuple[str, ...]
+
+
+def try_initrd(
+    kernel: Path,
+    spec: InitrdSpec,
+    *,
+    disks: Sequence[str] = ("256M",),
+    memory: str = "512M",
+    swap: bool = True,
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
+) -> Trial:
+    """Boot the initrd of `spec` with new, sparse disks (/dev/vda, ...) and ask the guest what it has.
+
+    With `swap` the first disk is formatted as swap, as the guide's busybox example does. Errors: `InvalidInput`,
+    `GuestFailed` when the guest does not come to the end.
+    """
+    if len(disks) > _MOST_DISKS:
+        raise InvalidInput("disks", len(disks), f"are more than {_MOST_DISKS}", hint="try fewer")
+    sizes = [parse_bytes(size, field="disks", bare="M") for size in disks]
+    with tempfile.TemporaryDirectory(prefix="acon-nb-") as name:
+        folder = Path(name)
+        made = make(
+            replace(spec, files=(*spec.files, f"acon/show={_SCRIPT}"), compression=""),
+            folder / "initrd.cpio",
+            on_progress=on_progress,
+            cancel=cancel,
+        )
+        images = tuple(_disk(folder / f"{number}.raw", size, swap and not number) for number, size in enumerate(sizes))
+        on_progress(Progress("try the initrd", 0.0, "booting"))
+        vm_spec = VmSpec(
+            kernel=kernel,
+            initrd=made.image.path,
+            append="console=ttyS0 panic=-1 quiet INIT=/acon/show",
+            memory_bytes=parse_bytes(memory, field="memory", bare="M"),
+            disks=images,
+        )
+        with Machine(vm_spec) as machine:
+            outcome = machine.wait(cancel).check()
+        on_progress(Progress("try the initrd", 1.0))
+        return _read(outcome.console)
+
+
+def _disk(path: Path, size_bytes: int, swap: bool) -> DiskSpec:
+    """A sparse disk, formatted as swap if wished: the kernel's union swap_header of version 1, include/linux/swap.h."""
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+        if swap:
+            file.seek(1024)
+            file.write(struct.pack("<III", 1, size_bytes // 4096 - 1, 0))
+            file.seek(4096 - 10)
+            file.write(b"SWAPSPACE2")
+    return DiskSpec(path=path)
+
+
+def _read(console: Path) -> Trial:
+    lines = console.read_text(errors="replace").replace("\r", "").splitlines()
+    if _BEGIN not in lines or _END not in lines:
+        raise GuestFailed("the guest powered off without showing anything", end=End.POWERED_OFF, details=lines[-20:])
+    begin, end = lines.index(_BEGIN), lines.index(_END)
+    said = tuple(line for line in lines[:begin] if line.startswith("init:"))
+    return Trial(said=said, shown=tuple(lines[begin + 1 : end]))

@@ -1,0 +1,163 @@
+"""A form over an `initrd.InitrdSpec`: pick an image, see what is in it, add lines, files and keys, make it.
+
+`form = widgets.initrd_form(spec, path)` in a cell; `form.spec` is the spec as the fields have it. Without a person it
+shows the spec as a table and makes no widget.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from acon_nb import initrd, plots, show
+from acon_nb.errors import AconError
+from acon_nb.initrd import fstab, tables
+from acon_nb.initrd.compress import SUFFIXES
+from acon_nb.widgets.parts import Runner, lines_of, pre
+from acon_nb.widgets.session import headless
+
+
+class InitrdForm:
+    """A view over one `InitrdSpec`; `spec` is what the fields say now, `made` what was made last, if anything."""
+
+    def __init__(self, spec: initrd.InitrdSpec, folder: Path) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.made: initrd.Made | None = None
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if headless():
+            display(show.table(tables.spec_table(self.spec)))
+        else:
+            display(_View(self).box)
+
+
+def initrd_form(spec: initrd.InitrdSpec, folder: Path = Path()) -> InitrdForm:
+    """A form that starts with `spec` and makes images in `folder`; show it as the last value of a cell."""
+    return InitrdForm(spec, folder)
+
+
+class _View:
+    """The widgets, made only when they are shown to a person."""
+
+    def __init__(self, form: InitrdForm) -> None:
+        import ipywidgets as w
+
+        self.form = form
+        spec = form.spec
+        wide, style = {"width": "98%"}, {"description_width": "6em"}
+        self.image = w.Text(spec.image, description="Image", layout=wide, style=style)
+        self.compression = w.Dropdown(
+            options=[("none", ""), *((name, name) for name in SUFFIXES)],
+            value=spec.compression,
+            description="Compression",
+            style=style,
+        )
+        self.fstab = _lines(w, "fstab", spec.fstab, "DEVICE POINT TYPE OPTIONS 0 0, one a line")
+        self.files = _lines(w, "Files", spec.files, "NAME=HOSTFILE, one a line")
+        self.keys = _lines(w, "Keys", map(str, spec.keys), "public keys that may log in as root, one a line")
+        self.error = w.HTML()
+        self.meaning = w.HTML(layout={"width": "98%", "max_height": "12em", "overflow": "auto"})
+        self.device = w.Text("vda", description="Encrypt /dev/", layout={"width": "12em"}, style=style)
+        self.use = w.Combobox(value="swap", options=["swap", "/ext4"], description="as", layout={"width": "12em"})
+        self.cipher = w.Dropdown(
+            options=[(f"@{text}", text) for text in tables.SPECS], description="scheme", layout={"width": "18em"}
+        )
+        self.add = w.Button(description="Add line", icon="plus")
+        self.look = w.Button(description="Look inside", icon="search")
+        self.make = w.Button(description="Make", icon="archive", button_style="primary")
+        self.result = w.HTML(layout=wide)
+        self.runner = Runner((self.look, self.make), self.result)
+        self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
+        self.box = self._layout(w)
+        self._wire()
+        self._explain()
+
+    def _layout(self, w: Any) -> Any:
+        left = w.VBox([self.image, self.compression, self.files, self.keys], layout={"width": "50%"})
+        cipher = w.HBox([self.device, self.use, self.cipher, self.add], layout={"flex_flow": "row wrap"})
+        right = w.VBox([self.fstab, cipher, self.meaning], layout={"width": "50%"})
+        buttons = w.HBox([self.look, self.make, self.runner.cancel, self.runner.bar])
+        return w.VBox([w.HBox([left, right]), self.error, buttons, self.runner.log, self.result, self.sizes])
+
+    def _wire(self) -> None:
+        for field in (self.image, self.compression, self.fstab, self.files, self.keys):
+            field.observe(lambda _: self._take(), names="value")
+        for field in (self.device, self.use, self.cipher):
+            field.observe(lambda _: self._explain(), names="value")
+        self.add.on_click(lambda _: self._add())
+        self.look.on_click(lambda _: self._start(initrd.plan, self._looked, self.form.spec))
+        self.make.on_click(lambda _: self._start(initrd.make, self._made, self.form.spec, self._path()))
+
+    def _path(self) -> Path:
+        stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.form.spec.image.rpartition("/")[2])
+        return self.form.folder / self.form.spec.file_name(stem or "image")
+
+    def _take(self) -> None:
+        """Read the fields into the spec; what is wrong is said at once."""
+        try:
+            self.form.spec = replace(
+                self.form.spec,
+                image=self.image.value.strip(),
+                compression=self.compression.value,
+                fstab=lines_of(self.fstab.value),
+                files=lines_of(self.files.value),
+                keys=tuple(map(Path, lines_of(self.keys.value))),
+            )
+            self.error.value = ""
+        except AconError as error:
+            self.error.value = pre(str(error), bad=True)
+        self.look.disabled = self.make.disabled = bool(self.error.value)
+
+    def _line(self) -> fstab.FstabLine:
+        use = self.use.value.strip()
+        kind = "swap" if use == "swap" else "ext4"
+        options = ("sw", "discard") if kind == "swap" else ("defaults",)
+        device = f"/dev/mapper/{self.device.value.strip()}@{self.cipher.value}"
+        return fstab.FstabLine(device=device, point="none" if kind == "swap" else use, type=kind, options=options)
+
+    def _explain(self) -> None:
+        try:
+            line = self._line()
+            items = "".join(f"<li>{html.escape(text)}</li>" for text in line.explain())
+            self.meaning.value = f"<code>{html.escape(str(line))}</code><ul>{items}</ul>"
+            self.add.disabled = False
+        except AconError as error:
+            self.meaning.value, self.add.disabled = pre(str(error), bad=True), True
+
+    def _add(self) -> None:
+        self.fstab.value = "\n".join([*lines_of(self.fstab.value), str(self._line()).replace("\t", " ")])
+
+    def _start(self, function: Callable[..., Any], done: Callable[[Any], None], *args: Any) -> None:
+        self.sizes.layout.display = "none"
+        self.runner.start(function, done, *args)
+
+    def _looked(self, found: tuple[initrd.FileTree, tuple[str, ...]]) -> None:
+        tree, warnings = found
+        self._show(tree, warnings, f"{len(tree)} names")
+
+    def _made(self, made: initrd.Made) -> None:
+        self.form.made = made
+        self._show(made.tree, made.warnings, tables.image_text(made.image))
+
+    def _show(self, tree: initrd.FileTree, warnings: tuple[str, ...], head: str) -> None:
+        parts = [pre(head), *(pre(f"warning: {text}") for text in warnings)]
+        self.result.value = "".join([*parts, show.table(tables.file_table(tree)).to_html()])
+        self.sizes.value = show.png(plots.plot_folders(tables.folder_table(tree)))
+        self.sizes.layout.display = ""
+
+
+def _lines(w: Any, name: str, values: Any, placeholder: str) -> Any:
+    return w.Textarea(
+        "\n".join(values),
+        description=name,
+        placeholder=placeholder,
+        rows=4,
+        layout={"width": "98%"},
+        style={"description_width": "6em"},
+    )

@@ -1,0 +1,82 @@
+"""Pieces that forms share: text that is never taken for HTML, and buttons that start slow work."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from acon_nb.errors import AconError
+from acon_nb.progress import Progress
+from acon_nb.widgets.job import Job
+
+_LOG_LINES = 10
+_EVERY_S = 0.1
+
+
+def pre(text: str, *, bad: bool = False) -> str:
+    """Text as HTML that shows it as it is; in the colour of errors if it is bad news."""
+    colour = "var(--jp-error-color1)" if bad else "inherit"
+    return f'<pre style="color: {colour}; white-space: pre-wrap">{html.escape(text)}</pre>'
+
+
+def lines_of(text: str) -> tuple[str, ...]:
+    """The lines of a text area that say something."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+class Runner:
+    """A bar, a cancel button and the last lines of progress; it runs one piece of slow work at a time in a thread.
+
+    `buttons` are off while it runs; what the work raises is shown in `result`.
+    """
+
+    def __init__(self, buttons: tuple[Any, ...], result: Any) -> None:
+        import ipywidgets as w
+
+        self.cancel = w.Button(description="Cancel", icon="stop", disabled=True)
+        self.bar = w.FloatProgress(min=0, max=1, layout={"width": "30%"})
+        self.log = w.HTML(layout={"width": "98%"})
+        self._buttons = buttons
+        self._result = result
+        self._job: Job[Any] | None = None
+        self._lines: deque[str] = deque(maxlen=_LOG_LINES)
+        self._last = 0.0
+        self.cancel.on_click(lambda _: self._job.cancel() if self._job else None)
+
+    def start(self, function: Callable[..., Any], done: Callable[[Any], None], *args: Any) -> None:
+        """Call `function(*args, on_progress=..., cancel=...)` in a thread, and there `done` with what it returns."""
+        self._switch(running=True)
+        self._result.value = self.log.value = ""
+        self._lines.clear()
+        self._job = Job(function, *args, on_progress=self._take)
+        self._job.then(lambda future: self._finish(future, done))
+
+    def _switch(self, *, running: bool) -> None:
+        for button in self._buttons:
+            button.disabled = running
+        self.cancel.disabled = not running
+
+    def _take(self, event: Progress) -> None:
+        """Draw an event; at most ten a second reach the browser."""
+        self._lines.append(event.line)
+        now = time.monotonic()
+        ended = event.done is not None and event.done >= 1
+        if now - self._last < _EVERY_S and not ended:
+            return
+        self._last = now
+        self.bar.value = event.done or 0.0
+        self.log.value = pre("\n".join(self._lines))
+
+    def _finish(self, future: Future[Any], done: Callable[[Any], None]) -> None:
+        try:
+            done(future.result())
+        except AconError as error:
+            self._result.value = pre(str(error), bad=True)
+        except Exception as error:  # of a thread, so nobody else would say it
+            self._result.value = pre(f"{type(error).__name__}: {error}", bad=True)
+        finally:
+            self._switch(running=False)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acon_nb.errors import AconError, InvalidInput
+from acon_nb.initrd import FileTree, InitrdSpec, folder_sizes, largest_files, load, make, plan, tables
+
+KEY = "ecdsa-sha2-nistp521 AAAAE2VjZHNh someone@somewhere\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root file system of a shell's name and a big file."""
+    folder = tmp_path / "root"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/sh").write_bytes(b"#!")
+    (folder / "bin/sh").chmod(0o755)
+    (folder / "usr/lib/deep/er").mkdir(parents=True)
+    (folder / "usr/lib/deep/er/big").write_bytes(b"x" * 5000)
+    (folder / "usr/lib/small").write_bytes(b"y" * 10)
+    os.link(folder / "usr/lib/deep/er/big", folder / "usr/lib/again")
+    return folder
+
+
+def test_files_keys_lines_and_edits_are_in_the_image(root: Path, tmp_path: Path) -> None:
+    key, motd, edits = tmp_path / "id.pub", tmp_path / "motd", tmp_path / "edits"
+    key.write_text(KEY)
+    motd.write_text("hello")
+    (edits / "etc").mkdir(parents=True)
+    (edits / "etc/hostname").write_text("guest")
+    spec = InitrdSpec(
+        image=f"dir:{root}",
+        fstab=("/dev/vdb none swap sw 0 0",),
+        files=(f"etc/motd={motd}",),
+        keys=(key,),
+        edits=(edits,),
+        compression="gz",
+    )
+    made = make(spec, tmp_path / spec.file_name("test"))
+    assert made.image.path.name == "initrd-test.cpio.gz"
+    tree = load(made.image.path)
+    assert tree["etc/motd"].content.read() == b"hello"
+    assert tree["etc/hostname"].content.read() == b"guest"
+    assert tree["etc/fstab"].content.read().endswith(b"\n/dev/vdb none swap sw 0 0\n")
+    assert tree["root/.ssh/authorized_keys"].content.read() == KEY.encode()
+    assert tree["root/.ssh/authorized_keys"].mode & 0o777 == 0o600
+    assert tree["root/.ssh"].mode & 0o777 == 0o700
+    assert any("mount" in text for text in made.warnings), "what the image lacks is said"
+
+
+def test_nothing_is_written_to_look_inside(root: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    tree, _ = plan(InitrdSpec(image=f"dir:{root}"))
+    assert "init" in tree
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"image": ""}, "image"),
+        ({"compression": "rar"}, "compression"),
+        ({"fstab": ("/dev/mapper/vda@rot13 none swap sw 0 0",)}, "fstab"),
+        ({"fstab": ("one two",)}, "fstab"),
+        ({"files": ("etc/motd",)}, "files"),
+        ({"files": ("etc/motd=/no/such/file",)}, "files"),
+        ({"files": ("../up=/etc/hostname",)}, "name"),
+        ({"edits": (Path("/no/such/folder"),)}, "edits"),
+        ({"keys": (Path("/no/such/key"),)}, "keys"),
+    ],
+)
+def test_a_bad_spec_is_refused_by_the_field(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(AconError, match=rf"{field}|\.\."):
+        InitrdSpec(**fields)
+
+
+@pytest.mark.parametrize("text", ["-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "hello\n", KEY + KEY, ""])
+def test_what_is_no_public_key_never_gets_into_an_image(tmp_path: Path, text: str) -> None:
+    key = tmp_path / "id"
+    key.write_text(text)
+    with pytest.raises(InvalidInput, match="keys"):
+        InitrdSpec(keys=(key,))
+
+
+def test_sizes_count_hard_links_once_and_deep_folders_to_the_one_above(root: Path) -> None:
+    tree, _ = plan(InitrdSpec(image=f"dir:{root}"))
+    sizes = {row.name: row for row in folder_sizes(tree)}
+    assert sizes["/usr/lib"].bytes == 5010
+    assert sizes["/usr/lib"].names == 3
+    first, *_ = largest_files(tree, most=3)
+    assert first[1] > 5000 or first[0] in ("/usr/lib/again", "/usr/lib/deep/er/big")
+    assert [row.bytes for row in folder_sizes(tree)] == sorted((row.bytes for row in folder_sizes(tree)), reverse=True)
+
+
+def test_tables_say_what_a_line_means() -> None:
+    text = "/dev/mapper/vda@ none swap sw 0 0\nbad\n"
+    rows = tables.fstab_table(text).to_dict("records")
+    assert "Encrypted with AES-256" in rows[0]["what /init does"]
+    assert rows[1]["what /init does"].startswith("NOT DONE")
+    assert len(tables.cipher_table()) == len(tables.SPECS)
+    assert list(tables.folder_table(FileTree()).columns) == ["name", "bytes", "names"]
