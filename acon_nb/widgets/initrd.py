@@ -16,7 +16,7 @@ from acon_nb import initrd, plots, show
 from acon_nb.errors import AconError
 from acon_nb.initrd import fstab, tables
 from acon_nb.initrd.compress import SUFFIXES
-from acon_nb.widgets.parts import Runner, lines_of, pre
+from acon_nb.widgets.parts import Runner, dense, lines_of, pre
 from acon_nb.widgets.session import headless
 
 
@@ -50,7 +50,7 @@ class _View:
 
         self.form = form
         spec = form.spec
-        wide, style = {"width": "98%"}, {"description_width": "6em"}
+        wide, style = {"width": "98%"}, {"description_width": "7em"}
         self.image = w.Text(spec.image, description="Image", layout=wide, style=style)
         self.compression = w.Dropdown(
             options=[("none", ""), *((name, name) for name in SUFFIXES)],
@@ -63,7 +63,7 @@ class _View:
         self.keys = _lines(w, "Keys", map(str, spec.keys), "public keys that may log in as root, one a line")
         self.error = w.HTML()
         self.meaning = w.HTML(layout={"width": "98%", "max_height": "12em", "overflow": "auto"})
-        self.device = w.Text("vda", description="Encrypt /dev/", layout={"width": "12em"}, style=style)
+        self.device = w.Text("vda", description="Encrypt", layout={"width": "12em"}, style=style)
         self.use = w.Combobox(value="swap", options=["swap", "/ext4"], description="as", layout={"width": "12em"})
         self.cipher = w.Dropdown(
             options=[(f"@{text}", text) for text in tables.SPECS], description="scheme", layout={"width": "18em"}
@@ -72,7 +72,7 @@ class _View:
         self.look = w.Button(description="Look inside", icon="search")
         self.make = w.Button(description="Make", icon="archive", button_style="primary")
         self.result = w.HTML(layout=wide)
-        self.runner = Runner((self.look, self.make), self.result)
+        self.runner = Runner((self.look, self.make), self.result, lambda: not self.error.value)
         self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
         self.box = self._layout(w)
         self._wire()
@@ -112,7 +112,7 @@ class _View:
             self.error.value = ""
         except AconError as error:
             self.error.value = pre(str(error), bad=True)
-        self.look.disabled = self.make.disabled = bool(self.error.value)
+        self.runner.switch()
 
     def _line(self) -> fstab.FstabLine:
         use = self.use.value.strip()
@@ -125,7 +125,7 @@ class _View:
         try:
             line = self._line()
             items = "".join(f"<li>{html.escape(text)}</li>" for text in line.explain())
-            self.meaning.value = f"<code>{html.escape(str(line))}</code><ul>{items}</ul>"
+            self.meaning.value = dense(f"<code>{html.escape(str(line))}</code><ul>{items}</ul>")
             self.add.disabled = False
         except AconError as error:
             self.meaning.value, self.add.disabled = pre(str(error), bad=True), True
@@ -147,7 +147,7 @@ class _View:
 
     def _show(self, tree: initrd.FileTree, warnings: tuple[str, ...], head: str) -> None:
         parts = [pre(head), *(pre(f"warning: {text}") for text in warnings)]
-        self.result.value = "".join([*parts, show.table(tables.file_table(tree)).to_html()])
+        self.result.value = dense("".join([*parts, show.table(tables.file_table(tree)).to_html()]))
         self.sizes.value = show.png(plots.plot_folders(tables.folder_table(tree)))
         self.sizes.layout.display = ""
 
@@ -159,5 +159,5 @@ def _lines(w: Any, name: str, values: Any, placeholder: str) -> Any:
         placeholder=placeholder,
         rows=4,
         layout={"width": "98%"},
-        style={"description_width": "6em"},
+        style={"description_width": "7em"},
     )

@@ -14,7 +14,7 @@ from typing import Any
 from acon_nb import kernel, plots, show
 from acon_nb.errors import AconError
 from acon_nb.kernel import tables
-from acon_nb.widgets.parts import Runner, lines_of, pre
+from acon_nb.widgets.parts import Runner, dense, lines_of, pre
 from acon_nb.widgets.session import headless
 
 _HINT = "Check first: it reads the options of the source."
@@ -73,7 +73,7 @@ class _View:
         self.check = w.Button(description="Check", icon="check", tooltip="Configure only")
         self.build = w.Button(description="Build", icon="cogs", button_style="primary")
         self.result = w.HTML(layout=wide)
-        self.runner = Runner((self.check, self.build), self.result)
+        self.runner = Runner((self.check, self.build), self.result, lambda: not self.error.value)
         self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
         self.box = self._layout(w)
         self._wire()
@@ -109,11 +109,9 @@ class _View:
             kernel.wishes(spec.profiles, (0, 0), settings=spec.settings)
         except AconError as error:
             self.error.value = pre(str(error), bad=True)
-            self.check.disabled = self.build.disabled = True
-            return
-        self.form.spec = spec
-        self.error.value = ""
-        self.check.disabled = self.build.disabled = False
+        else:
+            self.form.spec, self.error.value = spec, ""
+        self.runner.switch()
 
     def _find(self) -> None:
         found = self.form.found
@@ -133,7 +131,7 @@ class _View:
             self.set.disabled = True
             return
         info = kernel.describe(found, name)
-        self.detail.value = _option_html(info)
+        self.detail.value = dense(_option_html(info))
         self.value.options = info.choices
         self.value.value = "y" if info.choices and info.value == "n" else info.value
         self.set.disabled = not info.settable
@@ -156,7 +154,7 @@ class _View:
         ]
         if not all(row.ok for row in rows):
             parts += ["<b>Those that did not:</b>", show.table(tables.failed_table(rows)).to_html()]
-        self.result.value = "".join(parts)
+        self.result.value = dense("".join(parts))
         self._find()
 
     def _built(self, image: kernel.KernelImage) -> None:

@@ -23,6 +23,11 @@ def pre(text: str, *, bad: bool = False) -> str:
     return f'<pre style="color: {colour}; white-space: pre-wrap">{html.escape(text)}</pre>'
 
 
+def dense(markup: str) -> str:
+    """HTML with the line height of a page; a widget's own is that of a button."""
+    return f'<div style="line-height: 1.35">{markup}</div>'
+
+
 def lines_of(text: str) -> tuple[str, ...]:
     """The lines of a text area that say something."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
@@ -31,10 +36,10 @@ def lines_of(text: str) -> tuple[str, ...]:
 class Runner:
     """A bar, a cancel button and the last lines of progress; it runs one piece of slow work at a time in a thread.
 
-    `buttons` are off while it runs; what the work raises is shown in `result`.
+    `buttons` are off while it runs, and after it unless `ready()`; what the work raises is shown in `result`.
     """
 
-    def __init__(self, buttons: tuple[Any, ...], result: Any) -> None:
+    def __init__(self, buttons: tuple[Any, ...], result: Any, ready: Callable[[], bool]) -> None:
         import ipywidgets as w
 
         self.cancel = w.Button(description="Cancel", icon="stop", disabled=True)
@@ -42,6 +47,8 @@ class Runner:
         self.log = w.HTML(layout={"width": "98%"})
         self._buttons = buttons
         self._result = result
+        self._ready = ready
+        self._running = False
         self._job: Job[Any] | None = None
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._last = 0.0
@@ -49,16 +56,18 @@ class Runner:
 
     def start(self, function: Callable[..., Any], done: Callable[[Any], None], *args: Any) -> None:
         """Call `function(*args, on_progress=..., cancel=...)` in a thread, and there `done` with what it returns."""
-        self._switch(running=True)
+        self._running = True
+        self.switch()
         self._result.value = self.log.value = ""
         self._lines.clear()
         self._job = Job(function, *args, on_progress=self._take)
         self._job.then(lambda future: self._finish(future, done))
 
-    def _switch(self, *, running: bool) -> None:
+    def switch(self) -> None:
+        """Set the buttons as things are now; call it when `ready()` may have changed."""
         for button in self._buttons:
-            button.disabled = running
-        self.cancel.disabled = not running
+            button.disabled = self._running or not self._ready()
+        self.cancel.disabled = not self._running
 
     def _take(self, event: Progress) -> None:
         """Draw an event; at most ten a second reach the browser."""
@@ -79,4 +88,5 @@ class Runner:
         except Exception as error:  # of a thread, so nobody else would say it
             self._result.value = pre(f"{type(error).__name__}: {error}", bad=True)
         finally:
-            self._switch(running=False)
+            self._running = False
+            self.switch()

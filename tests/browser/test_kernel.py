@@ -30,7 +30,7 @@ def test_an_option_is_found_set_explained_and_the_kernel_is_built(guide_kernel, 
     settings = page.get_by_placeholder("OPT=VAL, one a line")
     settings.fill("ZSWAP")
     page.get_by_text("is not OPT=VAL").wait_for()
-    assert page.locator("button.jupyter-button", has_text="Build").is_disabled()
+    page.locator("button.jupyter-button:disabled", has_text="Build").wait_for()
     settings.fill("")
     page.get_by_label("Profiles").select_option("guide")
     page.locator("button.jupyter-button", has_text="Build").click()
