@@ -37,7 +37,7 @@ def test_an_initrd_is_looked_into_extended_and_made(run_cells, look):
     keys.fill("")
     page.get_by_label("Compression").select_option("gz")
     button("Make").click()
-    page.get_by_text("initrd-busybox.cpio.gz").first.wait_for()
+    page.get_by_text("sha256").first.wait_for()
     page.locator(".jp-CodeCell .cm-content").last.click()
     page.keyboard.press("Shift+Enter")
     page.get_by_text("('/dev/mapper/vda@+ae none swap sw,discard 0 0',) made/initrd-busybox.cpio.gz").wait_for()
