@@ -95,7 +95,7 @@ class _Blocks:
     def __init__(self, form: _Format, threads: int) -> None:
         self._form = form
         self._pool = ThreadPoolExecutor(threads, "compress")
-        self._most = threads + 1
+        self._most = threads
         self._pending: deque[Future[Any]] = deque()
         self._block = bytearray()
         self._before = b""
@@ -168,7 +168,7 @@ class _Xz:
     Sources: "The .xz File Format" 1.2.1; the kernel's Documentation/staging/xz.rst and lib/xz/xz_dec_stream.c.
     """
 
-    block_bytes = 12 << 20
+    block_bytes = 8 << 20
 
     def __init__(self, sink: Writable, level: int) -> None:
         self.memory_bytes = _XZ_MIB[level] << 20
