@@ -29,6 +29,7 @@ lab:
 benchmarks:
 	@tools/setup.sh test
 	@.venv/bin/python benchmarks/boot_overhead.py
+	@.venv/bin/python benchmarks/initrd_speed.py
 
 clean:
 	rm -rf .venv reports build dist

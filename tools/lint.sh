@@ -5,4 +5,5 @@ cd "$(dirname "$0")/.."
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-shellcheck tools/*.sh .ci/run acon_nb/initrd/files/init acon_nb/initrd/files/profile acon_nb/initrd/files/udhcpc acon_nb/bench/guest/swap-cell
+shellcheck tools/*.sh .ci/run benchmarks/*.sh acon_nb/initrd/files/init acon_nb/initrd/files/profile \
+	acon_nb/initrd/files/udhcpc acon_nb/bench/guest/swap-cell acon_nb/bench/guest/show

@@ -33,6 +33,7 @@ _MEMORY_BYTES = 200 << 20  # what the blocks of one image may take together
 # What liblzma's encoder takes a thread, by preset (xz(1), "CompMem"), in MiB
 _XZ_MIB = (3, 9, 17, 32, 48, 94, 94, 186, 370, 674)
 _WINDOW = 1 << 15  # of deflate
+_ZSTD_JOB_BYTES = 8 << 20  # no less than the window of the highest level
 
 
 class Writable(Protocol):
@@ -95,7 +96,7 @@ class _Blocks:
     def __init__(self, form: _Format, threads: int) -> None:
         self._form = form
         self._pool = ThreadPoolExecutor(threads, "compress")
-        self._most = threads + 1
+        self._most = threads
         self._pending: deque[Future[Any]] = deque()
         self._block = bytearray()
         self._before = b""
@@ -168,7 +169,7 @@ class _Xz:
     Sources: "The .xz File Format" 1.2.1; the kernel's Documentation/staging/xz.rst and lib/xz/xz_dec_stream.c.
     """
 
-    block_bytes = 12 << 20
+    block_bytes = 8 << 20
 
     def __init__(self, sink: Writable, level: int) -> None:
         self.memory_bytes = _XZ_MIB[level] << 20
@@ -293,7 +294,12 @@ def _zstd(sink: Writable, level: int, threads: int) -> Iterator[Writable]:
     """One frame. libzstd's own threads cut the work by size alone: their number makes no difference to the bytes."""
     import zstandard
 
-    packer = zstandard.ZstdCompressor(level=level, threads=threads, write_checksum=True)
+    one = zstandard.ZstdCompressionParameters.from_level(level)
+    share = one.estimated_compression_context_size() + 2 * _ZSTD_JOB_BYTES
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, threads=max(1, min(threads, _MEMORY_BYTES // share)), job_size=_ZSTD_JOB_BYTES, write_checksum=True
+    )
+    packer = zstandard.ZstdCompressor(compression_params=parameters)
     with packer.stream_writer(sink, closefd=False) as stream:  # type: ignore[arg-type]
         yield stream
 

@@ -77,7 +77,7 @@ def keep(chunks: Iterable[bytes], limit_bytes: int, what: str) -> Content:
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
     with said_no_space(folder), tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-        for chunk in chunks:
+        for chunk in _joined(chunks):
             size += len(chunk)
             if size > limit_bytes:
                 raise TreeError(
@@ -88,6 +88,19 @@ def keep(chunks: Iterable[bytes], limit_bytes: int, what: str) -> Content:
             while view:
                 view = view[file.write(view) :]
         return Content(size=size, source=OpenFile(os.dup(file.fileno())))
+
+
+def _joined(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Pieces of about 1 MiB, of those that a socket gave."""
+    held: list[bytes] = []
+    held_bytes = 0
+    for chunk in chunks:
+        held.append(chunk)
+        held_bytes += len(chunk)
+        if held_bytes >= _CHUNK_BYTES:
+            yield b"".join(held)
+            held, held_bytes = [], 0
+    yield b"".join(held)
 
 
 def stream_limit(limits: Limits) -> int:

@@ -18,6 +18,15 @@ from acon_nb.initrd.tree import Content, Entry, FileTree, Limits, Source, clean_
 
 _BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7", b"S")
+_KINDS = {
+    **dict.fromkeys(_REGULAR, stat.S_IFREG),
+    b"2": stat.S_IFLNK,
+    b"3": stat.S_IFCHR,
+    b"4": stat.S_IFBLK,
+    b"5": stat.S_IFDIR,
+    b"D": stat.S_IFDIR,
+    b"6": stat.S_IFIFO,
+}
 _XATTR = (b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -117,7 +126,7 @@ def _member(
         raise TreeError(f"{shown(name)} claims {held} bytes, more than the tar holds", hint=_HINT)
     link = pax.get(b"linkpath") or extra.link or head[157:257].split(b"\0")[0]
     entry = Entry(
-        mode=_number(head, 100, 8) & 0o7777,
+        mode=_number(head, 100, 8) & 0o7777 | _KINDS.get(kind, 0),
         uid=_decimal(pax, b"uid", _number(head, 108, 8)),
         gid=_decimal(pax, b"gid", _number(head, 116, 8)),
         mtime=_seconds(pax, head),
@@ -280,7 +289,8 @@ def add_layer(
             del layer[name]
             _white_out(tree, name)
     links = []
-    for name in sorted(layer):
+    # Folders and symbolic links first: they decide where the rest stands.
+    for name in sorted(layer, key=lambda name: (layer[name].kind not in (b"2", b"5", b"D"), name)):
         member = layer[name]
         for attribute in member.xattrs:
             tree.drop(NO_XATTRS.format(attribute), name)
@@ -302,19 +312,12 @@ def _white_out(tree: FileTree, name: bytes) -> None:
 
 def _add(tree: FileTree, name: bytes, member: Member, devices: bool) -> None:
     entry, kind = member.entry, member.kind
-    if kind in _REGULAR:
-        tree.add(name, replace(entry, mode=entry.mode | stat.S_IFREG))
-    elif kind in (b"5", b"D"):
-        tree.add(name, replace(entry, mode=entry.mode | stat.S_IFDIR))
-    elif kind == b"2":
+    if kind == b"2":
         tree.add(name, replace(entry, mode=stat.S_IFLNK | 0o777, content=Content.of(member.link)))
-    elif kind == b"6":
-        tree.add(name, replace(entry, mode=entry.mode | stat.S_IFIFO))
-    elif kind in (b"3", b"4"):
-        if devices:
-            tree.add(name, replace(entry, mode=entry.mode | (stat.S_IFCHR if kind == b"3" else stat.S_IFBLK)))
-        else:
-            tree.drop(NO_DEVICES, name)
+    elif kind in (b"3", b"4") and not devices:
+        tree.drop(NO_DEVICES, name)
+    elif kind in _KINDS:
+        tree.add(name, entry)
     elif kind == b"M":
         raise TreeError(f"{shown(name)} goes on from another volume of the tar", hint="give the whole archive")
     elif kind != b"V":

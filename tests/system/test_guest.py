@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import signal
@@ -222,3 +223,22 @@ def wait_for_guests(image: Path | None) -> list[int]:
 def test_results_are_json_lines_and_anything_else_is_passed_over(scripted, host):
     script = "report 'not json'\nreport '[1]'\nreport '{\"good\":1}'\npoweroff -f; sleep 9"
     assert data(vm.boot(scripted(script), host=host).check()) == [{"good": 1}]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst", "lz4"])
+def test_the_kernel_unpacks_what_several_threads_compressed(guide_kernel, host, store, tmp_path, suffix):
+    """Of more than one block each: the kernel's decoders take a single stream only."""
+    body = b"".join(hashlib.sha256(number.to_bytes(4)).digest() * 16 for number in range(20 << 11))
+    tree = initrd.tree_of("busybox", cache=store)
+    initrd.gen_init(tree)
+    tree.add_file("test/body", body)
+    tree.add_file(
+        "test/run",
+        b"#!/bin/sh\nport=/dev/$(basename $(dirname $(grep -l acon.results /sys/class/virtio-ports/*/name)))\n"
+        b'echo "{\\"sum\\":\\"$(sha256sum < /test/body | cut -d\' \' -f1)\\"}" > $port\npoweroff -f; sleep 9\n',
+        mode=0o755,
+    )
+    image = initrd.create(tree, tmp_path / f"x.{suffix}", level=1, workers=2)
+    append = "console=ttyS0 panic=-1 quiet INIT=/test/run"
+    spec = vm.VmSpec(kernel=guide_kernel.image, initrd=image.path, append=append, memory_bytes=384 << 20)
+    assert data(vm.boot(spec, host=host).check()) == [{"sum": hashlib.sha256(body).hexdigest()}]

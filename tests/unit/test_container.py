@@ -182,7 +182,7 @@ def test_a_folder_is_taken(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_image_is_refused_with_the_known_ones(image: str) -> None:
     with pytest.raises(InvalidInput, match="image") as caught:
         tree_of(image)
-    assert "busybox, dir:FOLDER, tar:FILE, docker-archive:PATH" in caught.value.hint
+    assert "busybox[+PACKAGE...], dir:FOLDER, tar:FILE, docker-archive:PATH" in caught.value.hint
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
