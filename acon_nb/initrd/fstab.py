@@ -203,6 +203,8 @@ class FstabLine:
             raise InvalidInput("options", ",".join(self.options), "has a blank", hint="words with commas between")
         if self.type != "swap" and not self.point.startswith("/") and self.point != "none":
             raise InvalidInput("point", self.point, "is no mount point", hint="an absolute path, or none")
+        if self.device.startswith("-"):
+            raise InvalidInput("device", self.device, "begins with -, as no device does", hint="give its whole path")
         if ".." in self.point.split("/"):
             raise InvalidInput("point", self.point, "has a .. in it", hint="write the path without")
         self._check_encrypted()
