@@ -19,7 +19,6 @@ MODES = {"xts": 64, "cbc": 32}  # bytes of the key; XTS takes two keys of 256 bi
 # Bytes of the tag. crc32c has no keyed form.
 HASHES = {
     "crc32c": 4,
-    "sha1": 20,
     "sha224": 28,
     "sha256": 32,
     "sha384": 48,
