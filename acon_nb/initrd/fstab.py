@@ -19,7 +19,6 @@ MODES = {"xts": 64, "cbc": 32}  # bytes of the key; XTS takes two keys of 256 bi
 # Bytes of the tag. crc32c has no keyed form.
 HASHES = {
     "crc32c": 4,
-    "sha1": 20,
     "sha224": 28,
     "sha256": 32,
     "sha384": 48,
@@ -203,6 +202,8 @@ class FstabLine:
             raise InvalidInput("options", ",".join(self.options), "has a blank", hint="words with commas between")
         if self.type != "swap" and not self.point.startswith("/") and self.point != "none":
             raise InvalidInput("point", self.point, "is no mount point", hint="an absolute path, or none")
+        if self.device.startswith("-"):
+            raise InvalidInput("device", self.device, "begins with -, as no device does", hint="give its whole path")
         if ".." in self.point.split("/"):
             raise InvalidInput("point", self.point, "has a .. in it", hint="write the path without")
         self._check_encrypted()
