@@ -10,7 +10,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
 
 tour_packages="python3-venv qemu-system-x86 gcc libc6-dev make flex bison bc libelf-dev zstd xz-utils"
-test_packages="git patch bzip2 lz4 shellcheck cpio libarchive-tools ovmf chromium fonts-dejavu-core docker.io"
+test_packages="git patch bzip2 lz4 shellcheck cpio libarchive-tools ovmf chromium fonts-dejavu-core docker.io podman"
 case $job in
 tour) packages=$tour_packages extras="" groups="" ;;
 lab) packages=$tour_packages extras="[lab,docker]" groups="" ;;
@@ -31,7 +31,7 @@ missing_packages() {
 		case $package in
 		python3-venv) have_python && continue ;;
 		qemu-system-x86) command -v qemu-system-x86_64 >/dev/null && continue ;;
-		gcc | make | flex | bison | bc | zstd | bzip2 | lz4 | git | patch | shellcheck | cpio | chromium) command -v "$package" >/dev/null && continue ;;
+		gcc | make | flex | bison | bc | zstd | bzip2 | lz4 | git | patch | shellcheck | cpio | chromium | podman) command -v "$package" >/dev/null && continue ;;
 		xz-utils) command -v xz >/dev/null && continue ;;
 		libarchive-tools) command -v bsdtar >/dev/null && continue ;;
 		docker.io) command -v dockerd >/dev/null && command -v docker >/dev/null && continue ;;

@@ -1,7 +1,7 @@
 """Trees as folders of the host, to edit by hand: the guide's `bbox/`. No root is needed.
 
 What a plain user cannot make on a disk is kept in a sidecar file of the folder, `.acon-tree.jsonl`: a line for each
-name with its owner, its mode in the image, the mode on disk, and what a placeholder (an empty file) stands for. The
+such name with its owner, its mode in the image, the mode on disk, and what a placeholder (an empty file) is for. The
 disk wins where it was edited: a changed mode, a file in a placeholder's place, a name that is gone. Names that the
 sidecar does not know are the user's own and belong to root in the image.
 """
@@ -151,7 +151,8 @@ class _Writer:
         path = self._root + b"/" + name
         disk_mode = _disk_mode(entry)
         self._touched.add(name.rpartition(b"/")[0])
-        self._clear(path, keep_folder=entry.is_dir)
+        if not entry.is_file:
+            self._clear(path, keep_folder=entry.is_dir)
         if entry.is_dir:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)  # noqa: PTH102 (a name that is bytes)
@@ -162,9 +163,11 @@ class _Writer:
         else:
             self._put_file(path, entry, stat.S_IMODE(disk_mode))
         os.utime(path, (entry.mtime, entry.mtime), follow_symlinks=False)
-        self._records[name] = _Record(
-            mode=entry.mode, uid=entry.uid, gid=entry.gid, disk_mode=disk_mode, device=entry.device
-        )
+        self._records.pop(name, None)
+        if (entry.mode, entry.uid, entry.gid) != (disk_mode, *_ROOT):  # what the disk says by itself needs no record
+            self._records[name] = _Record(
+                mode=entry.mode, uid=entry.uid, gid=entry.gid, disk_mode=disk_mode, device=entry.device
+            )
 
     def remove(self, name: bytes) -> None:
         """Remove one name; what was below it is gone already."""
@@ -183,6 +186,9 @@ class _Writer:
                 continue
             lines.append(json.dumps({"name": os.fsdecode(name), **_as_json(record)}, ensure_ascii=True))
         path = Path(os.fsdecode(self._root)) / SIDECAR
+        if len(lines) == 1:
+            path.unlink(missing_ok=True)
+            return
         temporary = path.with_name(f"{SIDECAR}.new")
         temporary.write_text("\n".join(lines) + "\n")
         temporary.replace(path)
@@ -190,11 +196,15 @@ class _Writer:
     def _put_file(self, path: bytes, entry: Entry, mode: int) -> None:
         first = self._linked.get(entry.inode) if entry.inode is not None else None
         if first is not None:
+            self._clear(path, keep_folder=False)
             os.link(first, path, follow_symlinks=False)
             return
         if entry.inode is not None:
             self._linked[entry.inode] = path
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        new = self._root + b"/" + SIDECAR.encode() + b".new"  # the content may be that of the file in this place
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)  # noqa: PTH108
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             for chunk in entry.content.chunks():
                 if chunk.strip(b"\0"):
@@ -203,16 +213,24 @@ class _Writer:
                     file.seek(len(chunk), os.SEEK_CUR)  # a hole
             file.truncate(entry.content.size)
             os.fchmod(file.fileno(), mode)
+        if stat.S_ISDIR(_mode_of(path)):
+            shutil.rmtree(path)
+        os.replace(new, path)  # noqa: PTH105
 
     def _clear(self, path: bytes, *, keep_folder: bool) -> None:
-        try:
-            info = os.lstat(path)
-        except FileNotFoundError:
-            return
-        if not stat.S_ISDIR(info.st_mode):
+        mode = _mode_of(path)
+        if mode and not stat.S_ISDIR(mode):
             os.unlink(path)  # noqa: PTH108
-        elif not keep_folder:
+        elif mode and not keep_folder:
             shutil.rmtree(path)
+
+
+def _mode_of(path: bytes) -> int:
+    """The mode of what stands there, links not followed; 0 for nothing."""
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def _disk_mode(entry: Entry) -> int:

@@ -185,6 +185,7 @@ def prune(tree: FileTree) -> None:
     """Leave out /proc, /dev, /sys and empty top-level folders, as `gen_initrd` does."""
     for name in _VIRTUAL:
         tree.remove(name)
+    tree.dropped = [(what, name) for what, name in tree.dropped if name.partition(b"/")[0] not in _VIRTUAL]
     full = {name.partition(b"/")[0] for name, _ in tree.items() if b"/" in name}
     for name, entry in tree.items():
         if entry.is_dir and b"/" not in name and name not in full:

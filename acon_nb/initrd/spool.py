@@ -73,8 +73,7 @@ def keep(chunks: Iterable[bytes], limit_bytes: int, what: str) -> Content:
 
     Errors: `TreeError` when it is longer than `limit_bytes`, `NoSpace`.
     """
-    folder = default_root() / "spool"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder()
     size = 0
     with said_no_space(folder), tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         for chunk in _joined(chunks):
@@ -88,6 +87,16 @@ def keep(chunks: Iterable[bytes], limit_bytes: int, what: str) -> Content:
             while view:
                 view = view[file.write(view) :]
         return Content(size=size, source=OpenFile(os.dup(file.fileno())))
+
+
+def _folder() -> Path:
+    """Where there is room for an image: the user cache, or where temporary files go if that cannot be written."""
+    folder = default_root() / "spool"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.gettempdir())
+    return folder
 
 
 def _joined(chunks: Iterable[bytes]) -> Iterator[bytes]:

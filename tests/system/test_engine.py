@@ -203,3 +203,39 @@ def test_the_same_image_and_edits_give_the_same_bytes(engine, tmp_path):
         made = guide.gen_initrd(tmp_path / name, "bbox:uclibc", variables=guide.Variables(time="."))
         sums.append(made.image.sha256)
     assert sums[0] == sums[1]
+
+
+def test_podman_speaks_the_same_api(tmp_path, monkeypatch):
+    if os.geteuid() != 0:
+        pytest.skip("a private Podman service is started as root here")
+    if shutil.which("podman") is None:
+        pytest.skip("podman is missing (tools/setup.sh test installs it)")
+    from acon_nb import process
+    from acon_nb.initrd import tar
+
+    expected = initrd.tree_of("busybox")
+    with (tmp_path / "rootfs.tar").open("wb") as file:
+        tar.write(expected, file)
+    short = Path("/run") / f"acon-nb-podman-{os.getpid()}"
+    short.mkdir(mode=0o700)
+    base = ["podman", "--root", str(tmp_path / "root"), "--runroot", str(short), "--storage-driver", "vfs"]
+    local = dict(os.environ)  # with CONTAINER_HOST the command would be a client
+    monkeypatch.setenv("CONTAINER_HOST", f"unix://{short}/podman.sock")
+    try:
+        argv = [*base, "import", str(tmp_path / "rootfs.tar"), "bbox:uclibc"]
+        imported = subprocess.run(argv, env=local, capture_output=True, timeout=120)
+        if imported.returncode:
+            pytest.skip(f"podman does not work here: {imported.stderr.decode(errors='replace')[-300:]}")
+        argv = [*base, "system", "service", "--time=0", f"unix://{short}/podman.sock"]
+        with process.Child(argv, env=local) as service:
+            while not (short / "podman.sock").exists() and service.poll() is None:
+                time.sleep(0.1)
+            tree = initrd.tree_of("podman:bbox:uclibc", pull="never")
+            assert [row for row in initrd.diff_trees(expected, tree) if row.what != "time"] == []
+            with initrd.Engine("podman") as podman:
+                podman.build(initrd.Build(dockerfile="FROM localhost/bbox:uclibc\nRUN rm /bin/vi\n", tag="bbox:two"))
+            assert "bin/vi" not in initrd.tree_of("podman:bbox:two", pull="never")
+            listed = subprocess.run([*base, "ps", "-aq"], env=local, capture_output=True, timeout=60, check=True)
+            assert listed.stdout == b""
+    finally:
+        shutil.rmtree(short, ignore_errors=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from acon_nb.initrd import (
     overlay,
     write_folder,
 )
-from acon_nb.initrd.folder import SIDECAR
+from acon_nb.initrd.folder import SIDECAR, edit_folder
 
 NOTHING = {"F": "", "C": "", "T": ""}
 
@@ -226,9 +227,26 @@ def test_writing_a_tree_never_follows_a_link_out(tmp_path: Path) -> None:
         assert (bbox / link).resolve().is_relative_to(bbox)
 
 
+def test_a_change_of_mode_alone_keeps_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "tool").write_bytes(b"tool")
+
+    def change(tree: FileTree) -> None:
+        tree.add("tool", replace(tree["tool"], mode=stat.S_IFREG | 0o4755))
+
+    edit_folder(tmp_path, change)
+    assert (tmp_path / "tool").read_bytes() == b"tool"
+    assert from_folder(tmp_path)["tool"].mode == stat.S_IFREG | 0o4755
+
+
+def test_a_folder_that_says_all_by_itself_gets_no_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    assert guide.abs2rellinks(tmp_path) == 1
+    assert os.listdir(tmp_path) == ["link"]
+
+
 def test_a_damaged_sidecar_is_refused_by_its_line(tmp_path: Path) -> None:
     tree = FileTree()
-    tree.add_file("init", b"", mode=0o755)
+    tree.add_file("init", b"", mode=0o4755)
     write_folder(tree, tmp_path)
     lines = (tmp_path / SIDECAR).read_text().splitlines()
     for bad in ('{"name": "x"}', "[]", "nonsense", lines[1].replace('"uid": 0', '"uid": -1')):
