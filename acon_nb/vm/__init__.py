@@ -2,19 +2,27 @@
 
 from acon_nb.vm.command import Capabilities, Channels, argument_list
 from acon_nb.vm.console import End
-from acon_nb.vm.machine import Machine, Message, Outcome, boot, capabilities, paste
+from acon_nb.vm.machine import Machine, boot, capabilities, paste
+from acon_nb.vm.outcome import Message, Outcome
 from acon_nb.vm.spec import Clock, DiskSpec, Forward, VmSpec
+from acon_nb.vm.statistics import DiskCounters, Sample
+from acon_nb.vm.terminal import Console, ExpectTimeout, Said
 
 __all__ = [
     "Capabilities",
     "Channels",
     "Clock",
+    "Console",
+    "DiskCounters",
     "DiskSpec",
     "End",
+    "ExpectTimeout",
     "Forward",
     "Machine",
     "Message",
     "Outcome",
+    "Said",
+    "Sample",
     "VmSpec",
     "argument_list",
     "boot",

@@ -27,9 +27,16 @@ class Capabilities:
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
-    """Where the guest's channels go: descriptors of connected sockets (a `Machine`), else files and the terminal."""
+    """Where the guest's channels go: descriptors of connected sockets (a `Machine`), else files and the terminal.
+
+    The console is a transcript (`console`), one socket with the monitor on it (`mux_fd`), a socket each for the
+    serial port and hvc0, or QEMU's own terminal.
+    """
 
     console: Path | None = None
+    mux_fd: int | None = None
+    serial_fd: int | None = None
+    hvc_fd: int | None = None
     qmp_fd: int | None = None
     results_fd: int | None = None
     trace: Path | None = None
@@ -84,12 +91,20 @@ def _clock(spec: VmSpec) -> list[str]:
 
 def _console(spec: VmSpec, channels: Channels) -> list[str]:
     """The serial port and hvc0 share one transcript, so that nothing said before hvc0 exists is lost."""
-    if channels.console is None:
-        backend = "stdio,id=mux,mux=on,signal=off"
-    else:
+    ports = ["-device", f"{_virtio('virtio-serial', spec)},id=vser,max_ports=4", "-device"]
+    if channels.serial_fd is not None:
+        backends = ["-chardev", f"socket,id=serial,fd={channels.serial_fd}"]
+        backends += ["-chardev", f"socket,id=hvc,fd={channels.hvc_fd}", "-serial", "chardev:serial"]
+        return [*backends, *ports, "virtconsole,chardev=hvc"]
+    monitor = ["-mon", "chardev=mux,mode=readline"]  # the guide's -monitor chardev:mux
+    if channels.mux_fd is not None:
+        backend = f"socket,id=mux,mux=on,fd={channels.mux_fd}"
+    elif channels.console is not None:
         backend = f"file,id=mux,mux=on,path={_value(channels.console)}"
-    devices = ["-device", f"{_virtio('virtio-serial', spec)},id=vser,max_ports=4"]
-    return ["-chardev", backend, "-serial", "chardev:mux", *devices, "-device", "virtconsole,chardev=mux"]
+        monitor = []
+    else:
+        backend = "stdio,id=mux,mux=on,signal=off"
+    return ["-chardev", backend, "-serial", "chardev:mux", *ports, "virtconsole,chardev=mux", *monitor]
 
 
 def _results(spec: VmSpec, channels: Channels) -> list[str]:

@@ -18,6 +18,17 @@ _MEMORY_WORDS = (
     "Initramfs unpacking failed: write error",
     "Cannot allocate memory",
 )
+_QEMU_HINTS = (  # what QEMU says when it cannot start, and what to do; the first that matches
+    ("unable to set guest cid", "the vsock CID is in use by another guest: choose another"),
+    ("vhost-vsock", "load the host's module: modprobe vhost_vsock"),
+    ("Address already in use", "a forwarded port is in use on this host: choose another host port"),
+    ("Could not set up host forwarding rule", "a forwarded port is in use on this host: choose another host port"),
+    ('Failed to get "write" lock', "the disk image is in use by another machine"),
+    ("vm-type tdx not supported", "the host's KVM has no TDX: boot it with kvm_intel.tdx=1 on a TDX machine"),
+    ("KVM_TDX_INIT_MEM_REGION", "the firmware has no TDX metadata, or the TDX module has no memory: use a TDVF"),
+    ("invalid accelerator kvm", "this QEMU was built without KVM"),
+    ("Could not access KVM", "KVM is not usable here: see acon-nb doctor"),
+)
 _INIT_WORDS = ("No working init found", "Requested init", "Unable to mount root fs")
 
 
@@ -29,6 +40,8 @@ class End(StrEnum):
     PANIC = "panic"
     OUT_OF_MEMORY = "out of memory"
     HANG = "hang"
+    FLOOD = "console flood"
+    STOPPED = "stopped by the host"
     QEMU_FAILED = "QEMU failed"
     KILLED = "killed"
 
@@ -38,11 +51,22 @@ def read_tail(path: Path) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _READ_BYTES))
-            text = file.read().decode(errors="replace")
+            return plain_lines(file.read())
     except OSError:
         return []
+
+
+def plain_lines(raw: bytes) -> list[str]:
+    """The lines of a console's raw output, without control sequences and without empty ones."""
+    text = raw.decode(errors="replace")
     lines = (_ESCAPES.sub("", line).rstrip() for line in text.replace("\r", "\n").split("\n"))
     return [line for line in lines if line]
+
+
+def console_device(append: str) -> str:
+    """The device behind /dev/console: the last `console=` of a kernel command line (admin-guide/serial-console)."""
+    words = [word.partition("=")[2] for word in append.split() if word.startswith("console=")]
+    return words[-1].partition(",")[0] if words else "ttyS0"
 
 
 def panic_lines(lines: Sequence[str]) -> list[str]:
@@ -70,8 +94,6 @@ def hint_for(end: End, lines: Sequence[str]) -> str:
         return "the initrd has no init that runs: check that /init is there, executable, and its interpreter too"
     if end is End.HANG:
         return "raise timeout_s, or read the console transcript"
-    if "Address already in use" in text or "Could not set up host forwarding rule" in text:
-        return "a forwarded port is in use on this host: choose another host port"
-    if 'Failed to get "write" lock' in text:
-        return "the disk image is in use by another machine"
-    return ""
+    if end is End.FLOOD:
+        return "the guest filled its console: add quiet to append, or raise transcript_limit_bytes"
+    return next((hint for word, hint in _QEMU_HINTS if word in text), "")

@@ -1,7 +1,8 @@
 """A running guest: started paused, continued when we say, watched over QMP, its results taken as JSON lines.
 
-One thread with its own event loop watches each guest; the caller's thread only waits. QMP and the results port are
-socket pairs, so nothing is left in the file system; QEMU itself writes the console transcript.
+One thread with its own event loop watches each guest; the caller's thread only waits. QMP, the results port and the
+interactive console are socket pairs, so nothing is left in the file system; without an interactive console QEMU itself
+writes the transcript.
 """
 
 from __future__ import annotations
@@ -11,85 +12,41 @@ import contextlib
 import json
 import logging
 import os
-import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from acon_nb.cache import default_root
-from acon_nb.errors import GuestFailed, InvalidInput
+from acon_nb.errors import AconError, InvalidInput
 from acon_nb.host import probe_kvm, probe_qemu, pss_bytes
 from acon_nb.process import Child
 from acon_nb.progress import CancelToken
 from acon_nb.vm.command import Capabilities, Channels, accelerator_of, argument_list
-from acon_nb.vm.console import End, end_of_reset, hint_for, panic_lines, read_tail
+from acon_nb.vm.console import console_device, hint_for, panic_lines, plain_lines, read_tail
+from acon_nb.vm.outcome import TAIL_LINES, Message, Outcome, full_disk_note, kernel_entry_ns, name_end
 from acon_nb.vm.spec import Forward, VmSpec
+from acon_nb.vm.statistics import Sample, Sampler
+from acon_nb.vm.terminal import Console
 
 _log = logging.getLogger(__name__)
-_TAIL_LINES = 20
+_T = TypeVar("_T")
 _RUNS_KEPT = 100
 _MESSAGE_LIMIT_BYTES = 4 << 20
+_TRANSCRIPT_LIMIT_BYTES = 256 << 20
 _CANCEL_POLL_S = 0.05
 _DRAIN_S = 2.0
-_FW_CFG = re.compile(rb"@(\d+)\.(\d+):fw_cfg_select .*'(kernel_data|setup_data|cmdline_data|initrd_data)'")
-
-
-@dataclass(frozen=True)
-class Message:
-    """One JSON line of the guest, and the host's monotonic time of its arrival, in ns."""
-
-    host_ns: int
-    data: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a guest went.
-
-    `end` names its end; `started_ns` (before QEMU's exec), `continued_ns` (the vCPU is let go) and `ended_ns` are host
-    monotonic times; `kernel_entry_ns` is when the loader read its last piece over fw_cfg, just before it jumps into
-    the kernel (None where QEMU cannot trace). `tail` are the transcript's last lines, `panic` the oops.
-    `qemu_pss_bytes` was read when the guest's last message came. `command` can be pasted into a shell.
-    """
-
-    end: End
-    messages: tuple[Message, ...]
-    command: str
-    accelerator: str
-    console: Path
-    started_ns: int
-    continued_ns: int | None
-    kernel_entry_ns: int | None
-    ended_ns: int
-    qemu_pss_bytes: int | None
-    returncode: int | None
-    tail: tuple[str, ...]
-    panic: tuple[str, ...]
-    stderr: tuple[str, ...]
-    hint: str
-
-    def check(self) -> Outcome:
-        """Return self if the guest powered off; else raise `GuestFailed` with the evidence."""
-        if self.end is not End.POWERED_OFF:
-            shown = self.panic or self.stderr or self.tail
-            raise GuestFailed(
-                f"the guest ended: {self.end}",
-                end=self.end,
-                details=[*shown[-_TAIL_LINES:], f"console: {self.console}", f"command: {self.command}"],
-                hint=self.hint,
-            )
-        return self
+_TERMINATE_S = 3.0
+_PANIC_S = 2.0
+_START_S = 20.0
 
 
 def capabilities() -> Capabilities:
@@ -104,7 +61,9 @@ class Machine:
 
     Parameters: `spec` what to boot; `folder` gets `console.log`, which stays there (default: a new folder under
     `runs/` in the user cache, where the newest hundred are kept); `host` default: probed; `on_message` is called with
-    each `Message`, in the machine's thread.
+    each `Message`, in the machine's thread. `interactive` gives it a `console` to type at; `mux` puts QEMU's monitor
+    on that console too, with QEMU's keys (^A c, ^A x), as the guide's script does. `end_on_panic` ends an interactive
+    guest two seconds after its kernel's panic, which otherwise stays for ever when there is no `panic=` for it.
     """
 
     def __init__(
@@ -114,13 +73,23 @@ class Machine:
         folder: Path | None = None,
         host: Capabilities | None = None,
         on_message: Callable[[Message], None] | None = None,
+        interactive: bool = False,
+        mux: bool = False,
+        end_on_panic: bool = True,
+        transcript_limit_bytes: int = _TRANSCRIPT_LIMIT_BYTES,
     ) -> None:
         self.spec = spec
         self.host = host or capabilities()
         self.accelerator = accelerator_of(spec, self.host)
         self.folder = folder or _run_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.console = self.folder / "console.log"
+        self.transcript = self.folder / "console.log"
+        self._limit_bytes = transcript_limit_bytes
+        self._console: Console | None = None
+        if interactive or mux:
+            self._console = Console(self.transcript, transcript_limit_bytes=transcript_limit_bytes)
+        self._mux = mux
+        self._end_on_panic = end_on_panic
         self._on_message = on_message
         self._cancel = CancelToken()
         self._thread: threading.Thread | None = None
@@ -130,11 +99,41 @@ class Machine:
         self._shutdown_reason = ""
         self._pss: int | None = None
         self._continued_ns: int | None = None
+        self._paused = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._child: Child | None = None
+        self._client: QMPClient | None = None
+        self._sampler: Sampler | None = None
+        self._ready = threading.Event()
 
-    def start(self) -> Machine:
-        """Start QEMU in the background. Errors: `InvalidInput` (a forwarded port is in use)."""
+    @property
+    def console(self) -> Console:
+        """The console to type at. Errors: `InvalidInput` for a machine that has none."""
+        if self._console is None:
+            hint = "make the machine with interactive=True; its transcript is there anyway"
+            raise InvalidInput("interactive", False, "this machine has no console to type at", hint=hint)
+        return self._console
+
+    @property
+    def running(self) -> bool:
+        """Whether the guest was started and has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def pid(self) -> int | None:
+        """QEMU's process id, once it runs."""
+        return self._child.pid if self._child is not None else None
+
+    def start(self, *, paused: bool = False) -> Machine:
+        """Start QEMU in the background; `paused` holds the guest until `resume`.
+
+        Errors: `InvalidInput` (a forwarded port is in use).
+        """
+        if self._thread is not None:
+            raise AconError("this machine was started before", hint="make a new Machine of its spec")
         for rule in self.spec.forwards:
             _require_free(rule)
+        self._paused = paused
         self._thread = threading.Thread(target=self._main, name="acon-vm", daemon=True)
         self._thread.start()
         return self
@@ -153,9 +152,59 @@ class Machine:
         assert self._outcome is not None
         return self._outcome
 
+    def stop(self, grace_s: float = 10.0) -> Outcome:
+        """End the guest gently: the power button, after `grace_s` SIGTERM to QEMU, after three seconds SIGKILL.
+
+        Its end is `POWERED_OFF` when the guest obeyed, else `STOPPED` or `KILLED`. A guest without acpid (such as
+        busybox alone) does not hear the button.
+        """
+        assert self._thread is not None, "stop() of a machine that was not started"
+        with contextlib.suppress(AconError):  # no monitor (yet): go on to the next step
+            self.execute("system_powerdown")
+            self._thread.join(grace_s)
+        if self._child is not None and self._thread.is_alive():
+            self._child.terminate()
+            self._thread.join(_TERMINATE_S)
+        self.kill()
+        return self.wait()
+
     def kill(self) -> None:
         """End the guest at once; its end is then `KILLED`."""
         self._cancel.cancel()
+
+    def pause(self) -> None:
+        """Hold the guest's vCPUs."""
+        self.execute("stop")
+
+    def resume(self) -> None:
+        """Let the guest's vCPUs run (again)."""
+        self.execute("cont")
+        self._continued_ns = self._continued_ns or time.monotonic_ns()
+
+    def execute(self, command: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float = 5.0) -> Any:
+        """Run a QMP command and return its answer. Errors: `AconError` when QEMU refuses it or does not run."""
+        self._await_monitor()
+        assert self._client is not None
+        return self._call(self._client.execute(command, dict(arguments or {})), timeout_s)
+
+    def statistics(self) -> Sample:
+        """Read the guest's counters once. Errors: `AconError` when it does not run."""
+        self._await_monitor()
+        assert self._sampler is not None
+        return self._call(self._sampler.sample(), 5.0)
+
+    def samples(self, every_s: float = 1.0) -> Iterator[Sample]:
+        """The guest's counters at equal times, until it ends."""
+        due = time.monotonic()
+        while self.running:
+            try:
+                yield self.statistics()
+            except AconError as error:
+                _log.debug("no more samples: %s", error)
+                return
+            due = max(due + every_s, time.monotonic())
+            assert self._thread is not None
+            self._thread.join(max(0.0, due - time.monotonic()))
 
     def close(self) -> None:
         """End the guest if it runs."""
@@ -169,56 +218,92 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _await_monitor(self) -> None:
+        if not self.running or not self._ready.wait(_START_S) or not self.running:
+            raise AconError("the guest does not run", hint="start it, and see wait() for how it ended")
+
+    def _call(self, work: Coroutine[Any, Any, _T], timeout_s: float) -> _T:
+        assert self._loop is not None
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError as error:  # the loop has just closed
+            work.close()
+            raise AconError("the guest does not run", hint="see wait() for how it ended") from error
+        try:
+            return future.result(timeout_s)
+        except ExecuteError as error:
+            raise AconError(f"QEMU refused: {error}") from error
+        except (TimeoutError, asyncio.CancelledError, QMPError, OSError, EOFError) as error:
+            future.cancel()
+            hint = "see wait() for how the guest ended"
+            raise AconError(f"QEMU did not answer: {type(error).__name__}", hint=hint) from error
+
     def _main(self) -> None:
         try:
             self._outcome = asyncio.run(self._run())
         except BaseException as error:  # handed to the waiting thread
             self._error = error
+        finally:
+            self._ready.set()
 
     async def _run(self) -> Outcome:
-        qmp_ours, qmp_qemu = socket.socketpair()
-        results_ours, results_qemu = socket.socketpair()
+        self._loop = asyncio.get_running_loop()
         trace = self.folder / "fw_cfg.trace"
-        channels = Channels(
-            console=self.console, qmp_fd=qmp_qemu.fileno(), results_fd=results_qemu.fileno(), trace=trace, paused=True
-        )
-        argv = argument_list(self.spec, self.host, channels)
-        self.console.write_bytes(b"")
         errors_path = self.folder / "qemu.stderr"
+        names = ["qmp", "results"]
+        if self._console is not None:
+            names += ["mux"] if self._mux else ["serial", "hvc"]
         wall_ns = time.time_ns() - time.monotonic_ns()  # the trace has wall-clock times
         with contextlib.ExitStack() as stack:
-            for end in (qmp_ours, results_ours):
-                stack.callback(end.close)
+            ours, theirs = _pairs(names, stack)
+            argv = argument_list(self.spec, self.host, self._channels(theirs, trace))
+            self.transcript.write_bytes(b"")
             errors = stack.enter_context(errors_path.open("wb"))
             started_ns = time.monotonic_ns()
             try:
-                fds = (qmp_qemu.fileno(), results_qemu.fileno())
+                fds = [end.fileno() for end in theirs.values()]
                 child = stack.enter_context(Child(argv, stdin=subprocess.DEVNULL, stderr=errors, pass_fds=fds))
             finally:
-                qmp_qemu.close()
-                results_qemu.close()
-            ended_by = await self._watch(child, qmp_ours, results_ours)
+                for end in theirs.values():
+                    end.close()
+            self._child = child
+            self._connect_console(ours)
+            ended_by = await self._watch(child, ours["qmp"], ours["results"])
             ended_ns = time.monotonic_ns()
             returncode = child.poll()
-        entry_ns = _kernel_entry_ns(trace, wall_ns)
+        if self._console is not None:
+            self._console.join(_DRAIN_S)
+        entry_ns = kernel_entry_ns(trace, wall_ns)
         trace.unlink(missing_ok=True)
         stderr = tuple(read_tail(errors_path))
         return self._judge(ended_by, returncode, started_ns, entry_ns, ended_ns, stderr)
 
+    def _channels(self, theirs: Mapping[str, socket.socket], trace: Path) -> Channels:
+        fds = {f"{name}_fd": end.fileno() for name, end in theirs.items()}
+        transcript = self.transcript if self._console is None else None
+        return Channels(console=transcript, trace=trace, paused=True, **fds)
+
+    def _connect_console(self, ours: Mapping[str, socket.socket]) -> None:
+        if self._console is None:
+            return
+        ends = {name: ours[name] for name in ("mux", "serial", "hvc") if name in ours}
+        keys_to = "mux" if self._mux else "hvc" if console_device(self.spec.append) == "hvc0" else "serial"
+        self._console.connect({name: end.dup() for name, end in ends.items()}, keys_to)
+        for end in ends.values():
+            end.close()
+
     async def _watch(self, child: Child, qmp_socket: socket.socket, results: socket.socket) -> str:
-        """Let the guest go and follow it; returns "end" (QEMU ended by itself), "limit" or "killed"."""
+        """Let the guest go and follow it; returns what ended it (see `name_end`)."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(child.fileno(), lambda: ended.set() if child.poll() is not None else None)
         reader = asyncio.create_task(self._take_messages(results, child))
-        control = asyncio.create_task(self._control(qmp_socket))
+        control = asyncio.create_task(self._control(qmp_socket, child))
         deadline = time.monotonic() + self.spec.timeout_s
         try:
             while not ended.is_set():
-                if self._cancel.cancelled:
-                    return "killed"
-                if time.monotonic() > deadline:
-                    return "limit"
+                if (reason := self._reason_to_end(deadline)) is not None:
+                    return reason
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), _CANCEL_POLL_S)
             with contextlib.suppress(TimeoutError):
@@ -235,20 +320,36 @@ class Machine:
                 if isinstance(error, Exception):
                     _log.debug("watching the guest: %r", error)
 
+    def _reason_to_end(self, deadline: float) -> str | None:
+        """Why the guest must end now, if it must."""
+        if self._cancel.cancelled:
+            return "killed"
+        if time.monotonic() > deadline:
+            return "limit"
+        if self._console is None:
+            return "flood" if self.transcript.stat().st_size > self._limit_bytes else None
+        seen_ns = self._console.panicked_ns
+        if self._end_on_panic and seen_ns is not None and time.monotonic_ns() - seen_ns > _PANIC_S * 1e9:
+            return "panic"
+        return None
+
     async def _drain_control(self, child: Child) -> None:
         """QEMU says why it ends before it ends, but that word may still be on its way to us."""
-        deadline = time.monotonic() + _DRAIN_S
+        deadline = time.monotonic() + (0.2 if self._mux else _DRAIN_S)  # ^A x ends QEMU without a word
         while child.poll() == 0 and not self._shutdown_reason and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
 
-    async def _control(self, qmp_socket: socket.socket) -> None:
+    async def _control(self, qmp_socket: socket.socket, child: Child) -> None:
         """QMP: continue the guest, then note why it shuts down."""
         client = QMPClient("acon-vm")
         client.logger.setLevel(logging.CRITICAL)
         try:
             await client.connect(qmp_socket)
-            self._continued_ns = time.monotonic_ns()
-            await client.execute("cont")
+            self._client, self._sampler = client, Sampler(client, child.pid or 0)
+            if not self._paused:
+                self._continued_ns = time.monotonic_ns()
+                await client.execute("cont")
+            self._ready.set()
             async for event in client.events:
                 if event["event"] in ("SHUTDOWN", "GUEST_PANICKED"):
                     data = event.get("data")
@@ -293,33 +394,26 @@ class Machine:
         ended_ns: int,
         stderr: tuple[str, ...],
     ) -> Outcome:
-        lines = read_tail(self.console)
-        if ended_by == "limit":
-            end = End.HANG
-        elif ended_by == "killed" or returncode in (-signal.SIGKILL, -signal.SIGTERM):
-            end = End.KILLED
-        elif returncode != 0 or not self._shutdown_reason:
-            end = End.QEMU_FAILED
-        elif self._shutdown_reason == "guest-shutdown":
-            end = End.POWERED_OFF
-        else:
-            end = end_of_reset(lines)
+        console = self._console
+        lines = read_tail(self.transcript) if console is None else plain_lines(console.scrollback(256 * 1024))
+        end = name_end(ended_by, returncode, self._shutdown_reason, lines, at_terminal=self._mux)
         return Outcome(
             end=end,
             messages=tuple(self._messages),
             command=paste(self.spec, self.host),
             accelerator=self.accelerator,
-            console=self.console,
+            console=self.transcript,
             started_ns=started_ns,
             continued_ns=self._continued_ns,
             kernel_entry_ns=entry_ns,
             ended_ns=ended_ns,
             qemu_pss_bytes=self._pss,
             returncode=returncode,
-            tail=tuple(lines[-_TAIL_LINES:]),
+            tail=tuple(lines[-TAIL_LINES:]),
             panic=tuple(panic_lines(lines)),
             stderr=stderr,
             hint=hint_for(end, [*lines, *stderr]),
+            notes=full_disk_note(self.transcript) if console is None else console.notes,
         )
 
 
@@ -334,6 +428,16 @@ def boot(
     """Boot a guest and wait for its end."""
     with Machine(spec, folder=folder, host=host) as machine:
         return machine.wait(cancel)
+
+
+def _pairs(names: list[str], stack: contextlib.ExitStack) -> tuple[dict[str, socket.socket], dict[str, socket.socket]]:
+    """A connected pair of sockets for each name: our ends (closed with `stack`) and QEMU's."""
+    ours, theirs = {}, {}
+    for name in names:
+        ours[name], theirs[name] = socket.socketpair()
+        stack.callback(ours[name].close)
+        stack.callback(theirs[name].close)
+    return ours, theirs
 
 
 def _run_folder() -> Path:
@@ -357,15 +461,3 @@ def _require_free(rule: Forward) -> None:
                 os.strerror(error.errno or 0),
                 hint="choose another host port",
             ) from error
-
-
-def _kernel_entry_ns(trace: Path, wall_ns: int) -> int | None:
-    """Host monotonic time of the loader's last fw_cfg access before it enters the kernel (QEMU's trace log)."""
-    try:
-        found = _FW_CFG.findall(trace.read_bytes())
-    except OSError:
-        return None
-    if not found:
-        return None
-    seconds, micros, _ = found[-1]
-    return int(seconds) * 10**9 + int(micros) * 1000 - wall_ns

@@ -1,0 +1,294 @@
+"""A guest's console with two ends: keys in, output out, kept as transcript, scrolled back, waited for.
+
+QEMU's serial port and hvc0 are sockets (no mux, so no key has a second meaning); what both say is one stream. One
+thread reads them, so a flood is taken as fast as the transcript's disk allows and the guest waits for it, not we.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from acon_nb.errors import AconError, GuestFailed, NoSpace
+from acon_nb.units import format_bytes
+from acon_nb.vm.console import plain_lines
+
+_log = logging.getLogger(__name__)
+_CHUNK_BYTES = 64 * 1024
+_PENDING_LIMIT_BYTES = 1 << 20
+_OVERLAP_BYTES = 4096  # a pattern's longest match across two searches
+_CUT = b"\r\n[acon_nb: the transcript ends here, at its limit; the console goes on]\r\n"
+
+OnOutput = Callable[[bytes], None]
+Unsubscribe = Callable[[], None]
+
+
+class ExpectTimeout(AconError):
+    """The console did not say within the time limit what was expected."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What `expect` found: the text before the match, the match, its groups."""
+
+    before: str
+    text: str
+    groups: tuple[str | None, ...]
+
+
+class Console:
+    """The console of one guest; `Machine(spec, interactive=True).console`. Safe from any thread.
+
+    Parameters: `transcript` gets the raw output, up to `transcript_limit_bytes`; the newest `scrollback_bytes` are
+    held in memory. `notes` says what befell the transcript (a flood, a full disk).
+    """
+
+    def __init__(
+        self, transcript: Path, *, scrollback_bytes: int = 1 << 20, transcript_limit_bytes: int = 256 << 20
+    ) -> None:
+        self.transcript = transcript
+        self.notes: tuple[str, ...] = ()
+        self._scrollback_bytes = scrollback_bytes
+        self._limit_bytes = transcript_limit_bytes
+        self._delivery = threading.RLock()  # held while a chunk goes to the subscribers
+        self._changed = threading.Condition()
+        self._kept = bytearray()
+        self._total = 0
+        self._expected = 0
+        self._ended = False
+        self._subscribers: dict[int, OnOutput] = {}
+        self._sending = threading.Lock()
+        self._pending = bytearray()
+        self._input: socket.socket | None = None
+        self._wake = -1
+        self._thread: threading.Thread | None = None
+        self._written = 0
+        self._panicked_ns: int | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send keys to the guest, in order. Errors: `AconError` when the guest takes none and a MiB of them waits."""
+        with self._sending:
+            if self._ended:
+                return
+            if len(self._pending) + len(data) > _PENDING_LIMIT_BYTES:
+                raise AconError(
+                    f"the guest reads no input: {format_bytes(len(self._pending))} wait already",
+                    hint="wait until it has read, or write less at once",
+                )
+            self._pending += data
+            self._flush()
+            if self._pending and self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def send_line(self, text: str) -> None:
+        """Type a line and the Enter key."""
+        self.write(text.encode() + b"\r")
+
+    def subscribe(self, callback: OnOutput, *, replay_bytes: int = 0) -> Unsubscribe:
+        """Call `callback` with each chunk of output, in the console's thread, until the returned function is called.
+
+        First, at once and in this thread, with up to `replay_bytes` of what was said: nothing is lost between, nothing
+        comes twice. An empty chunk says that the console ended. A callback that raises is dropped.
+        """
+        with self._delivery:
+            key = max(self._subscribers, default=0) + 1
+            before = self.scrollback(replay_bytes)
+            if before:
+                callback(before)
+            if self._ended:
+                callback(b"")
+            self._subscribers[key] = callback
+
+        def unsubscribe() -> None:
+            with self._delivery:
+                self._subscribers.pop(key, None)
+
+        return unsubscribe
+
+    def scrollback(self, max_bytes: int = 1 << 20) -> bytes:
+        """The newest output, at most `max_bytes`."""
+        with self._changed:
+            return bytes(self._kept[max(0, len(self._kept) - max_bytes) :])
+
+    @property
+    def total_bytes(self) -> int:
+        """How much the console has said since its start."""
+        return self._total
+
+    @property
+    def ended(self) -> bool:
+        """Whether the console has said its last."""
+        return self._ended
+
+    @property
+    def panicked_ns(self) -> int | None:
+        """Host monotonic time at which the end of a kernel's panic report was seen."""
+        return self._panicked_ns
+
+    def expect(self, pattern: str | bytes, timeout_s: float = 30.0) -> Said:
+        """Wait until the output matches a regular expression; what it matched, and all before, is then used up.
+
+        The first call searches from the start of the console (as far as the scrollback goes), the next from the end
+        of the last match. Errors: `ExpectTimeout` with the last lines; `GuestFailed` when the console ended.
+        """
+        wanted = re.compile(pattern.encode() if isinstance(pattern, str) else pattern, re.MULTILINE)
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            searched = self._expected
+            while True:
+                first = self._total - len(self._kept)
+                self._expected = max(self._expected, first)
+                match = wanted.search(self._kept, max(searched, first) - first)
+                if match is not None:
+                    before = bytes(self._kept[self._expected - first : match.start()])
+                    self._expected = first + match.end()
+                    return Said(_text(before) or "", _text(match[0]) or "", tuple(map(_text, match.groups())))
+                searched = max(self._expected, self._total - _OVERLAP_BYTES)
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    raise self._not_said(pattern, timeout_s)
+                self._changed.wait(left)
+
+    def _not_said(self, pattern: str | bytes, timeout_s: float) -> AconError:
+        lines = plain_lines(bytes(self._kept[-4096:]))[-20:]
+        if self._ended:
+            return GuestFailed(
+                f"the console ended before it said {pattern!r}",
+                end="console ended",
+                details=lines,
+                hint="machine.wait() tells how the guest ended",
+            )
+        hint = "raise timeout_s, or read the transcript"
+        return ExpectTimeout(f"the console did not say {pattern!r} within {timeout_s:g} s", details=lines, hint=hint)
+
+    def connect(self, sockets: Mapping[str, socket.socket], keys_to: str) -> None:
+        """Serve these sockets (now the console's own), `keys_to` the one that takes the keys."""
+        self.transcript.write_bytes(b"")
+        for end in sockets.values():
+            end.setblocking(False)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        with self._sending:
+            self._input = sockets[keys_to]
+            self._flush()
+        self._thread = threading.Thread(target=self._serve, args=(dict(sockets),), name="acon-console", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait until all that QEMU had written is read (QEMU must have ended)."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _serve(self, sockets: dict[str, socket.socket]) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._end)
+            for end in sockets.values():
+                stack.enter_context(end)
+            selector = stack.enter_context(selectors.DefaultSelector())
+            for name, end in sockets.items():
+                selector.register(end, selectors.EVENT_READ, name)
+            selector.register(self._wake, selectors.EVENT_READ, "")
+            file = stack.enter_context(self.transcript.open("ab", buffering=0))
+            open_ends = len(sockets)
+            while open_ends:
+                with self._sending:
+                    waits = bool(self._pending)
+                for name, end in sockets.items():
+                    events = selectors.EVENT_READ
+                    if waits and end is self._input:
+                        events |= selectors.EVENT_WRITE
+                    if end.fileno() in selector.get_map():
+                        selector.modify(end, events, name)
+                for key, events in selector.select():
+                    if not key.data:
+                        os.eventfd_read(self._wake)
+                        continue
+                    end = sockets[key.data]
+                    if events & selectors.EVENT_WRITE:
+                        with self._sending:
+                            self._flush()
+                    if events & selectors.EVENT_READ and not self._take(end, file.fileno()):
+                        selector.unregister(end)
+                        open_ends -= 1
+
+    def _take(self, end: socket.socket, transcript: int) -> bool:
+        try:
+            data = end.recv(_CHUNK_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        self._keep(transcript, data)
+        with self._delivery:
+            with self._changed:
+                self._kept += data
+                self._total += len(data)
+                if len(self._kept) > 2 * self._scrollback_bytes:
+                    del self._kept[: -self._scrollback_bytes]
+                if self._panicked_ns is None and b"end Kernel panic" in self._kept[-len(data) - 32 :]:
+                    self._panicked_ns = time.monotonic_ns()
+                self._changed.notify_all()
+            self._deliver(data)
+        return True
+
+    def _deliver(self, data: bytes) -> None:
+        for key, callback in tuple(self._subscribers.items()):
+            try:
+                callback(data)
+            except Exception:
+                _log.exception("a subscriber of the console failed and is dropped")
+                self._subscribers.pop(key, None)
+
+    def _keep(self, transcript: int, data: bytes) -> None:
+        """Write to the transcript, until its limit or the disk's end; the console goes on without."""
+        if self.notes:
+            return
+        room = self._limit_bytes - self._written
+        if len(data) > room:
+            limit = format_bytes(self._limit_bytes)
+            self.notes += (f"console flood: the transcript keeps the first {limit}",)
+            data = data[: max(0, room)] + _CUT
+        self._written += len(data)
+        try:
+            while data:
+                data = data[os.write(transcript, data) :]
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            why = NoSpace(self.transcript, "the transcript is cut here").what if full else f"transcript: {error}"
+            self.notes += (why,)
+
+    def _flush(self) -> None:
+        """Send what the guest's socket takes now (the caller holds `_sending`)."""
+        try:
+            while self._pending and self._input is not None:
+                del self._pending[: self._input.send(self._pending)]
+        except BlockingIOError:
+            return
+        except OSError:  # QEMU is gone
+            self._pending.clear()
+
+    def _end(self) -> None:
+        with self._sending:
+            self._ended = True
+            self._input = None
+            os.close(self._wake)
+            self._wake = -1
+        with self._delivery:
+            with self._changed:
+                self._changed.notify_all()
+            self._deliver(b"")
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode(errors="replace")

@@ -1,0 +1,85 @@
+# A kernel of a few instructions for tests of the launch: a bzImage (Documentation/arch/x86/boot.rst) that stays in
+# real mode. The first letter of its command line says what it does:
+#   p  power off            r  reset
+#   e  say READY and echo the serial port's input; the key q powers off
+#   f  flood the serial port for ever          h  do nothing for ever
+        .code16
+        .section .text
+        .globl _start
+_start:
+        .org    0x1f1
+        .byte   1                       # setup_sects
+        .org    0x1fe
+        .word   0xaa55
+        .org    0x200
+        .byte   0xeb, entry - header    # jmp entry
+header: .ascii  "HdrS"
+        .word   0x020f
+        .org    0x211
+        .byte   1                       # LOADED_HIGH
+        .org    0x228
+pointer: .long  0                       # cmd_line_ptr, set by the loader
+        .long   0x7fffffff              # initrd_addr_max
+        .org    0x238
+        .long   2047                    # cmdline_size
+        .org    0x260
+        .long   0x100000                # init_size
+entry:  cli
+        movl    pointer, %ebx           # its segment is DS's: the loader puts it into the same 64 KiB or above
+        movl    %ebx, %eax
+        shrl    $4, %eax
+        movw    %ax, %es
+        andl    $15, %ebx
+        movb    %es:(%bx), %al
+        cmpb    $'p', %al
+        je      off
+        cmpb    $'r', %al
+        je      reset
+        cmpb    $'e', %al
+        je      echo
+        cmpb    $'f', %al
+        je      flood
+stay:   hlt
+        jmp     stay
+off:    movw    $0x604, %dx             # q35: PM1a_CNT, SLP_EN with SLP_TYP 0
+        movw    $0x2000, %ax
+        outw    %ax, %dx
+        jmp     stay
+reset:  movb    $6, %al
+        movw    $0xcf9, %dx
+        outb    %al, %dx
+        jmp     stay
+echo:   movw    $text, %si
+1:      lodsb
+        testb   %al, %al
+        jz      2f
+        call    say
+        jmp     1b
+2:      movw    $0x3fd, %dx
+        inb     %dx, %al
+        testb   $1, %al
+        jz      2b
+        movw    $0x3f8, %dx
+        inb     %dx, %al
+        call    say
+        cmpb    $'q', %al
+        je      off
+        jmp     2b
+flood:  movb    $'x', %al
+        movw    $0x3f8, %dx
+3:      movw    $60000, %cx
+4:      outb    %al, %dx
+        loop    4b
+        jmp     3b
+say:    movb    %al, %ah                # wait for the transmitter, then send %al
+        movw    $0x3fd, %dx
+5:      inb     %dx, %al
+        testb   $0x20, %al
+        jz      5b
+        movb    %ah, %al
+        movw    $0x3f8, %dx
+        outb    %al, %dx
+        ret
+text:   .asciz  "READY\r\n"
+        .org    0x400
+        .fill   512
