@@ -125,7 +125,7 @@ function render({ model, el }) {
   });
   const fit = new FitAddon();
   term.loadAddon(fit);
-  screen.style.height = `${model.get("rows") * 17 + 8}px`;
+  screen.style.height = `${model.get("rows") * 15 + 10}px`;
 
   let number = 0;
   let heard = performance.now();

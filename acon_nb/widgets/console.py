@@ -1,7 +1,7 @@
 """A guest's console in a notebook: a terminal for a person, `expect` and `send_line` for a program.
 
-`console = widgets.console(machine)` in a cell. Without a person the transcript's tail is shown as text, and no widget is
-made. The terminal is xterm.js, from the package itself: nothing is loaded from a network.
+`console = widgets.console(machine)` in a cell. Without a person the transcript's tail is shown as text, and no widget
+is made. The terminal is xterm.js, from the package itself: nothing is loaded from a network.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import html
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from acon_nb.errors import AconError, MissingRequirement
+from acon_nb.vm import Machine, Said
 from acon_nb.vm.console import read_tail
 from acon_nb.widgets.session import headless
 from acon_nb.widgets.stream import GATHER_S, KEEP_BYTES, Streams
@@ -22,30 +22,16 @@ _TAIL_LINES = 40
 _IDLE_S = 1.0
 
 
-class Channel(Protocol):
-    """What a console needs of a machine's console (`vm.Machine.console` is one)."""
-
-    @property
-    def transcript(self) -> Path:
-        """The file that holds all that the guest said."""
-
-    def write(self, data: bytes) -> None:
-        """Type; never blocks."""
-
-    def subscribe(self, callback: Callable[[bytes], None], *, replay_bytes: int = 0) -> Callable[[], None]:
-        """Call `callback` with the last that the guest said, then with what it says, and with nothing at its end."""
-
-
 class Console:
-    """A view over a machine's console. `machine` is anything with a `console` (a `Channel`) and a `state` for people."""
+    """A view over the console of `machine`, which is interactive; `rows` is the terminal's first height."""
 
-    def __init__(self, machine: Any, *, rows: int = 24) -> None:
+    def __init__(self, machine: Machine, *, rows: int = 24) -> None:
         self.machine = machine
         self.rows = rows
         self._feed: _Feed | None = None
 
-    def expect(self, pattern: str, timeout_s: float = 30.0) -> Any:
-        """Wait until the guest says `pattern` (see `vm.Machine.console`). Errors: `GuestFailed` after `timeout_s`."""
+    def expect(self, pattern: str, timeout_s: float = 30.0) -> Said:
+        """Wait until the guest says `pattern`; see `vm.Console.expect`, its errors too."""
         return self.machine.console.expect(pattern, timeout_s)
 
     def send_line(self, text: str) -> None:
@@ -78,7 +64,7 @@ class Console:
         display(self.report() if headless() else self.widget())
 
 
-def console(machine: Any, *, rows: int = 24) -> Console:
+def console(machine: Machine, *, rows: int = 24) -> Console:
     """A console of `machine`; show it as the last value of a cell. `rows` is the terminal's first height."""
     return Console(machine, rows=rows)
 
@@ -102,10 +88,10 @@ class Transcript:
 class _Feed:
     """Between a machine's console and a widget: one thread sends; messages of the page only set what it looks at."""
 
-    def __init__(self, machine: Any, widget: Any) -> None:
+    def __init__(self, machine: Machine, widget: Any) -> None:
         self.widget = widget
         self._machine = machine
-        self._channel: Channel = machine.console
+        self._channel = machine.console
         self._streams = Streams()
         self._wake = threading.Condition()
         self._closed = False
@@ -166,7 +152,7 @@ class _Feed:
                 time.sleep(GATHER_S)
 
     def _show_state(self) -> None:
-        state = str(getattr(self._machine, "state", "ended" if self._ended else "running"))
+        state = _state(self._machine, self._ended)
         if self._complaint and not self._ended:
             state += f": {self._complaint}"
         if state != self.widget.state:
@@ -177,3 +163,14 @@ class _Feed:
 
 def _head(chunk: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(chunk).items() if name != "data"}
+
+
+def _state(machine: Machine, ended: bool) -> str:
+    if machine.running:
+        return "running"
+    if not ended:
+        return "not started"
+    try:
+        return f"ended: {machine.wait().end}"
+    except Exception as error:  # of QEMU's start: said to whoever waits; here in a word
+        return f"failed: {error}"

@@ -1,9 +1,9 @@
 """What a console's views in pages were sent, have shown, and typed; no Jupyter and no clock in here.
 
-Messages between page and kernel get lost (a connection that breaks) and change places (ipykernel 7.4). So every chunk of
-output says where in the console's stream it belongs, a view says from time to time what it has shown and gets again what
-is missing, and every piece of input has a number. A view that shows slowly is sent no more than a window ahead; what
-leaves memory meanwhile is skipped, and said to be. The page's side is js/console.js.
+Messages between page and kernel get lost (a connection that breaks) and change places (ipykernel 7.4). So every chunk
+of output says where in the console's stream it belongs, a view says from time to time what it has shown and gets again
+what is missing, and every piece of input has a number. A view that shows slowly is sent no more than a window ahead;
+what leaves memory meanwhile is skipped, and said to be. The page's side is js/console.js.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A shell on a pseudo-terminal in a guest's place, so that the console is proven without QEMU."""
+"""bash on a pseudo-terminal in a guest's place, so that the console is proven without QEMU."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 
 
 class ShellMachine:
-    """What a console needs of a machine; `state` says whether the shell lives."""
+    """What a console needs of a machine."""
 
-    def __init__(self, transcript, argv=("sh", "-i")):
+    end = "hung up"
+
+    def __init__(self, transcript, argv=("bash", "--norc", "--noprofile")):
         self.console = self
         self.transcript = Path(transcript)
-        self.state = "running"
+        self.running = True
         self._lock = threading.RLock()
         self._said = bytearray()
         self._callbacks = []
@@ -31,7 +33,7 @@ class ShellMachine:
                 try:
                     data = os.read(self._fd, 65536)
                 except OSError:
-                    data = b""
+                    data, self.running = b"", False
                 log.write(data)
                 with self._lock:
                     self._said += data
@@ -39,7 +41,6 @@ class ShellMachine:
                     for callback in self._callbacks:
                         callback(data)
                 if not data:
-                    self.state = "ended"
                     return
 
     def write(self, data):
@@ -54,6 +55,9 @@ class ShellMachine:
                 callback(bytes(self._said[-replay_bytes:]))
             self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
+
+    def wait(self):
+        return self
 
     def close(self):
         os.kill(self.pid, signal.SIGHUP)
