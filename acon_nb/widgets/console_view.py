@@ -10,7 +10,7 @@ import traitlets
 _STATIC = Path(__file__).parent / "static"
 
 
-class TerminalWidget(anywidget.AnyWidget):  # type: ignore[misc]
+class TerminalWidget(anywidget.AnyWidget):
     """xterm.js in the page. What it shows and takes travels in binary messages (see `stream`), not in traits."""
 
     _esm = _STATIC / "console.js"
