@@ -249,8 +249,12 @@ def _guest_phases(clock: Clock, data: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _spec_hash(spec: VmSpec, kernel_sha256: str, initrd_sha256: str) -> str:
-    """A hash of what decides a boot, by content: the paths of kernel and initrd do not count, their bytes do."""
-    values = {key: str(value) for key, value in vars(spec).items() if key not in ("kernel", "initrd")}
+    """A hash of what decides a boot, by content: the paths of kernel and initrd do not count, their bytes do.
+
+    A field that is None does not count either, so that a new field does not part new results from old ones.
+    """
+    files = ("kernel", "initrd")
+    values = {key: str(value) for key, value in vars(spec).items() if key not in files and value is not None}
     values["kernel"] = kernel_sha256
     values["initrd"] = initrd_sha256
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """What this machine can do, found out by trying."""
 
 from acon_nb.host.facts import Environment, boot_id, environment, free_bytes, memory_available_bytes, pss_bytes
-from acon_nb.host.kvm import KvmFinding, probe_kvm
+from acon_nb.host.kvm import KvmFinding, kvm_has_tdx, probe_kvm
 from acon_nb.host.qemu import QemuInfo, find_qemu, probe_qemu
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "environment",
     "find_qemu",
     "free_bytes",
+    "kvm_has_tdx",
     "memory_available_bytes",
     "probe_kvm",
     "probe_qemu",

@@ -7,6 +7,7 @@ CPU model that launches use, and KVM is believed only if the guest answers withi
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -22,6 +23,9 @@ from acon_nb.host.qemu import find_qemu
 
 KVM_DEVICE = Path("/dev/kvm")
 LIMIT_S = 2.0
+_CHECK_EXTENSION = 0xAE03  # KVM_CHECK_EXTENSION, include/uapi/linux/kvm.h
+_CAP_VM_TYPES = 235
+_TDX_VM = 5  # KVM_X86_TDX_VM
 _ANSWER = (0x10 << 1) | 1  # isa-debug-exit ends QEMU with (value << 1) | 1
 _ROM_BYTES = 64 * 1024
 
@@ -48,6 +52,20 @@ def probe_kvm(*, fresh: bool = False) -> KvmFinding:
     with atomic_file(place) as path:
         path.write_text(json.dumps(asdict(finding)))
     return finding
+
+
+def kvm_has_tdx(device: Path = KVM_DEVICE) -> bool:
+    """Whether the host's KVM makes TDs (KVM_CAP_VM_TYPES, bit KVM_X86_TDX_VM; QEMU docs/system/i386/tdx.rst)."""
+    try:
+        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return bool(fcntl.ioctl(fd, _CHECK_EXTENSION, _CAP_VM_TYPES) >> _TDX_VM & 1)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def _kept(place: Path) -> KvmFinding | None:

@@ -1,7 +1,9 @@
 """Launching guests: a spec becomes a command, a command becomes a machine."""
 
+from acon_nb.vm.attach import attach
 from acon_nb.vm.command import Capabilities, Channels, argument_list
 from acon_nb.vm.console import End
+from acon_nb.vm.explain import Explained, explain, explained_text
 from acon_nb.vm.machine import Machine, boot, capabilities, paste
 from acon_nb.vm.outcome import Message, Outcome
 from acon_nb.vm.spec import Clock, DiskSpec, Forward, VmSpec
@@ -17,6 +19,7 @@ __all__ = [
     "DiskSpec",
     "End",
     "ExpectTimeout",
+    "Explained",
     "Forward",
     "Machine",
     "Message",
@@ -25,7 +28,10 @@ __all__ = [
     "Sample",
     "VmSpec",
     "argument_list",
+    "attach",
     "boot",
     "capabilities",
+    "explain",
+    "explained_text",
     "paste",
 ]

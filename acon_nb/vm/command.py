@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import json
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput
-from acon_nb.vm.spec import Clock, VmSpec
+from acon_nb.vm.spec import DIGESTS, Clock, VmSpec, quote_address
 
 RESULTS_PORT = "acon.results"
 _MACHINES = {
@@ -41,10 +44,14 @@ class Channels:
     results_fd: int | None = None
     trace: Path | None = None
     paused: bool = False
+    pid: int = field(default_factory=os.getpid)  # a CID of 2 or below stands for it
 
 
 def accelerator_of(spec: VmSpec, host: Capabilities) -> str:
     """The accelerator that `spec` gets on this host. Errors: `InvalidInput` when it asks for a KVM that fails."""
+    if spec.td is not None and not host.kvm:
+        hint = "a TD needs a TDX machine (see acon-nb doctor); --dry-run shows its command line anywhere"
+        raise InvalidInput("td", spec.td, f"KVM is not usable here: {host.kvm_why}", hint=hint)
     if spec.clock is Clock.INSTRUCTIONS or spec.accelerator == "tcg":
         return "tcg"
     if spec.accelerator == "kvm" and not host.kvm:
@@ -52,19 +59,24 @@ def accelerator_of(spec: VmSpec, host: Capabilities) -> str:
     return "kvm" if host.kvm else "tcg"
 
 
-def argument_list(spec: VmSpec, host: Capabilities, channels: Channels = Channels()) -> list[str]:
-    """QEMU's argument list for `spec`."""
+def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = None) -> list[str]:
+    """QEMU's argument list for `spec`; that of a TD is made on any host, whatever `host` can do."""
+    channels = channels or Channels()
     argv = [str(host.qemu), "-nodefaults", "-display", "none", "-no-reboot"]
     argv += _machine(spec, host) + _clock(spec)
     argv += ["-smp", str(spec.vcpus), "-m", f"{spec.memory_bytes // (1 << 20)}M"]
     argv += _console(spec, channels) + _results(spec, channels)
-    argv += _disks(spec) + _network(spec)
+    argv += _disks(spec) + _network(spec) + _vsock(spec, channels)
+    if spec.balloon:
+        argv += ["-device", _virtio("virtio-balloon", spec)]
     if channels.qmp_fd is not None:
         argv += ["-chardev", f"socket,id=qmp,fd={channels.qmp_fd}", "-mon", "chardev=qmp,mode=control"]
     if channels.trace is not None:
         argv += ["-msg", "timestamp=on", "-trace", "fw_cfg_select", "-D", str(channels.trace.absolute())]
     if channels.paused:
         argv += ["-S"]
+    if spec.firmware is not None:
+        argv += ["-bios", str(spec.firmware.absolute())]
     argv += ["-kernel", str(spec.kernel)]
     if spec.initrd is not None:
         argv += ["-initrd", str(spec.initrd)]
@@ -72,6 +84,8 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels = Channel
 
 
 def _machine(spec: VmSpec, host: Capabilities) -> list[str]:
+    if spec.td is not None:
+        return _td(spec)
     accelerator = accelerator_of(spec, host)
     machine = _MACHINES[spec.machine]
     if accelerator == "kvm":
@@ -79,6 +93,52 @@ def _machine(spec: VmSpec, host: Capabilities) -> list[str]:
         return ["-accel", "kvm", "-machine", machine, "-cpu", "host,-kvm-steal-time,pmu=off"]
     accel = "tcg,thread=single" if spec.clock is Clock.INSTRUCTIONS else "tcg"
     return ["-accel", accel, "-machine", machine, "-cpu", "max"]
+
+
+def _td(spec: VmSpec) -> list[str]:
+    """The machine of a TD (QEMU: docs/system/i386/tdx.rst; the fork's options are the guide's)."""
+    guard = "kernel_irqchip=split,confidential-guest-support=tdx"
+    if spec.is_fork:
+        size = f"{spec.memory_bytes // (1 << 20)}M"
+        argv = ["-object", _fork_guest(spec), "-object", f"memory-backend-memfd-private,id=ram1,size={size}"]
+        argv += ["-machine", f"q35,memory-backend=ram1,{guard}", "-no-hpet", "-cpu", "host,-kvm-steal-time,pmu=off"]
+    else:
+        argv = ["-object", json.dumps(tdx_guest(spec))]
+        argv += ["-machine", f"{_MACHINES['q35']},{guard}", "-cpu", "host,pmu=off"]
+    return ["-accel", "kvm", *argv]
+
+
+def tdx_guest(spec: VmSpec) -> dict[str, object]:
+    """Upstream's tdx-guest object (QEMU: qapi/qom.json, TdxGuestProperties; digests are base64 there)."""
+    values: dict[str, object] = {"qom-type": "tdx-guest", "id": "tdx"}
+    for name in DIGESTS:
+        digest = spec.digest(name)
+        if digest is not None:
+            values[name] = base64.b64encode(digest).decode()
+    address = quote_address(spec.quote_socket)
+    if address is not None:
+        values["quote-generation-socket"] = address
+    return values
+
+
+def _fork_guest(spec: VmSpec) -> str:
+    """The fork's tdx-guest object: digests are hex there, the quote service one word."""
+    digests = ((name, spec.digest(name)) for name in DIGESTS)
+    words = [f"{name}={digest.hex()}" for name, digest in digests if digest is not None]
+    words += [f"quote-generation-service={spec.quote_socket}"] if spec.quote_socket else []
+    return ",".join(["tdx-guest,id=tdx", *words])
+
+
+def _vsock(spec: VmSpec, channels: Channels) -> list[str]:
+    cid = guest_cid(spec, channels.pid)
+    return [] if cid is None else ["-device", f"{_virtio('vhost-vsock', spec)},guest-cid={cid}"]
+
+
+def guest_cid(spec: VmSpec, pid: int) -> int | None:
+    """The guest's vsock address: what the spec names, or the process id in place of 2 and below."""
+    if spec.vsock_cid is None:
+        return None
+    return spec.vsock_cid if spec.vsock_cid > 2 else pid
 
 
 def _clock(spec: VmSpec) -> list[str]:
@@ -91,7 +151,11 @@ def _clock(spec: VmSpec) -> list[str]:
 
 def _console(spec: VmSpec, channels: Channels) -> list[str]:
     """The serial port and hvc0 share one transcript, so that nothing said before hvc0 exists is lost."""
-    ports = ["-device", f"{_virtio('virtio-serial', spec)},id=vser,max_ports=4", "-device"]
+    ports = [
+        "-device",
+        f"{_virtio('virtio-serial', spec)},id=vser,max_ports={4 if spec.results_port else 1}",
+        "-device",
+    ]
     if channels.serial_fd is not None:
         backends = ["-chardev", f"socket,id=serial,fd={channels.serial_fd}"]
         backends += ["-chardev", f"socket,id=hvc,fd={channels.hvc_fd}", "-serial", "chardev:serial"]
@@ -130,7 +194,8 @@ def _network(spec: VmSpec) -> list[str]:
     if not spec.network:
         return ["-nic", "none"]
     rules = "".join(f",hostfwd=tcp:{rule.address}:{rule.host_port}-:{rule.guest_port}" for rule in spec.forwards)
-    backend = f"user,id=net,ipv6=off,ipv4=on,hostname=vm{rules}"
+    name = "vm" if spec.td is None else f"td-{spec.td}"
+    backend = f"user,id=net,ipv6=off,ipv4=on,hostname={name}{rules}"
     return ["-netdev", backend, "-device", f"{_virtio('virtio-net', spec)},netdev=net"]
 
 
@@ -141,6 +206,8 @@ def _virtio(name: str, spec: VmSpec) -> str:
     """
     if spec.machine == "microvm":
         return f"{name}-device"
+    if name.startswith("vhost"):
+        return f"{name}-pci"
     return f"{name}-pci" + (",ioeventfd=off" if spec.clock is Clock.INSTRUCTIONS else "")
 
 

@@ -9,38 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import shlex
-import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from acon_nb.cache import default_root
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.host import probe_kvm, probe_qemu, pss_bytes
 from acon_nb.process import Child
 from acon_nb.progress import CancelToken
+from acon_nb.vm import preflight
 from acon_nb.vm.command import Capabilities, Channels, accelerator_of, argument_list
 from acon_nb.vm.console import console_device, hint_for, panic_lines, plain_lines, read_tail
 from acon_nb.vm.outcome import TAIL_LINES, Message, Outcome, full_disk_note, kernel_entry_ns, name_end
-from acon_nb.vm.spec import Forward, VmSpec
+from acon_nb.vm.plumbing import run_folder, socket_pairs, take_messages
+from acon_nb.vm.spec import VmSpec
+from acon_nb.vm.ssh import ssh, ssh_rule
 from acon_nb.vm.statistics import Sample, Sampler
 from acon_nb.vm.terminal import Console
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_RUNS_KEPT = 100
-_MESSAGE_LIMIT_BYTES = 4 << 20
 _TRANSCRIPT_LIMIT_BYTES = 256 << 20
 _CANCEL_POLL_S = 0.05
 _DRAIN_S = 2.0
@@ -81,7 +77,7 @@ class Machine:
         self.spec = spec
         self.host = host or capabilities()
         self.accelerator = accelerator_of(spec, self.host)
-        self.folder = folder or _run_folder()
+        self.folder = folder or run_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.transcript = self.folder / "console.log"
         self._limit_bytes = transcript_limit_bytes
@@ -127,12 +123,11 @@ class Machine:
     def start(self, *, paused: bool = False) -> Machine:
         """Start QEMU in the background; `paused` holds the guest until `resume`.
 
-        Errors: `InvalidInput` (a forwarded port is in use).
+        Errors: `InvalidInput` (a port, a vsock address or a disk is in use), `MissingRequirement` (no vhost-vsock).
         """
         if self._thread is not None:
             raise AconError("this machine was started before", hint="make a new Machine of its spec")
-        for rule in self.spec.forwards:
-            _require_free(rule)
+        preflight.check(self.spec)
         self._paused = paused
         self._thread = threading.Thread(target=self._main, name="acon-vm", daemon=True)
         self._thread.start()
@@ -206,6 +201,10 @@ class Machine:
             assert self._thread is not None
             self._thread.join(max(0.0, due - time.monotonic()))
 
+    def ssh(self, command: str | Sequence[str], *, key: Path, user: str = "root", timeout_s: float = 60.0) -> str:
+        """Run a command in the guest over the forwarded SSH port (see `acon_nb.vm.ssh`)."""
+        return ssh(ssh_rule(self.spec), key, command, user=user, timeout_s=timeout_s)
+
     def close(self) -> None:
         """End the guest if it runs."""
         self.kill()
@@ -255,7 +254,7 @@ class Machine:
             names += ["mux"] if self._mux else ["serial", "hvc"]
         wall_ns = time.time_ns() - time.monotonic_ns()  # the trace has wall-clock times
         with contextlib.ExitStack() as stack:
-            ours, theirs = _pairs(names, stack)
+            ours, theirs = socket_pairs(names, stack)
             argv = argument_list(self.spec, self.host, self._channels(theirs, trace))
             self.transcript.write_bytes(b"")
             errors = stack.enter_context(errors_path.open("wb"))
@@ -297,7 +296,7 @@ class Machine:
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(child.fileno(), lambda: ended.set() if child.poll() is not None else None)
-        reader = asyncio.create_task(self._take_messages(results, child))
+        reader = asyncio.create_task(take_messages(results, self._take))
         control = asyncio.create_task(self._control(qmp_socket, child))
         deadline = time.monotonic() + self.spec.timeout_s
         try:
@@ -361,29 +360,12 @@ class Machine:
             with contextlib.suppress(QMPError, OSError, EOFError):
                 await client.disconnect()
 
-    async def _take_messages(self, results: socket.socket, child: Child) -> None:
-        reader, writer = await asyncio.open_connection(sock=results, limit=_MESSAGE_LIMIT_BYTES)
-        try:
-            while line := await reader.readline():
-                now = time.monotonic_ns()
-                try:
-                    data = json.loads(line)
-                except ValueError:
-                    _log.warning("the guest sent a line that is not JSON: %.200r", line)
-                    continue
-                if not isinstance(data, dict):
-                    continue
-                self._pss = pss_bytes(child.pid or 0) or self._pss
-                message = Message(now, data)
-                self._messages.append(message)
-                if self._on_message is not None:
-                    self._on_message(message)
-        except ConnectionError:
-            return
-        except ValueError as error:  # a line over the limit: a guest gone wild
-            _log.warning("the guest's results are read no further: %s", error)
-        finally:
-            writer.close()
+    def _take(self, data: Mapping[str, Any]) -> None:
+        self._pss = pss_bytes(self.pid or 0) or self._pss
+        message = Message(time.monotonic_ns(), data)
+        self._messages.append(message)
+        if self._on_message is not None:
+            self._on_message(message)
 
     def _judge(
         self,
@@ -428,36 +410,3 @@ def boot(
     """Boot a guest and wait for its end."""
     with Machine(spec, folder=folder, host=host) as machine:
         return machine.wait(cancel)
-
-
-def _pairs(names: list[str], stack: contextlib.ExitStack) -> tuple[dict[str, socket.socket], dict[str, socket.socket]]:
-    """A connected pair of sockets for each name: our ends (closed with `stack`) and QEMU's."""
-    ours, theirs = {}, {}
-    for name in names:
-        ours[name], theirs[name] = socket.socketpair()
-        stack.callback(ours[name].close)
-        stack.callback(theirs[name].close)
-    return ours, theirs
-
-
-def _run_folder() -> Path:
-    """A new folder for one run; all but the newest of them are removed."""
-    runs = default_root() / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
-    for old in sorted(runs.iterdir())[:-_RUNS_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%dT%H%M%S-"), dir=runs))
-
-
-def _require_free(rule: Forward) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((rule.address, rule.host_port))
-        except OSError as error:
-            raise InvalidInput(
-                "forwards",
-                f"{rule.address}:{rule.host_port}",
-                os.strerror(error.errno or 0),
-                hint="choose another host port",
-            ) from error

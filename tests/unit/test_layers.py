@@ -15,7 +15,7 @@ FLOORS = [
     ("process", "cache", "supervisor"),
     ("host", "debian"),
     ROOMS,
-    ("bench",),
+    ("bench", "launch"),
     ("plots", "show", "tour", "doctor", "widgets", "report", "notebook_files"),
     ("cli",),
 ]

@@ -1,0 +1,63 @@
+"""What a machine is connected with: socket pairs, a folder for its run, the reader of its results."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from acon_nb.cache import default_root
+
+_log = logging.getLogger(__name__)
+_RUNS_KEPT = 100
+_MESSAGE_LIMIT_BYTES = 4 << 20
+
+
+def socket_pairs(
+    names: Sequence[str], stack: contextlib.ExitStack
+) -> tuple[dict[str, socket.socket], dict[str, socket.socket]]:
+    """A connected pair of sockets for each name: our ends and QEMU's, all closed with `stack`."""
+    ours: dict[str, socket.socket] = {}
+    theirs: dict[str, socket.socket] = {}
+    for name in names:
+        ours[name], theirs[name] = socket.socketpair()
+        stack.callback(ours[name].close)
+        stack.callback(theirs[name].close)
+    return ours, theirs
+
+
+def run_folder() -> Path:
+    """A new folder for one run; all but the newest of them are removed."""
+    runs = default_root() / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    for old in sorted(runs.iterdir())[:-_RUNS_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%dT%H%M%S-"), dir=runs))
+
+
+async def take_messages(results: socket.socket, take: Callable[[Mapping[str, Any]], None]) -> None:
+    """Pass each JSON object that comes as a line to `take`, until the guest is gone."""
+    reader, writer = await asyncio.open_connection(sock=results, limit=_MESSAGE_LIMIT_BYTES)
+    try:
+        while line := await reader.readline():
+            try:
+                data = json.loads(line)
+            except ValueError:
+                _log.warning("the guest sent a line that is not JSON: %.200r", line)
+                continue
+            if isinstance(data, dict):
+                take(data)
+    except ConnectionError:
+        return
+    except ValueError as error:  # a line over the limit: a guest gone wild
+        _log.warning("the guest's results are read no further: %s", error)
+    finally:
+        writer.close()

@@ -1,0 +1,86 @@
+"""What would stop a guest on this host, found before QEMU starts: ports, vsock addresses and disks in use."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+
+from acon_nb.errors import InvalidInput, MissingRequirement
+from acon_nb.vm.command import guest_cid
+from acon_nb.vm.spec import DiskSpec, Forward, VmSpec
+
+VHOST_VSOCK = Path("/dev/vhost-vsock")
+_SET_OWNER = 0xAF01  # VHOST_SET_OWNER, include/uapi/linux/vhost.h
+_SET_GUEST_CID = 0x4008AF60  # VHOST_VSOCK_SET_GUEST_CID
+_LOCK_FIRST, _LOCK_BYTES = 100, 200  # the bytes by which QEMU locks an image (block/file-posix.c)
+_FLOCK = "hhqqi4x"  # struct flock of a 64-bit Linux
+
+
+def check(spec: VmSpec, *, device: Path = VHOST_VSOCK) -> None:
+    """Refuse what cannot start here now. Errors: `InvalidInput` by field, `MissingRequirement` without vhost-vsock."""
+    taken: set[tuple[str, int]] = set()
+    for rule in spec.forwards:
+        if (rule.address, rule.host_port) in taken:
+            raise InvalidInput("forwards", f"{rule.address}:{rule.host_port}", "is given twice", hint="choose another")
+        taken.add((rule.address, rule.host_port))
+        _check_port(rule)
+    cid = guest_cid(spec, os.getpid())
+    if cid is not None:
+        check_cid(cid, device)
+    for disk in spec.disks:
+        _check_disk(disk)
+
+
+def _check_port(rule: Forward) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((rule.address, rule.host_port))
+        except OSError as error:
+            value = f"{rule.address}:{rule.host_port}"
+            why = os.strerror(error.errno or 0)
+            raise InvalidInput("forwards", value, why, hint="choose another host port") from error
+
+
+def check_cid(cid: int, device: Path = VHOST_VSOCK) -> None:
+    """Refuse a vsock address that another guest has, and a host without vhost-vsock, by taking it for a moment."""
+    try:
+        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        hint = "sudo modprobe vhost_vsock; then read and write rights on the device (group kvm)"
+        raise MissingRequirement(f"{device} ({error.strerror})", "a vsock address (CID)", hint=hint) from error
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(fd, _SET_OWNER)
+        fcntl.ioctl(fd, _SET_GUEST_CID, struct.pack("<Q", cid))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            hint = "choose another CID"
+            raise InvalidInput("vsock_cid", cid, "is in use by another guest", hint=hint) from error
+        raise InvalidInput("vsock_cid", cid, f"is refused by the host: {error.strerror}", hint="3 or above") from error
+    finally:
+        os.close(fd)
+
+
+def _check_disk(disk: DiskSpec) -> None:
+    """Ask for the lock that QEMU will take."""
+    try:
+        fd = os.open(disk.path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        hint = "give yourself write permission on the image"
+        raise InvalidInput("disks", disk.path, f"does not open: {error.strerror}", hint=hint) from error
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _LOCK_FIRST, _LOCK_BYTES, 0)
+        kind = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+    except OSError:  # a file system without locks: QEMU will say
+        return
+    finally:
+        os.close(fd)
+    if kind != fcntl.F_UNLCK:
+        hint = "stop that machine, or give this one a disk of its own"
+        raise InvalidInput("disks", disk.path, "is in use by another machine (QEMU holds its lock)", hint=hint)

@@ -1,0 +1,89 @@
+"""SSH to a guest over a port forwarded from 127.0.0.1, with a generated key (guide: "alpine Based initrd", step 4)."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from acon_nb import process
+from acon_nb.errors import CommandFailed, InvalidInput
+from acon_nb.vm.spec import Forward, VmSpec
+
+_SSH_PORT = 22
+_ATTEMPT_S = 5
+_RETRY_S = 0.5
+_OWN_FAILURE = 255  # ssh(1): an error of ssh itself, not of the command
+
+
+def generate_key(path: Path) -> Path:
+    """Make an ECDSA-521 key pair without passphrase at `path` (and `path`.pub, for /root/.ssh/authorized_keys).
+
+    A key that is there is kept. Returns the path of the public key.
+    """
+    public = path.with_name(f"{path.name}.pub")
+    if path.exists() != public.exists():
+        raise InvalidInput("path", path, "has half of a key pair beside it", hint="remove it, or choose another name")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        argv: list[str | Path] = [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ecdsa",
+            "-b",
+            "521",
+            "-N",
+            "",
+            "-C",
+            "acon_nb",
+            "-f",
+            path.absolute(),
+        ]
+        process.run(argv, timeout_s=30, hint="apt-get install openssh-client")
+    return public
+
+
+def ssh_rule(spec: VmSpec) -> Forward:
+    """The forward that leads to the guest's SSH port. Errors: `InvalidInput`."""
+    rule = next((rule for rule in spec.forwards if rule.guest_port == _SSH_PORT), None)
+    if rule is None:
+        raise InvalidInput("forwards", spec.forwards, "none leads to port 22 of the guest", hint="TCPFWD=22222:22")
+    return rule
+
+
+def ssh_command(rule: Forward, key: Path, command: str | Sequence[str] = (), *, user: str = "root") -> list[str]:
+    """The argument list of ssh. A command in one text is for the guest's shell, one in words reaches it as they are.
+
+    A guest has new host keys at each boot, so they are neither checked nor kept."""
+    options = {
+        "BatchMode": "yes",
+        "ConnectTimeout": str(_ATTEMPT_S),
+        "IdentitiesOnly": "yes",
+        "LogLevel": "ERROR",
+        "StrictHostKeyChecking": "no",
+        "UserKnownHostsFile": "/dev/null",
+    }
+    argv = ["ssh", "-F", "none", "-i", str(key.absolute()), "-p", str(rule.host_port)]
+    for name, value in options.items():
+        argv += ["-o", f"{name}={value}"]
+    text = command if isinstance(command, str) else shlex.join(command)
+    return [*argv, f"{user}@{rule.address or '127.0.0.1'}", *(["--", text] if text else [])]
+
+
+def ssh(rule: Forward, key: Path, command: str | Sequence[str], *, user: str = "root", timeout_s: float = 60.0) -> str:
+    """Run a command of the guest's shell over SSH and return what it says; waits for the guest's sshd meanwhile.
+
+    Errors: `CommandFailed` (the command, or ssh when `timeout_s` is over), `CommandTimeout`.
+    """
+    argv = ssh_command(rule, key, command, user=user)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return process.output(argv, timeout_s=max(1.0, left), hint="the guest needs sshd, a network and the key")
+        except CommandFailed as error:
+            if error.returncode != _OWN_FAILURE or time.monotonic() + _RETRY_S >= deadline:
+                raise
+            time.sleep(_RETRY_S)
