@@ -4,5 +4,6 @@ from acon_nb.widgets.console import Console, console
 from acon_nb.widgets.job import Job, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
 from acon_nb.widgets.session import headless
+from acon_nb.widgets.vm_panel import VmPanel, vm_panel
 
-__all__ = ["Console", "Job", "KernelForm", "console", "headless", "kernel_form", "run"]
+__all__ = ["Console", "Job", "KernelForm", "VmPanel", "console", "headless", "kernel_form", "run", "vm_panel"]
