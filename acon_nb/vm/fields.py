@@ -82,10 +82,22 @@ def _number(field: str) -> Callable[[str], int]:
     return read
 
 
-def _kernel(text: str) -> Path:
-    if not text:
-        raise InvalidInput("kernel", text, "is empty", hint="name a bzImage")
-    return Path(text)
+def _path(field: str) -> Callable[[str], Path]:
+    def read(text: str) -> Path:
+        if not text:
+            raise InvalidInput(field, text, "is empty", hint="name a file")
+        path = Path(text)
+        try:
+            path.is_file()
+        except OSError as error:  # a name too long, a loop of links
+            raise InvalidInput(field, text, error.strerror or "is no path", hint="name a file") from error
+        return path
+
+    return read
+
+
+def _disks(text: str) -> tuple[DiskSpec, ...]:
+    return tuple(DiskSpec(path=_path("disks")(part.strip())) for part in text.split(",") if part.strip())
 
 
 def _seconds(text: str) -> float:
@@ -104,12 +116,12 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
-    "kernel": _kernel,
-    "initrd": _optional(Path),
+    "kernel": _path("kernel"),
+    "initrd": _optional(_path("initrd")),
     "memory_bytes": lambda text: parse_bytes(text, field="memory_bytes", bare="M"),
     "vcpus": _number("vcpus"),
-    "firmware": _optional(Path),
-    "disks": lambda text: tuple(DiskSpec(path=Path(part.strip())) for part in text.split(",") if part.strip()),
+    "firmware": _optional(_path("firmware")),
+    "disks": _disks,
     "forwards": lambda text: tuple(parse_forward(part) for part in text.split(",") if part.strip()),
     "vsock_cid": _optional(_number("vsock_cid")),
     "td": _optional(str),
