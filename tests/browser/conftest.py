@@ -87,3 +87,19 @@ def run_cells(lab, page):
     page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
     page.keyboard.press("Shift+Enter")
     return page
+
+
+@pytest.fixture
+def reload(page, tmp_path):
+    """`reload()` saves the notebook with its outputs, and loads the page again."""
+
+    def save_and_load():
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Control+s")
+        deadline = time.monotonic() + 30
+        while "widget-view" not in (tmp_path / "test.ipynb").read_text():
+            assert time.monotonic() < deadline, "the notebook was not saved"
+            page.wait_for_timeout(100)
+        page.reload()
+
+    return save_and_load

@@ -1,0 +1,176 @@
+"""A guest's console in a notebook: a terminal for a person, `expect` and `send_line` for a program.
+
+`console = widgets.console(machine)` in a cell. Without a person the transcript's tail is shown as text, and no widget
+is made. The terminal is xterm.js, from the package itself: nothing is loaded from a network.
+"""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from acon_nb.errors import AconError, MissingRequirement
+from acon_nb.vm import Machine, Said
+from acon_nb.vm.console import read_tail
+from acon_nb.widgets.session import headless
+from acon_nb.widgets.stream import GATHER_S, KEEP_BYTES, Streams
+
+_TAIL_LINES = 40
+_IDLE_S = 1.0
+
+
+class Console:
+    """A view over the console of `machine`, which is interactive; `rows` is the terminal's first height."""
+
+    def __init__(self, machine: Machine, *, rows: int = 24) -> None:
+        self.machine = machine
+        self.rows = rows
+        self._feed: _Feed | None = None
+
+    def expect(self, pattern: str, timeout_s: float = 30.0) -> Said:
+        """Wait until the guest says `pattern`; see `vm.Console.expect`, its errors too."""
+        return self.machine.console.expect(pattern, timeout_s)
+
+    def send_line(self, text: str) -> None:
+        """Type a line."""
+        self.machine.console.send_line(text)
+
+    def widget(self) -> Any:
+        """The terminal as a widget, to be put into others. Errors: `MissingRequirement` without anywidget."""
+        try:
+            from acon_nb.widgets.console_view import TerminalWidget
+        except ImportError as error:
+            raise MissingRequirement("anywidget", "the console", hint="pip install 'acon-nb[lab]'") from error
+        if self._feed is None:
+            widget = TerminalWidget(rows=self.rows, transcript=str(self.machine.console.transcript))
+            self._feed = _Feed(self.machine, widget)
+        return self._feed.widget
+
+    def report(self) -> Any:
+        """The transcript's tail as text that stays in the notebook: end a notebook with it."""
+        return Transcript(Path(self.machine.console.transcript))
+
+    def close(self) -> None:
+        """Follow the guest no more (the machine goes on)."""
+        if self._feed is not None:
+            self._feed.close()
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.report() if headless() else self.widget())
+
+
+def console(machine: Machine, *, rows: int = 24) -> Console:
+    """A console of `machine`; show it as the last value of a cell. `rows` is the terminal's first height."""
+    return Console(machine, rows=rows)
+
+
+class Transcript:
+    """The last lines of a transcript, as text and HTML."""
+
+    def __init__(self, path: Path, lines: int = _TAIL_LINES) -> None:
+        self.path = path
+        self.lines = read_tail(path)[-lines:]
+
+    def __repr__(self) -> str:
+        return "\n".join([*self.lines, f"[console: {self.path}]"])
+
+    def _repr_html_(self) -> str:
+        style = "font-family: monospace; background: #111; color: #ddd; padding: 0.6em; white-space: pre-wrap"
+        text = html.escape("\n".join(self.lines))
+        return f'<pre style="{style}">{text}</pre><div>Console: {html.escape(str(self.path))}</div>'
+
+
+class _Feed:
+    """Between a machine's console and a widget: one thread sends; messages of the page only set what it looks at."""
+
+    def __init__(self, machine: Machine, widget: Any) -> None:
+        self.widget = widget
+        self._machine = machine
+        self._channel = machine.console
+        self._streams = Streams()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._ended = False
+        self._complaint = ""
+        self._unsubscribe = self._channel.subscribe(self._take, replay_bytes=KEEP_BYTES)
+        widget.on_msg(self._receive)
+        threading.Thread(target=self._send_all, name="acon-console-view", daemon=True).start()
+
+    def close(self) -> None:
+        self._unsubscribe()
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+
+    def _take(self, data: bytes) -> None:
+        """Called in the console's thread."""
+        with self._wake:
+            self._streams.feed(data)
+            self._ended = not data
+            self._wake.notify()
+
+    def _receive(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
+        """A message of the page: in the kernel's thread or a subshell's, so it is quick and never waits."""
+        now, view, kind = time.monotonic(), str(content.get("view")), content.get("kind")
+        with self._wake:
+            if kind == "input" and buffers:
+                self._complaint = ""
+                typed = self._streams.typed(view, int(content["number"]), bytes(buffers[0]), now)
+                self._write(typed)  # inside the lock: the next message may be in another thread
+            elif kind == "want":
+                self._streams.want(view, int(content["position"]), now)
+            elif kind == "bye":
+                self._streams.bye(view)
+            self._wake.notify()
+        if kind == "want":
+            self.widget.send({"kind": "here", "view": view})
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if data:
+                self._channel.write(data)
+        except AconError as error:  # the guest reads nothing: what is typed is dropped, and that is said
+            self._complaint = error.what
+
+    def _send_all(self) -> None:
+        while not self._closed:
+            with self._wake:
+                chunks = self._streams.due(time.monotonic())
+                if not chunks:
+                    self._wake.wait(_IDLE_S)
+                    chunks = self._streams.due(time.monotonic())
+                self._write(self._streams.late(time.monotonic()))
+            for chunk in chunks:
+                self.widget.send({"kind": "output", **_head(chunk)}, buffers=[chunk.data])
+            self._show_state()
+            if chunks:
+                time.sleep(GATHER_S)
+
+    def _show_state(self) -> None:
+        state = _state(self._machine, self._ended)
+        if self._complaint and not self._ended:
+            state += f": {self._complaint}"
+        if state != self.widget.state:
+            self.widget.state = state
+        if self._ended != self.widget.ended:
+            self.widget.ended = self._ended
+
+
+def _head(chunk: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(chunk).items() if name != "data"}
+
+
+def _state(machine: Machine, ended: bool) -> str:
+    if machine.running:
+        return "running"
+    if not ended:
+        return "not started"
+    try:
+        return f"ended: {machine.wait().end}"
+    except Exception as error:  # of QEMU's start: said to whoever waits; here in a word
+        return f"failed: {error}"

@@ -1,0 +1,21 @@
+"""The terminal's model in the kernel; loaded only when one is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+_STATIC = Path(__file__).parent / "static"
+
+
+class TerminalWidget(anywidget.AnyWidget):
+    """xterm.js in the page. What it shows and takes travels in binary messages (see `stream`), not in traits."""
+
+    _esm = _STATIC / "console.js"
+    _css = _STATIC / "console.css"
+    rows = traitlets.Int(24).tag(sync=True)
+    state = traitlets.Unicode("").tag(sync=True)
+    ended = traitlets.Bool(False).tag(sync=True)
+    transcript = traitlets.Unicode("").tag(sync=True)

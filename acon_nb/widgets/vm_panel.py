@@ -1,0 +1,241 @@
+"""A panel over a `vm.VmSpec`: edit, see what is wrong beside the field and what each option does, start, type, stop.
+
+`panel = widgets.vm_panel(spec)` in a cell; `panel.spec` is the spec as the fields have it, `panel.machine` the machine
+started last. Without a person it shows the spec and its explained command as tables and makes no widget.
+"""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from acon_nb import launch, show, vm
+from acon_nb.errors import AconError, InvalidInput
+from acon_nb.units import format_bytes, format_seconds
+from acon_nb.vm import fields, tables
+from acon_nb.widgets import sparkline
+from acon_nb.widgets.console import Console
+from acon_nb.widgets.session import headless
+
+_LABELS = {
+    "kernel": "Kernel",
+    "initrd": "Initrd (RD)",
+    "append": "Command line (KA)",
+    "memory_bytes": "Memory (M)",
+    "vcpus": "vCPUs (VP)",
+    "machine": "Machine",
+    "accelerator": "Accelerator",
+    "firmware": "Firmware (BIOS)",
+    "disks": "Disks (DRV)",
+    "forwards": "Forwards (TCPFWD)",
+    "vsock_cid": "vsock (CID)",
+    "td": "TD's name (TD)",
+    "timeout_s": "Time limit / s",
+    "extra": "More options",
+}
+_CHOICES = {"machine": ("q35", "microvm"), "accelerator": ("auto", "kvm", "tcg")}
+_POINTS = 120
+_GRACE_S = 10.0
+
+
+class VmPanel:
+    """A view over one `VmSpec`: `spec` is what the fields say, `machine` and `console` are those started last."""
+
+    def __init__(self, spec: vm.VmSpec) -> None:
+        self.spec = spec
+        self.machine: vm.Machine | None = None
+        self.console: Console | None = None
+        self._view: _View | None = None
+
+    def close(self) -> None:
+        """End the guest if it runs."""
+        if self.machine is not None:
+            self.machine.close()
+
+    def report(self) -> Any:
+        """The explained command as a table: it stays in the notebook."""
+        return show.table(tables.explained_table(vm.explain(self.spec, vm.capabilities())))
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if headless():
+            display(show.table(tables.spec_table(self.spec)), self.report())
+            return
+        if self._view is None:
+            self._view = _View(self)
+        display(self._view.box)
+
+
+def vm_panel(spec: vm.VmSpec) -> VmPanel:
+    """A panel that starts with `spec`; show it as the last value of a cell."""
+    return VmPanel(spec)
+
+
+class _View:
+    """The widgets, made only when they are shown to a person. What is slow runs in threads."""
+
+    def __init__(self, panel: VmPanel) -> None:
+        import ipywidgets as w
+
+        self.panel = panel
+        self.base = panel.spec
+        self.host: vm.Capabilities | None = None
+        self.busy = False
+        self.valid = True
+        wide = {"width": "97%"}
+        style = {"description_width": "11em"}
+        self.fields: dict[str, Any] = {}
+        self.errors: dict[str, Any] = {}
+        for name, text in fields.texts_of(panel.spec).items():
+            kind = w.Dropdown if name in _CHOICES else w.Text
+            more = {"options": _CHOICES[name]} if name in _CHOICES else {}
+            self.fields[name] = kind(value=text, description=_LABELS[name], layout=wide, style=style, **more)
+            self.errors[name] = w.HTML(layout={"margin": "0 0 0 11.5em"})
+        self.error = w.HTML()
+        self.command = w.HTML("looking at this host")
+        self.start = w.Button(description="Start", icon="play", button_style="primary")
+        self.stop = w.Button(description="Stop", icon="power-off", tooltip="The power button, then SIGTERM")
+        self.kill = w.Button(description="Kill", icon="times", button_style="danger")
+        self.badge, self.state = w.HTML(), w.HTML("not started")
+        self.cpu, self.memory, self.counters = w.HTML(), w.HTML(), w.HTML()
+        self.console = w.VBox([])
+        self.box = self._layout(w)
+        for field in self.fields.values():
+            field.observe(lambda _: self._take(), names="value")
+        self.start.on_click(lambda _: self._begin(self._start))
+        self.stop.on_click(lambda _: self._begin(self._stop))
+        self.kill.on_click(lambda _: self.panel.machine.kill() if self.panel.machine else None)
+        self._enable()
+        self._begin(self._look)
+
+    def _layout(self, w: Any) -> Any:
+        rows = [w.VBox([field, self.errors[name]]) for name, field in self.fields.items()]
+        left = w.VBox([*rows, self.error], layout={"width": "50%"})
+        right = w.VBox([self.command], layout={"width": "50%", "max_height": "36em", "overflow": "auto"})
+        buttons = w.HBox([self.start, self.stop, self.kill, self.badge, self.state])
+        return w.VBox([w.HBox([left, right]), buttons, w.HBox([self.cpu, self.memory, self.counters]), self.console])
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        """Run `work` in a thread; what it raises is shown."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except InvalidInput as error:
+                self._wrong({fields.field_of(error): fields.told(error)})
+            except AconError as error:
+                self.error.value = _red(str(error))
+            except Exception as error:  # of a thread, so nobody else would say it
+                self.error.value = _red(f"{type(error).__name__}: {error}")
+            finally:
+                self.busy = False
+                self._enable()
+
+        self.busy = True
+        self._enable()
+        threading.Thread(target=guarded, name="acon-panel", daemon=True).start()
+
+    def _enable(self) -> None:
+        running = self.panel.machine is not None and self.panel.machine.running
+        self.start.disabled = self.busy or running or not self.valid
+        self.stop.disabled = self.busy or not running
+        self.kill.disabled = not running
+
+    def _take(self) -> None:
+        """Read the fields into the spec; what is wrong is said at once, beside its field."""
+        spec, wrong = fields.read_texts({name: field.value for name, field in self.fields.items()}, self.base)
+        self.valid = spec is not None
+        self._wrong(wrong)
+        self._enable()
+        if spec is not None:
+            self.panel.spec = spec
+            self._explain()
+
+    def _wrong(self, wrong: dict[str, str]) -> None:
+        for name, place in self.errors.items():
+            text = _red(wrong[name]) if name in wrong else ""
+            if place.value != text:
+                place.value = text
+        self.error.value = "".join(_red(f"{name} {text}") for name, text in wrong.items() if name not in self.errors)
+
+    def _look(self) -> None:
+        self.host = vm.capabilities()
+        self._explain()
+
+    def _explain(self) -> None:
+        if self.host is None:
+            return
+        try:
+            rows = vm.explain(self.panel.spec, self.host)
+        except InvalidInput as error:  # such as a KVM that this host lacks
+            self._wrong({fields.field_of(error): fields.told(error)})
+            return
+        self.command.value = f"<b>qemu-system-x86_64</b>{''.join(map(_option, rows))}"
+
+    def _start(self) -> None:
+        machine = launch.machine(self.panel.spec, interactive=True).start()
+        self.panel.machine = machine
+        self.panel.console = Console(machine)
+        self.badge.value = _badge(machine.accelerator, machine.host.kvm_why)
+        self.console.children = [self.panel.console.widget()]
+        threading.Thread(target=self._follow, args=(machine,), name="acon-panel-live", daemon=True).start()
+
+    def _stop(self) -> None:
+        if self.panel.machine is not None:
+            self.state.value = "stopping"
+            self.panel.machine.stop(_GRACE_S)
+
+    def _follow(self, machine: vm.Machine) -> None:
+        """Draw the guest's counters once a second, and its end."""
+        started = time.monotonic()
+        before: vm.Sample | None = None
+        cpu: deque[float] = deque(maxlen=_POINTS)
+        memory: deque[float] = deque(maxlen=_POINTS)
+        for sample in machine.samples(1.0):
+            if not self.busy:
+                self.state.value = f"running for {format_seconds(time.monotonic() - started)}"
+            if before is not None:
+                elapsed = sample.host_ns - before.host_ns
+                cpu.append(100 * (sum(sample.vcpu_ns) - sum(before.vcpu_ns)) / max(elapsed, 1))
+                self.cpu.value = sparkline.svg("vCPUs", f"{cpu[-1]:.0f} %", cpu, 100 * machine.spec.vcpus)
+            before = sample
+            memory.append(sample.resident_bytes)
+            shown = format_bytes(sample.resident_bytes)
+            self.memory.value = sparkline.svg("QEMU's resident set", shown, memory, machine.spec.memory_bytes)
+            self.counters.value = show.table(tables.sample_table(sample)).to_html()
+        try:
+            self.state.value = _pre(tables.outcome_text(machine.wait()))
+        except AconError as error:
+            self.error.value = _red(str(error))
+        self._enable()
+
+
+def _option(row: vm.Explained) -> str:
+    """An option with its reason, and behind a click what the guide says and what differs today."""
+    head = f"<code>{html.escape(row.option)} {html.escape(row.value)}</code>"
+    told = {"The guide": row.guide, "Today": row.today, "Source": row.source}
+    more = "".join(f"<div><i>{name}:</i> {html.escape(text)}</div>" for name, text in told.items() if text)
+    style = "margin: 2px 0; line-height: 1.35; overflow-wrap: anywhere"
+    return f'<details style="{style}"><summary>{head}<br>{html.escape(row.why)}</summary>{more}</details>'
+
+
+def _badge(accelerator: str, why: str) -> str:
+    colour = "#2e7d32" if accelerator == "kvm" else "#b26a00"
+    style = f"background: {colour}; color: #fff; border-radius: 3px; padding: 1px 0.6em; font-weight: bold"
+    title = "" if accelerator == "kvm" else f"emulated; KVM: {why}"
+    return f'<span style="{style}" title="{html.escape(title, quote=True)}">{accelerator.upper()}</span>'
+
+
+def _red(text: str) -> str:
+    return (
+        f'<div style="color: var(--jp-error-color1); line-height: 1.3; white-space: pre-wrap">{html.escape(text)}</div>'
+    )
+
+
+def _pre(text: str) -> str:
+    return f'<span style="white-space: pre-wrap; line-height: 1.3">{html.escape(text)}</span>'

@@ -1,0 +1,198 @@
+// A console's view in the page: xterm.js fed by binary comm messages. The Python side is acon_nb/widgets/stream.py.
+import { FitAddon } from "@xterm/addon-fit";
+import { Terminal } from "@xterm/xterm";
+import "@xterm/xterm/css/xterm.css";
+import "./console.css";
+
+const ALIVE_MS = 5000; // how often a view says what it has shown; Python sends again what got lost
+const SILENT_MS = 13000; // no answer for so long: the kernel is gone or busy
+const ACK_BYTES = 32768;
+// Questions that a terminal answers by itself: only the leading view may, and never to what is only shown again.
+const QUESTIONS = [
+  { final: "n" }, { prefix: "?", final: "n" }, { final: "c" }, { prefix: ">", final: "c" }, { prefix: "=", final: "c" },
+  { intermediates: "$", final: "p" }, { prefix: "?", intermediates: "$", final: "p" }, { final: "t" },
+];
+
+function element(parent, tag, name, text) {
+  const made = document.createElement(tag);
+  made.className = name;
+  if (text) made.textContent = text;
+  parent.append(made);
+  return made;
+}
+
+function button(parent, text, title, action) {
+  const made = element(parent, "button", "acon-console-button", text);
+  made.title = title;
+  made.addEventListener("click", action);
+}
+
+// Shows chunks in the order of their positions, one after the other; what came twice is shown once.
+class Output {
+  constructor(term, acknowledge) {
+    this.term = term;
+    this.acknowledge = acknowledge;
+    this.next = -1; // position of the first byte not yet taken; -1: not known before the first chunk
+    this.shown = -1;
+    this.acknowledged = 0;
+    this.early = new Map();
+    this.queue = [];
+    this.busy = false;
+    this.answers = false;
+  }
+
+  take(head, data) {
+    const from = head.position - head.skipped;
+    if (this.next < 0) this.next = head.begin;
+    if (from > this.next) {
+      this.early.set(from, [head, data]);
+      return;
+    }
+    const end = head.position + data.length;
+    if (end > this.next) {
+      const skip = Math.max(0, this.next - head.position);
+      this.queue.push({ head, data: data.subarray(skip), end });
+      this.next = end;
+    }
+    for (const [key, held] of this.early) {
+      if (key > this.next) continue;
+      this.early.delete(key);
+      this.take(...held);
+      return;
+    }
+    this.write();
+  }
+
+  write() {
+    if (this.busy || this.queue.length === 0) return;
+    const { head, data, end } = this.queue.shift();
+    this.busy = true;
+    this.answers = head.lead && !head.replay;
+    if (head.skipped) this.term.write(`\r\n\x1b[7m[${head.skipped} bytes not shown: see the transcript]\x1b[0m\r\n`);
+    this.term.write(data, () => {
+      this.busy = false;
+      this.shown = end;
+      if (end - this.acknowledged >= ACK_BYTES) {
+        this.acknowledged = end;
+        this.acknowledge();
+      }
+      this.write();
+    });
+  }
+}
+
+// Copy with Ctrl+C where text is selected, paste with Ctrl+V, as Lab's own terminals do.
+function keys(term) {
+  term.attachCustomKeyEventHandler((event) => {
+    if (event.type !== "keydown" || !event.ctrlKey || event.altKey) return true;
+    const key = event.key.toLowerCase();
+    if (key === "v") return false; // the browser's paste event follows
+    if (key === "c" && (event.shiftKey || term.hasSelection())) {
+      event.preventDefault();
+      copy(term.getSelection());
+      term.clearSelection();
+      return false;
+    }
+    return true;
+  });
+}
+
+function copy(text) {
+  if (!text) return;
+  const old = () => {
+    const area = element(document.body, "textarea", "acon-console-copy");
+    area.value = text;
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  };
+  if (navigator.clipboard) navigator.clipboard.writeText(text).catch(old);
+  else old();
+}
+
+function render({ model, el }) {
+  const view = crypto.randomUUID();
+  const box = element(el, "div", "acon-console");
+  box.dataset.lmSuppressShortcuts = "true"; // Lab leaves the keys to us,
+  box.dataset.jpSuppressContextMenu = "true"; // and the right button to the browser
+  const bar = element(box, "div", "acon-console-bar");
+  const state = element(bar, "span", "acon-console-state");
+  const size = element(bar, "span", "acon-console-size");
+  const screen = element(box, "div", "acon-console-screen");
+  const term = new Terminal({
+    rows: model.get("rows"), scrollback: 5000, cursorBlink: true, convertEol: false, fontSize: 13,
+    fontFamily: '"DejaVu Sans Mono", Menlo, Consolas, monospace', screenReaderMode: false,
+  });
+  const fit = new FitAddon();
+  term.loadAddon(fit);
+  screen.style.height = `${model.get("rows") * 15 + 10}px`;
+
+  let number = 0;
+  let heard = performance.now();
+  const encoder = new TextEncoder();
+  const type = (bytes) => model.send({ kind: "input", view, number: number++ }, undefined, [bytes]);
+  const want = () => model.send({ kind: "want", view, position: output.shown });
+  const output = new Output(term, want);
+
+  button(bar, "Fit the guest", "Type a stty command that tells the guest this terminal's size", () => {
+    type(encoder.encode(`stty rows ${term.rows} cols ${term.cols}\r`));
+    term.focus();
+  });
+  button(bar, "Copy all", "Copy what this terminal holds", () => {
+    term.selectAll();
+    copy(term.getSelection());
+    term.clearSelection();
+  });
+
+  const say = () => {
+    const silent = performance.now() - heard > SILENT_MS;
+    state.textContent = silent ? "no answer from the kernel" : model.get("state");
+    state.title = model.get("transcript");
+    box.classList.toggle("acon-console-off", silent || model.get("ended"));
+  };
+  const receive = (message, buffers) => {
+    heard = performance.now();
+    if (message.kind === "output" && message.view === view) {
+      const data = buffers[0];
+      output.take(message, new Uint8Array(data.buffer ?? data, data.byteOffset ?? 0, data.byteLength));
+    }
+    say();
+  };
+  model.on("msg:custom", receive);
+  model.on("change:state", say);
+  model.on("change:ended", say);
+
+  for (const question of QUESTIONS) term.parser.registerCsiHandler(question, () => !output.answers);
+  for (const code of [4, 10, 11, 12]) term.parser.registerOscHandler(code, (text) => text.includes("?") && !output.answers);
+  term.parser.registerDcsHandler({ intermediates: "$", final: "q" }, () => !output.answers);
+  term.onData((text) => type(encoder.encode(text)));
+  term.onBinary((text) => type(Uint8Array.from(text, (letter) => letter.charCodeAt(0))));
+  term.onResize(({ cols, rows }) => { size.textContent = `${cols} × ${rows}`; });
+  keys(term);
+
+  // Fitting waits until Lab has put the view into the page, and follows its size.
+  let opened = false;
+  const watcher = new ResizeObserver(() => {
+    if (!screen.clientWidth) return;
+    if (!opened) {
+      opened = true;
+      term.open(screen);
+      want();
+    }
+    fit.fit();
+  });
+  watcher.observe(screen);
+  const alive = setInterval(() => { if (opened) want(); say(); }, ALIVE_MS);
+  say();
+  return () => {
+    clearInterval(alive);
+    watcher.disconnect();
+    model.off("msg:custom", receive);
+    model.off("change:state", say);
+    model.off("change:ended", say);
+    model.send({ kind: "bye", view });
+    term.dispose();
+  };
+}
+
+export default { render };

@@ -1,0 +1,85 @@
+"""The console in real JupyterLab over a shell on a pseudo-terminal: order, two views, reload, flood, copy, end."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+CELLS = [
+    f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from shell_machine import ShellMachine
+from acon_nb import widgets
+machine = ShellMachine("transcript.log")
+console = widgets.console(machine, rows=12)
+console
+""",
+    "console",
+    "machine.close()",
+]
+
+
+def screens(page):
+    return page.locator(".acon-console .xterm-rows")
+
+
+def run_cell(page, number):
+    page.locator(".jp-CodeCell .cm-content").nth(number).click()
+    page.keyboard.press("Shift+Enter")
+
+
+def type_into(page, number, text):
+    page.locator(".acon-console .xterm-screen").nth(number).click()
+    page.keyboard.type(text)
+
+
+def says(page, number, text):
+    screens(page).nth(number).get_by_text(text).first.wait_for()
+
+
+def test_a_person_types_reads_reloads_floods_copies_and_ends(run_cells, look, reload, tmp_path):
+    page = run_cells
+    says(page, 0, "$")
+    line = "echo $((6*7))-The-quick-brown-fox-jumps-over-the-lazy-dog-0123456789"
+    type_into(page, 0, f"{line}\n")
+    says(page, 0, "42-The-quick-brown-fox-jumps-over-the-lazy-dog-0123456789")
+    run_cell(page, 1)
+    says(page, 1, "42-The-quick")
+    type_into(page, 1, "echo sec''ond\n")
+    says(page, 0, re.compile("^second"))
+    look("console-two-views")
+
+    # A question of the guest (where is the cursor?) is answered once, not by each view.
+    ask = r"stty -echo; printf '\033[6n'; read -d R -t 9 first; read -d R -t 1 more; stty echo"
+    type_into(page, 0, f"{ask}; echo got ${{#first}} ${{#more}}\n")
+    says(page, 0, re.compile(r"^got [4-7] 0"))
+
+    reload()
+    says(page, 0, "42-The-quick")
+    says(page, 1, "second")
+    type_into(page, 0, "echo af''ter\n")
+    says(page, 0, re.compile("^after"))
+    assert screens(page).first.get_by_text(re.compile("^got")).count() == 1, "nothing is shown twice"
+
+    type_into(page, 0, "head -c 100000000 /dev/zero | tr '\\0' 'x'; echo; echo d''one\n")
+    says(page, 0, re.compile("^done"))
+    type_into(page, 0, "echo al''ive\n")
+    says(page, 0, re.compile("^alive"))
+    assert (tmp_path / "transcript.log").stat().st_size > 100_000_000
+    look("console-after-flood")
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("navigator.clipboard.writeText('echo pas' + 'ted-$((1+1))')")
+    type_into(page, 0, "")
+    page.keyboard.press("Control+v")
+    page.keyboard.press("Enter")
+    says(page, 0, re.compile("^pasted-2"))
+    screens(page).first.get_by_text(re.compile("^pasted-2")).first.dblclick(force=True)
+    page.keyboard.press("Control+c")
+    assert "pasted" in page.evaluate("navigator.clipboard.readText()")
+
+    run_cell(page, 2)
+    page.locator(".acon-console-state", has_text="ended").first.wait_for()
