@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from acon_nb.errors import GuestFailed, InvalidInput
 from acon_nb.initrd import InitrdSpec, make
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.units import parse_bytes
-from acon_nb.vm import DiskSpec, End, Machine, VmSpec
+from acon_nb.vm import DiskSpec, End, Machine, VmSpec, disk
 
 _SCRIPT = Path(__file__).with_name("guest") / "show"
 _BEGIN, _END = "acon: shown", "acon: end"
@@ -53,31 +52,19 @@ def try_initrd(
             on_progress=on_progress,
             cancel=cancel,
         )
-        images = tuple(_disk(folder / f"{number}.raw", size, swap and not number) for number, size in enumerate(sizes))
+        images = [disk.create(folder / f"{n}.raw", size, swap=swap and not n).path for n, size in enumerate(sizes)]
         on_progress(Progress("try the initrd", 0.0, "booting"))
         vm_spec = VmSpec(
             kernel=kernel,
             initrd=made.image.path,
             append="console=ttyS0 panic=-1 quiet INIT=/acon/show",
             memory_bytes=parse_bytes(memory, field="memory", bare="M"),
-            disks=images,
+            disks=tuple(DiskSpec(path=path) for path in images),
         )
         with Machine(vm_spec) as machine:
             outcome = machine.wait(cancel).check()
         on_progress(Progress("try the initrd", 1.0))
         return _read(outcome.console)
-
-
-def _disk(path: Path, size_bytes: int, swap: bool) -> DiskSpec:
-    """A sparse disk, formatted as swap if wished: the kernel's union swap_header of version 1, include/linux/swap.h."""
-    with path.open("wb") as file:
-        file.truncate(size_bytes)
-        if swap:
-            file.seek(1024)
-            file.write(struct.pack("<III", 1, size_bytes // 4096 - 1, 0))
-            file.seek(4096 - 10)
-            file.write(b"SWAPSPACE2")
-    return DiskSpec(path=path)
 
 
 def _read(console: Path) -> Trial:
