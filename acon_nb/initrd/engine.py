@@ -24,6 +24,7 @@ _REFERENCE = re.compile(
     r"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 _TIMEOUT_S = 900  # an engine may write a whole image to its own disk before the first byte
+_ANSWER_S = 10  # and this long until it says that it is there
 _PULLS = ("missing", "always", "never")
 
 
@@ -211,9 +212,10 @@ class Engine:
         try:
             values = {**os.environ, "DOCKER_HOST": url}
             client = self._docker.APIClient(
-                **self._docker.utils.kwargs_from_env(environment=values), version="auto", timeout=_TIMEOUT_S
+                **self._docker.utils.kwargs_from_env(environment=values), version="auto", timeout=_ANSWER_S
             )
             client.ping()
+            client.timeout = _TIMEOUT_S
         except (self._docker.errors.DockerException, OSError):
             return None
         return client

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from pathlib import Path
@@ -39,15 +40,19 @@ def test_a_socket_that_answers_nonsense_is_no_engine(tmp_path: Path, monkeypatch
         server.listen()
 
         def answer() -> None:
-            for _ in range(2):
-                connection, _ = server.accept()
-                connection.recv(1000)
-                connection.sendall(b"HTTP/1.1 500 no\r\nContent-Length: 2\r\n\r\nno")
-                connection.close()
+            with contextlib.suppress(OSError):  # the test closes the socket
+                while True:
+                    connection, _ = server.accept()
+                    connection.recv(1000)
+                    connection.sendall(b"HTTP/1.1 500 no\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+                    connection.close()
 
-        threading.Thread(target=answer, daemon=True).start()
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
         with pytest.raises(MissingRequirement):
             Engine("docker")
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
 
 
 @pytest.mark.parametrize("name", ["Alpine", "a b", "-x", "a:b:c", "../x", "", "a@sha256:1", "x" * 10 + ":" + "t" * 200])
