@@ -1,4 +1,4 @@
-"""Which part of the source takes how much of a built kernel, from the archives that the build links."""
+"""Which part of the source takes how much of a built kernel, from the objects that it is linked from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acon_nb import process
 
-_TOTAL = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+\d+\s+[0-9a-f]+\s+\(TOTALS\)$", re.MULTILINE)
+_OBJECT = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+\d+\s+[0-9a-f]+\s+(\S+) \(ex ", re.MULTILINE)
 _FILE = "sizes.json"
 
 
@@ -30,18 +30,26 @@ class PartSize:
 
 
 def measure(build: Path) -> tuple[PartSize, ...]:
-    """The parts of a finished build folder, the largest first; drivers one by one. Sums of size(1) over built-in.a."""
-    folders = [path for path in build.iterdir() if path.is_dir() and path.name not in ("arch", "drivers", "include")]
-    folders += [*(build / "arch").glob("*"), *(build / "drivers").glob("*")]
-    parts = []
-    for folder in folders:
-        archives = [path for path in (folder / "built-in.a", folder / "lib.a", folder / "lib/lib.a") if path.is_file()]
-        numbers = [_size_of(path) for path in archives]
-        text, data, bss = (sum(column) for column in zip(*numbers, strict=True)) if numbers else (0, 0, 0)
-        if text + data + bss:
-            name = str(folder.relative_to(build))
-            parts.append(PartSize(part=name, text_bytes=text, data_bytes=data, bss_bytes=bss))
+    """The parts of a finished build folder, the largest first; drivers and architectures one by one.
+
+    Sums of size(1) over the objects that vmlinux is linked from. The archives below it (built-in.a) are not asked: those
+    of parts that an earlier configuration had lie about still.
+    """
+    archives = [name for name in ("vmlinux.a", "lib/lib.a", "arch/x86/lib/lib.a") if (build / name).is_file()]
+    text = process.output(["size", *archives], cwd=build) if archives else ""
+    sums: dict[str, list[int]] = {}
+    for match in _OBJECT.finditer(text):
+        row = sums.setdefault(_part(match[4]), [0, 0, 0])
+        for number in range(3):
+            row[number] += int(match[number + 1])
+    parts = [PartSize(part=name, text_bytes=t, data_bytes=d, bss_bytes=b) for name, (t, d, b) in sums.items()]
     return tuple(sorted(parts, key=lambda part: (-part.total_bytes, part.part)))
+
+
+def _part(name: str) -> str:
+    """The folder that an object counts to: the first one of its path, below arch and drivers the second."""
+    folders = name.split("/")[:-1]
+    return "/".join(folders[: 2 if folders[0] in ("arch", "drivers") else 1]) if folders else "."
 
 
 def save(parts: tuple[PartSize, ...], folder: Path) -> None:
@@ -53,8 +61,3 @@ def of_image(image: Path) -> tuple[PartSize, ...]:
     """The sizes that were kept when `image` (a bzImage of `build`) was made."""
     rows: list[Mapping[str, int]] = json.loads(image.with_name(_FILE).read_text())
     return tuple(PartSize(**row) for row in rows)  # type: ignore[arg-type]
-
-
-def _size_of(archive: Path) -> tuple[int, int, int]:
-    match = _TOTAL.search(process.output(["size", "-t", archive], cwd=archive.parent))
-    return (int(match[1]), int(match[2]), int(match[3])) if match else (0, 0, 0)
