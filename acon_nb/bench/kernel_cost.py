@@ -122,7 +122,7 @@ def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
     units = {
         "options_on": ("options on", 1, "{:.0f}", "{:+.0f}"),
         "bzimage_bytes": ("bzImage / KiB", 1024, "{:.0f}", "{:+.0f}"),
-        "linked_bytes": ("linked kernel / KiB", 1024, "{:.0f}", "{:+.0f}"),
+        "linked_bytes": ("linked objects / KiB", 1024, "{:.0f}", "{:+.0f}"),
         "gone_bytes": ("memory gone at /init / KiB", 1024, "{:.0f}", "{:+.0f}"),
         "init_ns": ("10⁶ instructions to /init", 1e6, "{:.1f}", "{:+.1f}"),
     }

@@ -32,7 +32,7 @@ class PartSize:
 def measure(build: Path) -> tuple[PartSize, ...]:
     """The parts of a finished build folder, the largest first; drivers and architectures one by one.
 
-    Sums of size(1) over the objects that vmlinux is linked from. The archives below it (built-in.a) are not asked: those
+    Sums of size(1) over the objects that vmlinux is linked from. The archives below (built-in.a) are not asked: those
     of parts that an earlier configuration had lie about still.
     """
     archives = [name for name in ("vmlinux.a", "lib/lib.a", "arch/x86/lib/lib.a") if (build / name).is_file()]
