@@ -287,6 +287,38 @@ def test_under_dash_the_same(guest, alpine_like, store, host):
     assert told(outcome)["ext4"].startswith("/dev/mapper/vdb@+ae on /ext4")
 
 
+PRESSURE = """
+mkdir -p /fill
+mount -t tmpfs -o size=500% fill /fill
+dd if=/dev/urandom of=/run/seed bs=64k count=64 2>/dev/null
+for number in $(seq 30); do
+    { cat /run/seed; echo $number; } >/fill/$number
+done
+tell swap "$(free -k | grep Swap)"
+for number in $(seq 30); do
+    { cat /run/seed; echo $number; } | cmp - /fill/$number || tell bad "$number"
+done
+tell read all
+off
+"""
+
+
+@pytest.mark.parametrize("spec", ["", "+ae"])
+def test_protected_swap_holds_a_tmpfs_larger_than_the_memory(guest, alpine_like, host, spec):
+    tree = alpine_like()
+    for name in ("usr/bin/ssh", "usr/bin/ssh-keygen", "usr/sbin/sshd", "usr/lib/openssh"):
+        tree.remove(name)
+    initrd.gen_init(tree, force=True)
+    tree.add_file("etc/fstab", b"".join(line for line in fstab_lines(tree) if b"vda@" not in line))
+    lines = f"/dev/mapper/vda@{spec} none swap sw\n"
+    outcome = vm.boot(
+        guest(tree, lines, PRESSURE, disks=(256,), memory_bytes=128 << 20, timeout_s=300), host=host
+    ).check()
+    assert failures(outcome) == []
+    assert set(told(outcome)) == {"swap", "read"}, "all is read back, and none of it is bad"
+    assert int(told(outcome)["swap"].split()[2]) > 20_000, "KiB that lie in swap"
+
+
 def fstab_lines(tree: initrd.FileTree) -> list[bytes]:
     return tree["etc/fstab"].content.read().splitlines(keepends=True)
 
