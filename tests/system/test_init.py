@@ -191,8 +191,7 @@ for word in $specs; do
     mount -t ext2 "/dev/mapper/$name" /mnt
     cmp /mnt/data /tmp/data && tell "$word" "$(dmsetup table | tr '\\n' ' ')"
     umount /mnt
-    dmsetup remove "$name"
-    [ -e "/dev/mapper/$name.tags" ] && dmsetup remove "$name.tags"
+    remove_encrypted "$name"
 done
 """
 
