@@ -261,6 +261,8 @@ class FstabLine:
 
 
 def _warnings(line: FstabLine, device: EncryptedDevice) -> Iterator[str]:
+    if line.type == "swap" and line.meta is Meta.ZRAM and device.spec.tag_bytes:
+        yield "Do not swap on it: with tags in zram the guest stops when its memory is full (docs/encryption.md)."
     if "nofail" in line.options:
         yield f"Without a /dev/{device.base} the line is left out, and the guest says so."
 

@@ -126,6 +126,8 @@ def test_the_words_tell_the_schemes_apart() -> None:
     assert "No integrity" in said("/dev/mapper/vda@++ae none swap")
     assert "accidents" in said("/dev/mapper/vda@+crc32c none swap")
     assert "random IV" in said("/dev/mapper/vda@+ae none swap")
+    assert "Do not swap on it" in said("/dev/mapper/vda@ none swap x-acon.meta=zram")
+    assert "Do not swap on it" not in said("/dev/mapper/vda@ /x ext4 x-acon.meta=zram")
     assert "left alone" in said("/dev/mapper/vda@ none swap noauto")
     assert "left out" in said("/dev/mapper/vda@ none swap nofail")
     assert CipherSpec.parse("+sha384+ae").keyed
