@@ -194,7 +194,7 @@ def test_the_forks_td_is_the_guides(folder: Path) -> None:
         ("td", {"td": "-x"}),
         ("mrconfigid", {"td": None, "mrconfigid": "00" * 48}),
         ("td_flavour", {"td": None, "td_flavour": "fork"}),
-        ("memory_bytes", {"memory_bytes": 64 << 20}),
+        ("memory_bytes", {"memory_bytes": 48 << 20}),
         ("memory_bytes", {"memory_bytes": (1 << 30) + 1}),
     ],
 )
