@@ -16,6 +16,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from acon_nb.vm import preflight
 from acon_nb.vm.command import Capabilities, Channels, accelerator_of, argument_list
 from acon_nb.vm.console import console_device, hint_for, panic_lines, plain_lines, read_tail
 from acon_nb.vm.outcome import TAIL_LINES, Message, Outcome, full_disk_note, kernel_entry_ns, name_end
-from acon_nb.vm.plumbing import run_folder, socket_pairs, take_messages
+from acon_nb.vm.plumbing import held, run_folder, socket_pairs, take_messages
 from acon_nb.vm.spec import VmSpec
 from acon_nb.vm.ssh import ssh, ssh_rule
 from acon_nb.vm.statistics import Sample, Sampler
@@ -147,13 +148,14 @@ class Machine:
         assert self._outcome is not None
         return self._outcome
 
-    def stop(self, grace_s: float = 10.0) -> Outcome:
+    def stop(self, grace_s: float = 5.0) -> Outcome:
         """End the guest gently: the power button, after `grace_s` SIGTERM to QEMU, after three seconds SIGKILL.
 
-        Its end is `POWERED_OFF` when the guest obeyed, else `STOPPED` or `KILLED`. A guest without acpid (such as
-        busybox alone) does not hear the button.
+        Its end is `POWERED_OFF` when the guest obeyed, else `STOPPED` or `KILLED`. The guide's kernel (without
+        ACPI_BUTTON) and a guest without acpid do not hear the button.
         """
-        assert self._thread is not None, "stop() of a machine that was not started"
+        if self._thread is None:
+            raise AconError("the guest does not run", hint="start it first")
         with contextlib.suppress(AconError):  # no monitor (yet): go on to the next step
             self.execute("system_powerdown")
             self._thread.join(grace_s)
@@ -232,7 +234,7 @@ class Machine:
             return future.result(timeout_s)
         except ExecuteError as error:
             raise AconError(f"QEMU refused: {error}") from error
-        except (TimeoutError, asyncio.CancelledError, QMPError, OSError, EOFError) as error:
+        except (TimeoutError, CancelledError, QMPError, OSError, EOFError) as error:
             future.cancel()
             hint = "see wait() for how the guest ended"
             raise AconError(f"QEMU did not answer: {type(error).__name__}", hint=hint) from error
@@ -254,6 +256,7 @@ class Machine:
             names += ["mux"] if self._mux else ["serial", "hvc"]
         wall_ns = time.time_ns() - time.monotonic_ns()  # the trace has wall-clock times
         with contextlib.ExitStack() as stack:
+            stack.enter_context(held(self.folder))
             ours, theirs = socket_pairs(names, stack)
             argv = argument_list(self.spec, self.host, self._channels(theirs, trace))
             self.transcript.write_bytes(b"")
@@ -273,9 +276,10 @@ class Machine:
         if self._console is not None:
             self._console.join(_DRAIN_S)
         entry_ns = kernel_entry_ns(trace, wall_ns)
+        notes = full_disk_note(self.transcript) if self._console is None else self._console.notes
         trace.unlink(missing_ok=True)
         stderr = tuple(read_tail(errors_path))
-        return self._judge(ended_by, returncode, started_ns, entry_ns, ended_ns, stderr)
+        return self._judge(notes, ended_by, returncode, started_ns, entry_ns, ended_ns, stderr)
 
     def _channels(self, theirs: Mapping[str, socket.socket], trace: Path) -> Channels:
         fds = {f"{name}_fd": end.fileno() for name, end in theirs.items()}
@@ -369,6 +373,7 @@ class Machine:
 
     def _judge(
         self,
+        notes: tuple[str, ...],
         ended_by: str,
         returncode: int | None,
         started_ns: int,
@@ -395,7 +400,7 @@ class Machine:
             panic=tuple(panic_lines(lines)),
             stderr=stderr,
             hint=hint_for(end, [*lines, *stderr]),
-            notes=full_disk_note(self.transcript) if console is None else console.notes,
+            notes=notes,
         )
 
 

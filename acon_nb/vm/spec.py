@@ -21,7 +21,7 @@ _BOOT_FLAG = 0x1FE
 _HEADER_MAGIC = 0x202
 _INIT_SIZE = 0x260
 _MEMORY_MARGIN_BYTES = 8 << 20
-_FIRMWARE_MARGIN_BYTES = 64 << 20
+_FIRMWARE_MARGIN_BYTES = 32 << 20  # OVMF 2022.11 starts with no less
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
 _CID_LIMIT = 0xFFFFFFFE
 _DIGEST_BYTES = 48
@@ -69,7 +69,7 @@ class Forward:
         for field, port in (("host_port", self.host_port), ("guest_port", self.guest_port)):
             if not 1 <= port <= 65535:
                 raise InvalidInput(field, port, "is no TCP port", hint="ports are 1 to 65535")
-        if not re.fullmatch(r"(\d{1,3}\.){3}\d{1,3}|", self.address):
+        if not re.fullmatch(r"([0-9]{1,3}\.){3}[0-9]{1,3}|", self.address):
             hint = "give an IPv4 address of this host (QEMU forwards no other), or none for all of them"
             raise InvalidInput("address", self.address, "is no IPv4 address", hint=hint)
 
@@ -123,7 +123,7 @@ class VmSpec:
             raise InvalidInput("vcpus", self.vcpus, "is not a number of vCPUs", hint="1 or more")
         if not self.timeout_s > 0:
             raise InvalidInput("timeout_s", self.timeout_s, "is no time limit", hint="give seconds above 0")
-        if len(self.append.encode()) > _APPEND_LIMIT_BYTES or any(c in self.append for c in "\0\n"):
+        if not 0 <= _length(self.append) <= _APPEND_LIMIT_BYTES or any(c in self.append for c in "\0\n"):
             raise InvalidInput("append", self.append, f"is no kernel command line of up to {_APPEND_LIMIT_BYTES} bytes")
         if self.forwards and not self.network:
             raise InvalidInput("forwards", self.forwards, "need a network", hint="set network=True")
@@ -231,10 +231,11 @@ class VmSpec:
                 )
             needed += self.initrd.stat().st_size
         if self.memory_bytes < needed:
+            what = "the kernel and its initrd" if self.firmware is None else "the firmware, the kernel and its initrd"
             raise InvalidInput(
                 "memory_bytes",
                 self.memory_bytes,
-                f"{format_bytes(self.memory_bytes)} cannot hold the kernel and its initrd",
+                f"{format_bytes(self.memory_bytes)} cannot hold {what}",
                 hint=f"give at least {-(-needed // (1 << 20))}M",
             )
 
@@ -243,7 +244,7 @@ def quote_address(text: str | None, *, fork: bool = False) -> dict[str, str] | N
     """QEMU's SocketAddress of a quote socket: vsock:CID:PORT or unix:PATH. Errors: `InvalidInput`."""
     if text is None:
         return None
-    vsock = re.fullmatch(r"vsock:(\d{1,10}):(\d{1,10})", text)
+    vsock = re.fullmatch(r"vsock:([0-9]{1,10}):([0-9]{1,10})", text)
     if vsock:
         return {"type": "vsock", "cid": vsock[1], "port": vsock[2]}
     if re.fullmatch(r"unix:/[^\0]+", text) and not fork:
@@ -256,7 +257,7 @@ def parse_forward(text: str) -> Forward:
     """`HOST:GUEST`, `PORT` (the same on both sides) or `ADDRESS:HOST:GUEST` (guide: TCPFWD)."""
     parts = text.strip().split(":")
     ports = parts[-2:] if len(parts) > 1 else parts * 2
-    if len(parts) > 3 or not all(re.fullmatch(r"\d{1,6}", port) for port in ports):
+    if len(parts) > 3 or not all(re.fullmatch(r"[0-9]{1,6}", port) for port in ports):
         raise InvalidInput("TCPFWD", text, "is no port mapping", hint="HOSTPORT:GUESTPORT, PORT, or ADDRESS:HOST:GUEST")
     address = parts[0] if len(parts) == 3 else "127.0.0.1"
     return Forward(host_port=int(ports[0]), guest_port=int(ports[1]), address=address)
@@ -290,6 +291,14 @@ def _firmware(told: str) -> Path | None:
     if told:
         return Path(told)
     return next((Path(place) for place in _FIRMWARE_PLACES if Path(place).is_file()), Path(_FIRMWARE_PLACES[0]))
+
+
+def _length(text: str) -> int:
+    """Bytes of a text as it goes to a program; -1 for one that cannot."""
+    try:
+        return len(text.encode(errors="surrogateescape"))
+    except UnicodeEncodeError:
+        return -1
 
 
 def _number(variable: str, text: str) -> int:
