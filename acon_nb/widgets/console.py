@@ -97,15 +97,24 @@ class _Feed:
         self._closed = False
         self._ended = False
         self._complaint = ""
+        self._sender: threading.Thread | None = None
         self._unsubscribe = self._channel.subscribe(self._take, replay_bytes=KEEP_BYTES)
         widget.on_msg(self._receive)
-        threading.Thread(target=self._send_all, name="acon-console-view", daemon=True).start()
+        with self._wake:
+            self._wake_sender()
 
     def close(self) -> None:
         self._unsubscribe()
         with self._wake:
             self._closed = True
             self._wake.notify()
+
+    def _wake_sender(self) -> None:
+        """The caller holds the lock. The thread goes after the guest's end, and comes when a page is loaded again."""
+        if self._sender is None and not self._closed:
+            self._sender = threading.Thread(target=self._send_all, name="acon-console-view", daemon=True)
+            self._sender.start()
+        self._wake.notify()
 
     def _take(self, data: bytes) -> None:
         """Called in the console's thread."""
@@ -126,7 +135,7 @@ class _Feed:
                 self._streams.want(view, int(content["position"]), now)
             elif kind == "bye":
                 self._streams.bye(view)
-            self._wake.notify()
+            self._wake_sender()
         if kind == "want":
             self.widget.send({"kind": "here", "view": view})
 
@@ -138,16 +147,21 @@ class _Feed:
             self._complaint = error.what
 
     def _send_all(self) -> None:
-        while not self._closed:
+        while True:
             with self._wake:
                 chunks = self._streams.due(time.monotonic())
-                if not chunks:
+                if not chunks and not self._closed:
                     self._wake.wait(_IDLE_S)
                     chunks = self._streams.due(time.monotonic())
                 self._write(self._streams.late(time.monotonic()))
+                over = self._closed or (self._ended and not chunks and not self._machine.running)
+                if over:
+                    self._sender = None
             for chunk in chunks:
                 self.widget.send({"kind": "output", **_head(chunk)}, buffers=[chunk.data])
             self._show_state()
+            if over:
+                return
             if chunks:
                 time.sleep(GATHER_S)
 

@@ -180,6 +180,9 @@ class _View:
     def _start(self) -> None:
         machine = launch.machine(self.panel.spec, interactive=True).start()
         self.panel.machine = machine
+        self.cpu.value = ""
+        if self.panel.console is not None:
+            self.panel.console.close()
         self.panel.console = Console(machine)
         self.badge.value = _badge(machine.accelerator, machine.host.kvm_why)
         self.console.children = [self.panel.console.widget()]
