@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/console_latency.py [KEYS]
 
-The console is that of a shell on a pseudo-terminal (its echo takes some 0.1 ms), so it is the way through browser, server
-and kernel that is timed: from the keydown event to the change of the screen's text, both seen by the page itself.
+The console is that of a shell on a pseudo-terminal (its echo takes some 0.1 ms), so it is the way through browser,
+server and kernel that is timed: from the keydown event to the change of the screen's text, both seen by the page.
 """
 
 from __future__ import annotations
