@@ -16,7 +16,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    base = server.web_app.settings[_SETTING]
+    base: Any = server.web_app.settings[_SETTING]
 
     class PromptConnection(base):  # type: ignore[misc]
         """The server's own connection, whichever it is, without the delay."""

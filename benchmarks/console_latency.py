@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/console_latency.py [KEYS]
 
-The console is that of a shell on a pseudo-terminal (its echo takes some 0.1 ms), so it is the way through browser,
+The console is that of cat on a pseudo-terminal, which echoes by itself, so it is the way through browser,
 server and kernel that is timed: from the keydown event to the change of the screen's text, both seen by the page.
 """
 
@@ -29,7 +29,7 @@ CELL = f"""
 import sys; sys.path.insert(0, {str(SHELL)!r})
 from shell_machine import ShellMachine
 from acon_nb import widgets
-widgets.console(ShellMachine("transcript.log"))
+widgets.console(ShellMachine("transcript.log", ("cat",)))
 """
 WATCH = """() => {
   const rows = document.querySelector(".acon-console .xterm-rows");
@@ -84,7 +84,7 @@ def press(address: str) -> list[float]:
         page.locator(".jp-CodeCell .cm-content").first.click()
         page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
         page.keyboard.press("Shift+Enter")
-        page.locator(".acon-console .xterm-rows").get_by_text("$").first.wait_for()
+        page.locator(".acon-console-state", has_text="running").wait_for()
         page.locator(".acon-console .xterm-screen").click()
         page.keyboard.type("echo ")
         page.wait_for_timeout(1000)
