@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -51,6 +52,7 @@ def run_command(
     if show or explain or dry_run:
         _say_command(spec, explain=explain, dry_run=dry_run, as_json=as_json)
         return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # by way of what puts the terminal back
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
     machine = launch.machine(spec, mux=True, end_on_panic=not at_terminal)
     outcome = vm.attach(machine, sys.stdin.fileno(), sys.stderr.fileno() if as_json else sys.stdout.fileno())

@@ -16,6 +16,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,11 +148,11 @@ class Machine:
         assert self._outcome is not None
         return self._outcome
 
-    def stop(self, grace_s: float = 10.0) -> Outcome:
+    def stop(self, grace_s: float = 5.0) -> Outcome:
         """End the guest gently: the power button, after `grace_s` SIGTERM to QEMU, after three seconds SIGKILL.
 
-        Its end is `POWERED_OFF` when the guest obeyed, else `STOPPED` or `KILLED`. A guest without acpid (such as
-        busybox alone) does not hear the button.
+        Its end is `POWERED_OFF` when the guest obeyed, else `STOPPED` or `KILLED`. The guide's kernel (without
+        ACPI_BUTTON) and a guest without acpid do not hear the button.
         """
         assert self._thread is not None, "stop() of a machine that was not started"
         with contextlib.suppress(AconError):  # no monitor (yet): go on to the next step
@@ -232,7 +233,7 @@ class Machine:
             return future.result(timeout_s)
         except ExecuteError as error:
             raise AconError(f"QEMU refused: {error}") from error
-        except (TimeoutError, asyncio.CancelledError, QMPError, OSError, EOFError) as error:
+        except (TimeoutError, CancelledError, QMPError, OSError, EOFError) as error:
             future.cancel()
             hint = "see wait() for how the guest ended"
             raise AconError(f"QEMU did not answer: {type(error).__name__}", hint=hint) from error
@@ -273,9 +274,10 @@ class Machine:
         if self._console is not None:
             self._console.join(_DRAIN_S)
         entry_ns = kernel_entry_ns(trace, wall_ns)
+        notes = full_disk_note(self.transcript) if self._console is None else self._console.notes
         trace.unlink(missing_ok=True)
         stderr = tuple(read_tail(errors_path))
-        return self._judge(ended_by, returncode, started_ns, entry_ns, ended_ns, stderr)
+        return self._judge(notes, ended_by, returncode, started_ns, entry_ns, ended_ns, stderr)
 
     def _channels(self, theirs: Mapping[str, socket.socket], trace: Path) -> Channels:
         fds = {f"{name}_fd": end.fileno() for name, end in theirs.items()}
@@ -369,6 +371,7 @@ class Machine:
 
     def _judge(
         self,
+        notes: tuple[str, ...],
         ended_by: str,
         returncode: int | None,
         started_ns: int,
@@ -395,7 +398,7 @@ class Machine:
             panic=tuple(panic_lines(lines)),
             stderr=stderr,
             hint=hint_for(end, [*lines, *stderr]),
-            notes=full_disk_note(self.transcript) if console is None else console.notes,
+            notes=notes,
         )
 
 

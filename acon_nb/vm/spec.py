@@ -21,7 +21,7 @@ _BOOT_FLAG = 0x1FE
 _HEADER_MAGIC = 0x202
 _INIT_SIZE = 0x260
 _MEMORY_MARGIN_BYTES = 8 << 20
-_FIRMWARE_MARGIN_BYTES = 64 << 20
+_FIRMWARE_MARGIN_BYTES = 32 << 20  # OVMF 2022.11 starts with no less
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
 _CID_LIMIT = 0xFFFFFFFE
 _DIGEST_BYTES = 48
@@ -231,10 +231,11 @@ class VmSpec:
                 )
             needed += self.initrd.stat().st_size
         if self.memory_bytes < needed:
+            what = "the kernel and its initrd" if self.firmware is None else "the firmware, the kernel and its initrd"
             raise InvalidInput(
                 "memory_bytes",
                 self.memory_bytes,
-                f"{format_bytes(self.memory_bytes)} cannot hold the kernel and its initrd",
+                f"{format_bytes(self.memory_bytes)} cannot hold {what}",
                 hint=f"give at least {-(-needed // (1 << 20))}M",
             )
 

@@ -3,6 +3,7 @@
 #   p  power off            r  reset
 #   e  say READY and echo the serial port's input; the key q powers off
 #   f  flood the serial port for ever          h  do nothing for ever
+#   b  wait for the power button, then power off
         .code16
         .section .text
         .globl _start
@@ -39,6 +40,8 @@ entry:  cli
         je      echo
         cmpb    $'f', %al
         je      flood
+        cmpb    $'b', %al
+        je      button
 stay:   hlt
         jmp     stay
 off:    movw    $0x604, %dx             # q35: PM1a_CNT, SLP_EN with SLP_TYP 0
@@ -65,6 +68,14 @@ echo:   movw    $text, %si
         cmpb    $'q', %al
         je      off
         jmp     2b
+button: movw    $0x602, %dx             # PM1a_EN: PWRBTN_EN
+        movw    $0x100, %ax
+        outw    %ax, %dx
+6:      movw    $0x600, %dx             # PM1a_STS: PWRBTN_STS
+        inw     %dx, %ax
+        testw   $0x100, %ax
+        jz      6b
+        jmp     off
 flood:  movb    $'x', %al
         movw    $0x3f8, %dx
 3:      movw    $60000, %cx

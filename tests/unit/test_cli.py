@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +58,9 @@ def test_the_version_is_told() -> None:
         ["bench", "boot", "--kernel", "x", "--clock", "sundial", "--runs", "1"],
         ["bench", "boot", "--kernel", "x", "--clock", "wall", "--runs", "many"],
         ["bench", "swap", "--preset", "huge"],
+        ["run", "--machine", "pc"],
+        ["run", "--no-such-option"],
+        ["disk", "create"],
     ],
 )
 def test_wrong_usage_ends_with_2(argv: list[str]) -> None:
@@ -74,6 +79,12 @@ def test_wrong_usage_ends_with_2(argv: list[str]) -> None:
         (["report", "x.ipynb", "-o", "x.pdf"], "output='x.pdf'"),
         (["report", "missing.ipynb", "-o", "x.html"], "notebook='missing.ipynb'"),
         (["notebooks", "TREE/init/below"], "directory="),
+        (["run"], "kernel='vmlinuz'"),
+        (["run", "missing", "--print"], "kernel='missing'"),
+        (["disk", "create", "disk.img", "--size", "1M"], "path='disk.img'"),
+        (["disk", "create", "disk.raw"], "size='disk.raw'"),
+        (["disk", "create", "disk.raw", "--size", "lots"], "size='lots'"),
+        (["disk", "create", "nowhere/1m.raw"], "path='nowhere/1m.raw'"),
         (["kernel", "check", "--profile", "nonsense"], "profile='nonsense'"),
         (["kernel", "build", "--profile", "minimal", "--set", "oops"], "set='oops'"),
         (["kernel", "build", "--profile", "minimal", "--source", "/nowhere"], "source='/nowhere'"),
@@ -92,6 +103,59 @@ def test_bad_input_ends_with_2_and_names_its_field(
     assert words in result.stderr
     assert "hint:" in result.stderr
     assert os.listdir(tree.parent) == ["tree"]
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bzImage's header, an initrd and a disk in the current folder."""
+    head = bytearray(0x300)
+    head[0x1FE:0x200], head[0x202:0x206] = b"\x55\xaa", b"HdrS"
+    (tmp_path / "vmlinuz").write_bytes(head)
+    (tmp_path / "initrd").write_bytes(bytes(512))
+    (tmp_path / "OVMF.fd").write_bytes(bytes(512))
+    monkeypatch.chdir(tmp_path)
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("QEMU is not here")
+    return tmp_path / "vmlinuz"
+
+
+def test_the_guides_variables_make_the_command(kernel: Path) -> None:
+    environ = {"VP": "2", "M": "1g", "TCPFWD": "22222:22", "BIOS": "-", "KA": "quiet"}
+    said = call("run", "--print", "vmlinuz", "--", "-name", "a b", env=environ)
+    assert said.exit_code == 0
+    argv = shlex.split(said.stdout)
+    assert argv[-2:] == ["-name", "a b"]
+    assert {"-smp", "2", "1024M", "ip=dhcp console=hvc0 earlyprintk=ttyS0 quiet"} <= set(argv)
+    assert "-bios" not in argv
+    told = json.loads(call("run", "--print", "--json", env=environ).stdout)
+    assert shlex.split(told["command"]) == told["argv"]
+
+
+def test_a_td_can_be_looked_at_anywhere(kernel: Path) -> None:
+    environ = {"TD": "guest", "BIOS": "OVMF.fd"}
+    said = call("run", "--dry-run", env=environ)
+    assert said.exit_code == 0
+    assert "confidential-guest-support=tdx" in said.stdout
+    assert "would be refused: firmware=" in said.stderr
+    assert "memory-backend-memfd-private" in call("run", "--print", "--td-flavour", "fork", env=environ).stdout
+    told = json.loads(call("run", "--dry-run", "--json", env=environ).stdout)
+    assert any("no TDX metadata" in text for text in told["refusals"])
+
+
+def test_an_explanation_has_each_option_with_the_guides_word(kernel: Path) -> None:
+    said = call("run", "--explain", env={"TD": "guest", "BIOS": "OVMF.fd", "RD": "-"}).stdout
+    assert "Open: what is kernel_irqchip=split?" in said
+    assert "    source: https://www.qemu.org/docs/master/system/i386/tdx.html" in said
+    told = json.loads(call("run", "--explain", "--json", env={"BIOS": "-"}).stdout)
+    assert {"option", "value", "why", "guide", "today", "source"} == set(told["options"][0])
+
+
+def test_a_swap_disk_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "16.0 MiB (raw, swap)" in call("disk", "create", "16m.raw", "--swap").stdout
+    assert call("disk", "create", "16m.raw").exit_code == 2
+    told = json.loads(call("disk", "create", "x.qcow2", "--size", "1G", "--json").stdout)
+    assert (told["format"], told["size_bytes"], told["swap"]) == ("qcow2", 1 << 30, False)
 
 
 def test_a_failure_ends_with_1_and_without_a_traceback(tree: Path) -> None:

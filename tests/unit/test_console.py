@@ -81,6 +81,11 @@ def test_the_report_begins_with_the_oops_and_holds_the_panic() -> None:
         (End.HANG, QUIET, "timeout_s"),
         (End.QEMU_FAILED, "qemu: Could not set up host forwarding rule 'tcp:127.0.0.1:22-:22'", "another host port"),
         (End.QEMU_FAILED, 'qemu: Failed to get "write" lock', "in use"),
+        (End.QEMU_FAILED, "vhost-vsock: unable to set guest cid: Address already in use", "CID"),
+        (End.QEMU_FAILED, "qemu: vm-type tdx not supported by KVM", "kvm_intel.tdx=1"),
+        (End.QEMU_FAILED, "KVM_TDX_INIT_MEM_REGION failed: Invalid argument", "TDVF"),
+        (End.QEMU_FAILED, "invalid accelerator kvm", "without KVM"),
+        (End.FLOOD, QUIET, "transcript_limit_bytes"),
     ],
 )
 def test_an_end_has_a_hint(end: End, text: str, words: str) -> None:
