@@ -34,10 +34,12 @@ _LABELS = {
     "forwards": "Forwards (TCPFWD)",
     "vsock_cid": "vsock (CID)",
     "td": "TD's name (TD)",
+    "td_flavour": "TD's QEMU",
+    "quote_socket": "TD's quotes",
     "timeout_s": "Time limit / s",
     "extra": "More options",
 }
-_CHOICES = {"machine": ("q35", "microvm"), "accelerator": ("auto", "kvm", "tcg")}
+_CHOICES = {"machine": ("q35", "microvm"), "accelerator": ("auto", "kvm", "tcg"), "td_flavour": ("upstream", "fork")}
 _POINTS = 120
 _GRACE_S = 10.0
 

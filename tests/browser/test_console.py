@@ -1,4 +1,4 @@
-"""The console in real JupyterLab over a shell on a pseudo-terminal: order, two views, reload, a broken line, flood, copy, end."""
+"""The console in real JupyterLab: order, two views, a page loaded again, a broken line, a flood, copy, the end."""
 
 from __future__ import annotations
 
