@@ -91,7 +91,7 @@ class Console:
                 os.eventfd_write(self._wake, 1)
 
     def send_line(self, text: str) -> None:
-        """Type a line and the Enter key."""
+        """Type a line and the Enter key. Wait for the prompt first: a shell that runs a command reads no keys."""
         self.write(text.encode() + b"\r")
 
     def subscribe(self, callback: OnOutput, *, replay_bytes: int = 0) -> Unsubscribe:
