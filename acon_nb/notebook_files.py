@@ -9,6 +9,8 @@ from pathlib import Path
 
 from acon_nb.errors import InvalidInput, MissingRequirement
 
+LAB_SERVER = "acon_nb.lab_server"  # lets a console answer sooner; off with --ServerApp.jpserver_extensions=...=False
+
 
 def folder() -> Path:
     """Where the notebooks are: beside the package in a checkout, inside it when installed from a wheel."""
@@ -41,5 +43,6 @@ def exec_lab(directory: Path, options: list[str]) -> None:
         import jupyterlab  # noqa: F401
     except ImportError as error:
         raise MissingRequirement("jupyterlab", "acon-nb lab", hint="pip install 'acon-nb[lab]', or make lab") from error
-    argv = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={directory}", "--ServerApp.ip=127.0.0.1", *options]
+    argv = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={directory}", "--ServerApp.ip=127.0.0.1"]
+    argv += [f"--ServerApp.jpserver_extensions={LAB_SERVER}=True", *options]
     os.execv(sys.executable, argv)

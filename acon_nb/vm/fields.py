@@ -32,6 +32,8 @@ def texts_of(spec: VmSpec) -> dict[str, str]:
         "forwards": ",".join(f"{rule.address}:{rule.host_port}:{rule.guest_port}" for rule in spec.forwards),
         "vsock_cid": "" if cid is None else str(cid),
         "td": spec.td or "",
+        "td_flavour": spec.td_flavour or "upstream",
+        "quote_socket": spec.quote_socket or "",
         "timeout_s": "" if math.isinf(spec.timeout_s) else f"{spec.timeout_s:g}",
         "extra": shlex.join(spec.extra),
     }
@@ -125,6 +127,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "forwards": lambda text: tuple(parse_forward(part) for part in text.split(",") if part.strip()),
     "vsock_cid": _optional(_number("vsock_cid")),
     "td": _optional(str),
+    "td_flavour": lambda text: None if text == "upstream" else text,
+    "quote_socket": _optional(str),
     "timeout_s": _seconds,
     "extra": _words,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from acon_nb.errors import AconError
 from acon_nb.units import format_bytes, format_seconds
 from acon_nb.vm.explain import Explained
 from acon_nb.vm.fields import texts_of
@@ -30,6 +31,13 @@ def explained_table(rows: Sequence[Explained]) -> pd.DataFrame:
     columns = ["option", "why", "the guide", "today", "source"]
     found = [[f"{row.option} {row.value}".rstrip(), row.why, row.guide, row.today, row.source] for row in rows]
     return pd.DataFrame(found, columns=columns)
+
+
+def refusal_table(errors: Sequence[AconError]) -> pd.DataFrame:
+    """What stands against a launch on this host, and the way out of each."""
+    import pandas as pd
+
+    return pd.DataFrame([[error.what, error.hint] for error in errors], columns=["refused because", "way out"])
 
 
 def sample_table(sample: Sample) -> pd.DataFrame:

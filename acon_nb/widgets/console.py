@@ -16,7 +16,7 @@ from acon_nb.errors import AconError, MissingRequirement
 from acon_nb.vm import Machine, Said
 from acon_nb.vm.console import read_tail
 from acon_nb.widgets.session import headless
-from acon_nb.widgets.stream import GATHER_S, KEEP_BYTES, Streams
+from acon_nb.widgets.stream import GATHER_S, KEEP_BYTES, Chunk, Streams
 
 _TAIL_LINES = 40
 _IDLE_S = 1.0
@@ -97,9 +97,12 @@ class _Feed:
         self._closed = False
         self._ended = False
         self._complaint = ""
+        self._next_s = 0.0
+        self._sender: threading.Thread | None = None
         self._unsubscribe = self._channel.subscribe(self._take, replay_bytes=KEEP_BYTES)
         widget.on_msg(self._receive)
-        threading.Thread(target=self._send_all, name="acon-console-view", daemon=True).start()
+        with self._wake:
+            self._wake_sender()
 
     def close(self) -> None:
         self._unsubscribe()
@@ -107,12 +110,34 @@ class _Feed:
             self._closed = True
             self._wake.notify()
 
+    def _wake_sender(self) -> None:
+        """The caller holds the lock. The thread goes after the guest's end, and comes when a page is loaded again."""
+        if self._sender is None and not self._closed:
+            self._sender = threading.Thread(target=self._send_all, name="acon-console-view", daemon=True)
+            self._sender.start()
+        self._wake.notify()
+
     def _take(self, data: bytes) -> None:
-        """Called in the console's thread."""
+        """Called in the console's thread, which sends an echo at once; what comes too fast is left to the sender."""
         with self._wake:
             self._streams.feed(data)
             self._ended = not data
-            self._wake.notify()
+            chunks = self._due()
+            if self._ended or self._streams.waiting:
+                self._wake_sender()
+        self._send(chunks)
+
+    def _due(self) -> list[Chunk]:
+        now = time.monotonic()
+        chunks = self._streams.due(now) if now >= self._next_s else []
+        if chunks:
+            self._next_s = now + GATHER_S
+        return chunks
+
+    def _send(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            head = {name: value for name, value in vars(chunk).items() if name != "data"}
+            self.widget.send({"kind": "output", **head}, buffers=[chunk.data])
 
     def _receive(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         """A message of the page: in the kernel's thread or a subshell's, so it is quick and never waits."""
@@ -126,7 +151,7 @@ class _Feed:
                 self._streams.want(view, int(content["position"]), now)
             elif kind == "bye":
                 self._streams.bye(view)
-            self._wake.notify()
+            self._wake_sender()
         if kind == "want":
             self.widget.send({"kind": "here", "view": view})
 
@@ -138,18 +163,21 @@ class _Feed:
             self._complaint = error.what
 
     def _send_all(self) -> None:
-        while not self._closed:
+        while True:
             with self._wake:
-                chunks = self._streams.due(time.monotonic())
-                if not chunks:
-                    self._wake.wait(_IDLE_S)
-                    chunks = self._streams.due(time.monotonic())
+                chunks = self._due()
+                if not chunks and not self._closed:
+                    self._wake.wait(max(0.001, self._next_s - time.monotonic()) if self._streams.waiting else _IDLE_S)
+                    chunks = self._due()
                 self._write(self._streams.late(time.monotonic()))
-            for chunk in chunks:
-                self.widget.send({"kind": "output", **_head(chunk)}, buffers=[chunk.data])
+                idle = not chunks and not self._streams.waiting
+                over = self._closed or (self._ended and idle and not self._machine.running)
+                if over:
+                    self._sender = None
+            self._send(chunks)
             self._show_state()
-            if chunks:
-                time.sleep(GATHER_S)
+            if over:
+                return
 
     def _show_state(self) -> None:
         state = _state(self._machine, self._ended)
@@ -159,10 +187,6 @@ class _Feed:
             self.widget.state = state
         if self._ended != self.widget.ended:
             self.widget.ended = self._ended
-
-
-def _head(chunk: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(chunk).items() if name != "data"}
 
 
 def _state(machine: Machine, ended: bool) -> str:

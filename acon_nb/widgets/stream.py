@@ -74,6 +74,14 @@ class Streams:
         """The views that were heard of lately."""
         return tuple(self._views)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to send."""
+        return any(self._owes(view) for view in self._views.values())
+
+    def _owes(self, view: _View) -> bool:
+        return view.sent < self.end and view.sent - view.shown < _WINDOW_BYTES
+
     def feed(self, data: bytes) -> None:
         """Take what the guest said."""
         self._kept += data
@@ -132,7 +140,7 @@ class Streams:
             del self._views[name]
         found = []
         for name, view in self._views.items():
-            if view.sent < self.end and view.sent - view.shown < _WINDOW_BYTES:
+            if self._owes(view):
                 found.append(self._chunk(name, view))
                 view.sent_s = now_s
         return found

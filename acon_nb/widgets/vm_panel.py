@@ -34,10 +34,12 @@ _LABELS = {
     "forwards": "Forwards (TCPFWD)",
     "vsock_cid": "vsock (CID)",
     "td": "TD's name (TD)",
+    "td_flavour": "TD's QEMU",
+    "quote_socket": "TD's quotes",
     "timeout_s": "Time limit / s",
     "extra": "More options",
 }
-_CHOICES = {"machine": ("q35", "microvm"), "accelerator": ("auto", "kvm", "tcg")}
+_CHOICES = {"machine": ("q35", "microvm"), "accelerator": ("auto", "kvm", "tcg"), "td_flavour": ("upstream", "fork")}
 _POINTS = 120
 _GRACE_S = 10.0
 
@@ -180,6 +182,9 @@ class _View:
     def _start(self) -> None:
         machine = launch.machine(self.panel.spec, interactive=True).start()
         self.panel.machine = machine
+        self.cpu.value = ""
+        if self.panel.console is not None:
+            self.panel.console.close()
         self.panel.console = Console(machine)
         self.badge.value = _badge(machine.accelerator, machine.host.kvm_why)
         self.console.children = [self.panel.console.widget()]

@@ -1,4 +1,4 @@
-"""The console in real JupyterLab over a shell on a pseudo-terminal: order, two views, reload, flood, copy, end."""
+"""The console in real JupyterLab: order, two views, a page loaded again, a broken line, a flood, copy, the end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ console = widgets.console(machine, rows=12)
 console
 """,
     "console",
+    "print('the kernel', 'answers')",
     "machine.close()",
 ]
+
+KEEP_SOCKETS = """
+window.sockets = [];
+const Real = WebSocket;
+window.WebSocket = class extends Real { constructor(...args) { super(...args); window.sockets.push(this); } };
+"""
 
 
 def screens(page):
@@ -40,7 +47,7 @@ def says(page, number, text):
     screens(page).nth(number).get_by_text(text).first.wait_for()
 
 
-def test_a_person_types_reads_reloads_floods_copies_and_ends(run_cells, look, reload, tmp_path):
+def test_a_person_types_reads_reloads_reconnects_floods_copies_and_ends(run_cells, look, reload, tmp_path):
     page = run_cells
     says(page, 0, "$")
     line = "echo $((6*7))-The-quick-brown-fox-jumps-over-the-lazy-dog-0123456789"
@@ -57,6 +64,7 @@ def test_a_person_types_reads_reloads_floods_copies_and_ends(run_cells, look, re
     type_into(page, 0, f"{ask}; echo got ${{#first}} ${{#more}}\n")
     says(page, 0, re.compile(r"^got [4-7] 0"))
 
+    page.add_init_script(KEEP_SOCKETS)
     reload()
     says(page, 0, "42-The-quick")
     says(page, 1, "second")
@@ -64,7 +72,15 @@ def test_a_person_types_reads_reloads_floods_copies_and_ends(run_cells, look, re
     says(page, 0, re.compile("^after"))
     assert screens(page).first.get_by_text(re.compile("^got")).count() == 1, "nothing is shown twice"
 
+    # A connection that breaks loses nothing: what was said meanwhile is sent again.
+    type_into(page, 0, "sleep 1; echo st''ill; sleep 4; echo he''re\n")
+    page.evaluate("window.sockets.filter((it) => it.url.includes('/channels')).forEach((it) => it.close())")
+    says(page, 0, re.compile("^still"))
+    says(page, 0, re.compile("^here"))
+
     type_into(page, 0, "head -c 100000000 /dev/zero | tr '\\0' 'x'; echo; echo d''one\n")
+    run_cell(page, 2)
+    page.get_by_text("the kernel answers").wait_for()
     says(page, 0, re.compile("^done"))
     type_into(page, 0, "echo al''ive\n")
     says(page, 0, re.compile("^alive"))
@@ -81,5 +97,6 @@ def test_a_person_types_reads_reloads_floods_copies_and_ends(run_cells, look, re
     page.keyboard.press("Control+c")
     assert "pasted" in page.evaluate("navigator.clipboard.readText()")
 
-    run_cell(page, 2)
+    run_cell(page, 3)
     page.locator(".acon-console-state", has_text="ended").first.wait_for()
+    assert "acon_nb.lab_server | extension was successfully loaded" in (tmp_path / "lab.log").read_text()

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_everything_that_a_wheel_takes_in_is_there() -> None:
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     for source in [*wheel["force-include"], *wheel["packages"]]:
         assert any((ROOT / source).iterdir()), source
+
+
+def test_the_wheel_holds_the_console_its_licence_and_the_notebooks(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(argv, cwd=ROOT, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    static = {f"acon_nb/widgets/static/{name}" for name in ("console.js", "console.css", "LICENSE-xterm.txt")}
+    assert static <= names
+    assert {f"acon_nb/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= names
+    assert not [name for name in names if "node_modules" in name or ".ipynb_checkpoints" in name]
 
 
 def test_licence_and_readme_are_there() -> None:

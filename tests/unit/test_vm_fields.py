@@ -81,6 +81,13 @@ def test_whatever_is_typed_is_a_spec_or_an_error_at_its_field(base: VmSpec, text
     assert set(wrong) <= {field}
 
 
+def test_fields_of_a_td_count_only_for_a_td(base: VmSpec) -> None:
+    texts = {**texts_of(base), "td_flavour": "fork", "quote_socket": "vsock:2:4050"}
+    assert read_texts(texts, base) == (base, {})
+    _, wrong = read_texts({**texts, "td": "guest"}, base)
+    assert "TDVF" in wrong["firmware"]
+
+
 def test_what_a_path_holds_is_never_followed_into_a_crash(base: VmSpec) -> None:
     for text in ("a\0b.raw", "x" * 5000 + ".raw", str(Path("/") / "\udce4.raw")):
         spec, wrong = read_texts({**texts_of(base), "disks": text}, base)
