@@ -19,7 +19,7 @@ from acon_nb.errors import AconError
 from acon_nb.kernel import tables
 from acon_nb.progress import Progress
 from acon_nb.widgets.job import Job
-from acon_nb.widgets.session import headless
+from acon_nb.widgets.session import headless, steady
 
 _LOG_LINES = 10
 _EVERY_S = 0.1
@@ -84,7 +84,7 @@ class _View:
         self.result = w.HTML(layout=wide)
         self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
         self._job: Job[Any] | None = None
-        self.box = self._layout(w)
+        self.box = steady(self._layout(w))
         self._wire()
 
     def _layout(self, w: Any) -> Any:
