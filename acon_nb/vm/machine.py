@@ -30,7 +30,7 @@ from acon_nb.vm import preflight
 from acon_nb.vm.command import Capabilities, Channels, accelerator_of, argument_list
 from acon_nb.vm.console import console_device, hint_for, panic_lines, plain_lines, read_tail
 from acon_nb.vm.outcome import TAIL_LINES, Message, Outcome, full_disk_note, kernel_entry_ns, name_end
-from acon_nb.vm.plumbing import run_folder, socket_pairs, take_messages
+from acon_nb.vm.plumbing import held, run_folder, socket_pairs, take_messages
 from acon_nb.vm.spec import VmSpec
 from acon_nb.vm.ssh import ssh, ssh_rule
 from acon_nb.vm.statistics import Sample, Sampler
@@ -154,7 +154,8 @@ class Machine:
         Its end is `POWERED_OFF` when the guest obeyed, else `STOPPED` or `KILLED`. The guide's kernel (without
         ACPI_BUTTON) and a guest without acpid do not hear the button.
         """
-        assert self._thread is not None, "stop() of a machine that was not started"
+        if self._thread is None:
+            raise AconError("the guest does not run", hint="start it first")
         with contextlib.suppress(AconError):  # no monitor (yet): go on to the next step
             self.execute("system_powerdown")
             self._thread.join(grace_s)
@@ -255,6 +256,7 @@ class Machine:
             names += ["mux"] if self._mux else ["serial", "hvc"]
         wall_ns = time.time_ns() - time.monotonic_ns()  # the trace has wall-clock times
         with contextlib.ExitStack() as stack:
+            stack.enter_context(held(self.folder))
             ours, theirs = socket_pairs(names, stack)
             argv = argument_list(self.spec, self.host, self._channels(theirs, trace))
             self.transcript.write_bytes(b"")

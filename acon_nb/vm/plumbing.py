@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
+import os
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +36,24 @@ def socket_pairs(
     return ours, theirs
 
 
+@contextlib.contextmanager
+def held(folder: Path, kind: int = fcntl.LOCK_SH) -> Iterator[None]:
+    """Hold a lock on a run's folder, which goes with the process. Errors: `BlockingIOError` when another has it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, kind)
+        yield
+    finally:
+        os.close(fd)
+
+
 def run_folder() -> Path:
-    """A new folder for one run; all but the newest of them are removed."""
+    """A new folder for one run; all but the newest of them are removed, unless their machine still runs."""
     runs = default_root() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     for old in sorted(runs.iterdir())[:-_RUNS_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError), held(old, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%dT%H%M%S-"), dir=runs))
 
 

@@ -69,7 +69,7 @@ class Forward:
         for field, port in (("host_port", self.host_port), ("guest_port", self.guest_port)):
             if not 1 <= port <= 65535:
                 raise InvalidInput(field, port, "is no TCP port", hint="ports are 1 to 65535")
-        if not re.fullmatch(r"(\d{1,3}\.){3}\d{1,3}|", self.address):
+        if not re.fullmatch(r"([0-9]{1,3}\.){3}[0-9]{1,3}|", self.address):
             hint = "give an IPv4 address of this host (QEMU forwards no other), or none for all of them"
             raise InvalidInput("address", self.address, "is no IPv4 address", hint=hint)
 
@@ -123,7 +123,7 @@ class VmSpec:
             raise InvalidInput("vcpus", self.vcpus, "is not a number of vCPUs", hint="1 or more")
         if not self.timeout_s > 0:
             raise InvalidInput("timeout_s", self.timeout_s, "is no time limit", hint="give seconds above 0")
-        if len(self.append.encode()) > _APPEND_LIMIT_BYTES or any(c in self.append for c in "\0\n"):
+        if not 0 <= _length(self.append) <= _APPEND_LIMIT_BYTES or any(c in self.append for c in "\0\n"):
             raise InvalidInput("append", self.append, f"is no kernel command line of up to {_APPEND_LIMIT_BYTES} bytes")
         if self.forwards and not self.network:
             raise InvalidInput("forwards", self.forwards, "need a network", hint="set network=True")
@@ -244,7 +244,7 @@ def quote_address(text: str | None, *, fork: bool = False) -> dict[str, str] | N
     """QEMU's SocketAddress of a quote socket: vsock:CID:PORT or unix:PATH. Errors: `InvalidInput`."""
     if text is None:
         return None
-    vsock = re.fullmatch(r"vsock:(\d{1,10}):(\d{1,10})", text)
+    vsock = re.fullmatch(r"vsock:([0-9]{1,10}):([0-9]{1,10})", text)
     if vsock:
         return {"type": "vsock", "cid": vsock[1], "port": vsock[2]}
     if re.fullmatch(r"unix:/[^\0]+", text) and not fork:
@@ -257,7 +257,7 @@ def parse_forward(text: str) -> Forward:
     """`HOST:GUEST`, `PORT` (the same on both sides) or `ADDRESS:HOST:GUEST` (guide: TCPFWD)."""
     parts = text.strip().split(":")
     ports = parts[-2:] if len(parts) > 1 else parts * 2
-    if len(parts) > 3 or not all(re.fullmatch(r"\d{1,6}", port) for port in ports):
+    if len(parts) > 3 or not all(re.fullmatch(r"[0-9]{1,6}", port) for port in ports):
         raise InvalidInput("TCPFWD", text, "is no port mapping", hint="HOSTPORT:GUESTPORT, PORT, or ADDRESS:HOST:GUEST")
     address = parts[0] if len(parts) == 3 else "127.0.0.1"
     return Forward(host_port=int(ports[0]), guest_port=int(ports[1]), address=address)
@@ -291,6 +291,14 @@ def _firmware(told: str) -> Path | None:
     if told:
         return Path(told)
     return next((Path(place) for place in _FIRMWARE_PLACES if Path(place).is_file()), Path(_FIRMWARE_PLACES[0]))
+
+
+def _length(text: str) -> int:
+    """Bytes of a text as it goes to a program; -1 for one that cannot."""
+    try:
+        return len(text.encode(errors="surrogateescape"))
+    except UnicodeEncodeError:
+        return -1
 
 
 def _number(variable: str, text: str) -> int:

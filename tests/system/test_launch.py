@@ -371,6 +371,46 @@ def test_a_terminal_feels_like_the_guides_script(tiny_kernel: Path) -> None:
         os.close(theirs)
 
 
+def test_a_running_machine_keeps_its_folder_whatever_is_cleared_away(
+    tiny: Tiny, host: vm.Capabilities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("acon_nb.vm.plumbing._RUNS_KEPT", 1)
+    ended = vm.boot(tiny("p"), host=host).console
+    with vm.Machine(tiny("h"), host=host, interactive=True) as machine:
+        machine.start()
+        machine.statistics()
+        time.sleep(1)  # folders are named by the second
+        vm.boot(tiny("p"), host=host)
+        vm.boot(tiny("p"), host=host)
+        assert machine.transcript.is_file()
+        assert not ended.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_guest_outlives_the_command(tiny_kernel: Path, number: signal.Signals, tmp_path: Path) -> None:
+    argv, environ = acon_nb_run(tiny_kernel, "e console=ttyS0")
+    environ["ACON_TEST"] = str(os.getpid())
+    ours, theirs = pty.openpty()
+    subprocess.run(["stty", "sane"], stdin=theirs, check=True)
+    before = subprocess.run(["stty", "-g"], stdin=theirs, capture_output=True, check=True).stdout
+    child = subprocess.Popen(argv, env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    said = b""
+    while b"READY" not in said:
+        said += os.read(ours, 4096)
+    assert qemus()
+    child.send_signal(number)
+    assert child.wait(30) != 0
+    deadline = time.monotonic() + 10
+    while qemus() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not qemus()
+    after = subprocess.run(["stty", "-g"], stdin=theirs, capture_output=True, check=True).stdout
+    assert after == before or number == signal.SIGKILL, "the terminal is as it was"
+    os.close(ours)
+    os.close(theirs)
+
+
 def test_the_guides_way_with_firmware_and_swap_disks(scripted: Tiny, host: vm.Capabilities, tmp_path: Path) -> None:
     """q35 with OVMF by Direct Linux Boot, a raw and a qcow2 swap disk that the kernel takes."""
     firmware = Path("/usr/share/ovmf/OVMF.fd")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from acon_nb import launch
@@ -119,6 +119,28 @@ def test_any_text_is_a_forward_or_refused(text: str) -> None:
         return
     assert 1 <= rule.host_port <= 65535
     assert not set(rule.address) - set("0123456789.")
+
+
+_VARIABLES = st.sampled_from(["TD", "VP", "M", "CID", "BIOS", "RD", "KA", "TCPFWD", "DRV"])
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(told=st.dictionaries(_VARIABLES, st.text(st.characters(exclude_characters="\0"), max_size=20)))
+@example(told={"KA": "\udcff"})
+@example(told={"KA": "\ud800"})
+@example(told={"DRV": "\udcff.raw"})
+@example(told={"TCPFWD": "٣٣:22"})
+@example(told={"TD": "x\n"})
+def test_any_environment_gives_a_spec_or_a_named_refusal(folder: Path, told: dict[str, str]) -> None:
+    try:
+        spec = VmSpec.from_environment({"BIOS": "-", **told})
+    except InvalidInput:
+        return
+    argv = argument_list(spec, HOST)
+    plain = argument_list(VmSpec.from_environment({"BIOS": "-"}), HOST)
+    added = {"-object", "-bios", "-drive"} | set(plain)
+    options = [word for word in argv if word.startswith("-") and word not in (spec.append, str(spec.kernel))]
+    assert set(options) <= added, "no variable adds an option"
 
 
 def check_published(value: dict[str, Any]) -> None:
