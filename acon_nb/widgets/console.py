@@ -15,7 +15,7 @@ from typing import Any
 from acon_nb.errors import AconError, MissingRequirement
 from acon_nb.vm import Machine, Said
 from acon_nb.vm.console import read_tail
-from acon_nb.widgets.session import headless
+from acon_nb.widgets.session import headless, steady
 from acon_nb.widgets.stream import GATHER_S, KEEP_BYTES, Chunk, Streams
 
 _TAIL_LINES = 40
@@ -45,7 +45,7 @@ class Console:
         except ImportError as error:
             raise MissingRequirement("anywidget", "the console", hint="pip install 'acon-nb[lab]'") from error
         if self._feed is None:
-            widget = TerminalWidget(rows=self.rows, transcript=str(self.machine.console.transcript))
+            widget = steady(TerminalWidget(rows=self.rows, transcript=str(self.machine.console.transcript)))
             self._feed = _Feed(self.machine, widget)
         return self._feed.widget
 

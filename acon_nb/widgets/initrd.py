@@ -17,7 +17,7 @@ from acon_nb.errors import AconError
 from acon_nb.initrd import fstab, tables
 from acon_nb.initrd.compress import SUFFIXES
 from acon_nb.widgets.parts import Runner, dense, lines_of, pre
-from acon_nb.widgets.session import headless
+from acon_nb.widgets.session import headless, steady
 
 
 class InitrdForm:
@@ -74,7 +74,7 @@ class _View:
         self.result = w.HTML(layout=wide)
         self.runner = Runner((self.look, self.make), self.result, lambda: not self.error.value)
         self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
-        self.box = self._layout(w)
+        self.box = steady(self._layout(w))
         self._wire()
         self._explain()
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from acon_nb.errors import Cancelled
 from acon_nb.progress import CancelToken, OnProgress, Progress, TextProgress
-from acon_nb.widgets.session import headless
+from acon_nb.widgets.session import headless, steady
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class _JobView:
         self._bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "30%"})
         self._text = ipywidgets.Label("starting", layout={"width": "55%"})
         self._button = ipywidgets.Button(description="Cancel", icon="stop", layout={"width": "8em"})
-        self._box = ipywidgets.HBox([self._bar, self._text, self._button])
+        self._box = steady(ipywidgets.HBox([self._bar, self._text, self._button]))
 
     def show(self, cancel: Callable[[], None]) -> None:
         from IPython.display import display

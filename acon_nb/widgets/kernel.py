@@ -15,7 +15,7 @@ from acon_nb import kernel, plots, show
 from acon_nb.errors import AconError
 from acon_nb.kernel import tables
 from acon_nb.widgets.parts import Runner, dense, lines_of, pre
-from acon_nb.widgets.session import headless
+from acon_nb.widgets.session import headless, steady
 
 _HINT = "Check first: it reads the options of the source."
 
@@ -75,7 +75,7 @@ class _View:
         self.result = w.HTML(layout=wide)
         self.runner = Runner((self.check, self.build), self.result, lambda: not self.error.value)
         self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
-        self.box = self._layout(w)
+        self.box = steady(self._layout(w))
         self._wire()
 
     def _layout(self, w: Any) -> Any:

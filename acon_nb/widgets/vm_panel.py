@@ -19,7 +19,7 @@ from acon_nb.units import format_bytes, format_seconds
 from acon_nb.vm import fields, tables
 from acon_nb.widgets import sparkline
 from acon_nb.widgets.console import Console
-from acon_nb.widgets.session import headless
+from acon_nb.widgets.session import headless, steady
 
 _LABELS = {
     "kernel": "Kernel",
@@ -106,7 +106,7 @@ class _View:
         self.badge, self.state = w.HTML(), w.HTML("not started")
         self.cpu, self.memory, self.counters = w.HTML(), w.HTML(), w.HTML()
         self.console = w.VBox([])
-        self.box = self._layout(w)
+        self.box = steady(self._layout(w))
         for field in self.fields.values():
             field.observe(lambda _: self._take(), names="value")
         self.start.on_click(lambda _: self._begin(self._start))
