@@ -1,9 +1,10 @@
 # The commands of a checkout. Each sets up what it needs first; see tools/setup.sh.
-.PHONY: help tour test lab lint benchmarks clean
+.PHONY: help tour test test-weekly lab lint benchmarks clean
 
 help:
 	@echo "make tour        build, boot and measure; writes reports/tour.html"
 	@echo "make test        set up what the tests need and run them all"
+	@echo "make test-weekly the tests that take minutes, meant for once a week"
 	@echo "make lab         JupyterLab on a copy of the notebooks (NOTEBOOKS=folder)"
 	@echo "make lint        ruff, mypy, shellcheck"
 	@echo "make benchmarks  our cost beside the bare tools'"
@@ -16,6 +17,10 @@ test:
 	@tools/setup.sh test
 	@tools/lint.sh
 	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-weekly:
+	@tools/setup.sh test
+	@ACON_NB_WEEKLY=1 .venv/bin/python -m pytest -m "weekly or slow" $(PYTEST_ARGS)
 
 lint:
 	@tools/setup.sh test

@@ -126,6 +126,10 @@ class Cache:
             self._make(place, inputs, make, hashed=hashed)
             return Artifact(place, key, False, time.monotonic() - started)
 
+    def has(self, kind: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether the artifact of `inputs` is there (its files are checked only by `get`)."""
+        return (self.root / kind / key_of(inputs) / _MANIFEST).is_file()
+
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock of that name against all other processes of this user."""

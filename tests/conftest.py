@@ -13,6 +13,15 @@ from acon_nb.cache import Cache
 from acon_nb.progress import TextProgress
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that take minutes and hardly ever change their mind run where they are asked for."""
+    if os.environ.get("ACON_NB_WEEKLY"):
+        return
+    for item in items:
+        if item.get_closest_marker("weekly"):
+            item.add_marker(pytest.mark.skip(reason="once a week: make test-weekly"))
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")

@@ -10,6 +10,7 @@ from acon_nb.kernel.build import (
     configure,
     difference,
     install,
+    is_built,
     values_of,
 )
 from acon_nb.kernel.config import Difference, WishResult, diff
@@ -40,6 +41,7 @@ __all__ = [
     "fetch",
     "groups",
     "install",
+    "is_built",
     "module_closure",
     "search",
     "values_of",

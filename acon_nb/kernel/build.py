@@ -74,15 +74,7 @@ def build(
     store = cache or Cache()
     make.require_tools()
     plan = _plan(spec, store, on_progress, cancel)
-    inputs = {
-        "source": plan.tree.identity,
-        "wishes": [[wish.option, wish.value, wish.optional] for wish in plan.wishes],
-        "compiler": make.compilers(),
-        "start": sha256_file(spec.config) if spec.config else "tinyconfig",
-        "pins": dict(make.PINS),
-        "make": make.VARIABLES,
-        "layout": 2,  # of the artifact's folder: 2 has sizes.json
-    }
+    inputs = _inputs(spec, plan)
 
     def produce(folder: Path) -> None:
         require_space(folder, _BUILD_BYTES, "building a kernel")
@@ -100,6 +92,12 @@ def build(
         cached=artifact.cached,
         wishes=tuple(kconfig.WishResult(**{**row, "proposal": ()}) for row in facts["wishes"]),
     )
+
+
+def is_built(spec: BuildSpec, *, cache: Cache | None = None, on_progress: OnProgress = silent) -> bool:
+    """Whether the kernel of `spec` is in the cache, so that `build` takes no time (its source may be fetched)."""
+    store = cache or Cache()
+    return store.has("kernel", _inputs(spec, _plan(spec, store, on_progress, None)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +210,19 @@ def _symbols(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
 def _symbol(row: dict[str, Any]) -> Symbol:
     pairs = {key: tuple(map(tuple, row[key])) for key in ("definitions", "selects")}
     return Symbol(**{**row, **pairs, "under": tuple(row["under"])})
+
+
+def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
+    """All that an image is made from: the key of the cache."""
+    return {
+        "source": plan.tree.identity,
+        "wishes": [[wish.option, wish.value, wish.optional] for wish in plan.wishes],
+        "compiler": make.compilers(),
+        "start": sha256_file(spec.config) if spec.config else "tinyconfig",
+        "pins": dict(make.PINS),
+        "make": make.VARIABLES,
+        "layout": 2,  # of the artifact's folder: 2 has sizes.json
+    }
 
 
 @contextlib.contextmanager

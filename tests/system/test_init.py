@@ -265,6 +265,7 @@ off
 """
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("spec", ["", "+ae"])
 def test_protected_swap_holds_a_tmpfs_larger_than_the_memory(guest, alpine_like, host, spec):
     tree = alpine_like()
