@@ -89,9 +89,12 @@ def plan(
     gen_init(tree, force=spec.force)
     for pair in spec.files:
         name, path = _own_file(pair)
+        if name in tree and tree[name].is_dir:
+            raise InvalidInput("files", pair, "would take the place of a folder", hint="name the file in it")
         tree.add_file(name, path, mode=0o755 if path.stat().st_mode & 0o111 else 0o644)
     if spec.fstab:
-        old = tree["etc/fstab"].content.read().rstrip(b"\n")
+        place = tree.find("etc/fstab")  # where a link leads, if the image has one
+        old = tree[place].content.read().rstrip(b"\n") if place and tree[place].is_file else b""
         tree.add_file("etc/fstab", old + b"\n" + "\n".join(spec.fstab).encode() + b"\n")
     if spec.keys:
         tree.add_dir("root/.ssh", mode=0o700)
@@ -160,6 +163,8 @@ def _own_file(pair: str) -> tuple[bytes, Path]:
         raise InvalidInput("files", pair, "is not NAME=HOSTFILE", hint="such as etc/motd=my-motd")
     if not path.is_file():
         raise InvalidInput("files", host, "is no file", hint="give a file of this host")
+    if not clean_name(name):
+        raise InvalidInput("files", pair, "names no file of the image", hint="such as etc/motd=my-motd")
     return clean_name(name), path
 
 

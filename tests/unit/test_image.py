@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -133,3 +134,14 @@ def test_a_full_disk_is_said_and_leaves_no_image(small_disk: Path, suffix: str) 
     with pytest.raises(NoSpace, match="small-disk/x"):
         create(tree, small_disk / f"x{suffix}")
     assert os.listdir(small_disk) == []
+
+
+def test_an_image_takes_no_folders_or_devices_place(tree: FileTree, tmp_path: Path) -> None:
+    fifo, folder = tmp_path / "x.cpio", tmp_path / "y.cpio"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    for path in (fifo, folder):
+        with pytest.raises(InvalidInput, match="no regular file"):
+            create(tree, path)
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["x.cpio", "y.cpio"]
