@@ -82,9 +82,12 @@ def _tree_of(
 
 
 def _path_and_tag(value: str) -> tuple[Path, str]:
-    path, _, tag = value.rpartition(":")
-    if path and tag and "/" not in tag and not Path(value).exists():
-        return Path(path), tag
+    """PATH[:NAME], where both may have colons: the path is the shortest that is there."""
+    parts = value.split(":")
+    for count in range(1, len(parts)):
+        path = Path(":".join(parts[:count]))
+        if path.exists() and not Path(value).exists():
+            return path, ":".join(parts[count:])
     return Path(value), ""
 
 
