@@ -171,9 +171,10 @@ def _own_file(pair: str) -> tuple[bytes, Path]:
 def _public_key(path: Path) -> bytes:
     """The line of a public key. Errors: `InvalidInput` for what is none, above all for a private key."""
     try:
-        text = path.read_text(errors="replace").strip()
-    except OSError as error:
-        raise InvalidInput("keys", path, error.strerror or "cannot be read", hint="a file such as id.pub") from error
+        text = path.expanduser().read_text(errors="replace").strip()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or "cannot be read"
+        raise InvalidInput("keys", path, why, hint="a file such as id.pub") from error
     if "PRIVATE KEY" in text:
         raise InvalidInput("keys", path, "is a private key, which must not leave the host", hint=f"{path}.pub")
     if not text.startswith(_KEY_KINDS) or "\n" in text:

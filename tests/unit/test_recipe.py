@@ -133,3 +133,14 @@ def test_the_text_of_a_file_is_that_which_its_links_lead_to() -> None:
         tree.add_symlink(name, target)
     assert text_of(tree, "etc/fstab") == "\ufffd a line\n"
     assert [text_of(tree, name) for name in ("round", "dangling", "absent", "usr")] == ["", "", "", ""]
+
+
+def test_a_home_folder_is_found_and_a_name_with_nul_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "id.pub").write_text(KEY)
+    tree, _ = plan(InitrdSpec(image=f"dir:~/{root.name}", keys=(Path("~/id.pub"),)))
+    assert text_of(tree, "root/.ssh/authorized_keys") == KEY
+    with pytest.raises(InvalidInput, match="keys="):
+        InitrdSpec(keys=(Path("id\0.pub"),))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from acon_nb.errors import InvalidInput, MissingRequirement
-from acon_nb.kernel import BuildSpec, diff, fetch, values_of
+from acon_nb.kernel import BuildSpec, diff, fetch, tables, values_of
 
 MAKEFILE = "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 9\n"
 PATCH = """--- a/Kconfig
@@ -133,6 +133,10 @@ def test_profiles_and_configs_are_compared(tmp_path):
     assert rows["ZSWAP"] == ("n", "y")
     assert rows["LOCALVERSION"] == ("-x", "n")
     assert diff(values_of("guide"), values_of("guide")) == ()
+    rows = {(6, 1): set(), (6, 12): set()}
+    for version, options in rows.items():
+        options.update(tables.diff_table("minimal", "container", version)["option"])
+    assert rows[6, 1] - rows[6, 12] == {"RANDOM_TRUST_CPU"}
     with pytest.raises(InvalidInput, match="names no profile"):
         values_of(",")
 
