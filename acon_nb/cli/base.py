@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ class _Group(click.Group):
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 click.echo(f"acon-nb: {NoSpace(Path(error.filename or '.'), 'writing stopped')}", err=True)
                 ctx.exit(1)
-            raise
+            if error.errno == errno.EPIPE or not isinstance(error.filename, str | bytes):
+                raise  # click ends a closed pipe; the rest is a bug
+            click.echo(f"acon-nb: {_short(os.fsdecode(error.filename))}: {error.strerror}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("acon-nb: interrupted; finished parts are kept", err=True)
             ctx.exit(1)
@@ -42,6 +46,11 @@ def main(verbose: bool) -> None:
 
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def _short(name: str) -> str:
+    """A file's name on one line, cut where it is longer than any path."""
+    return repr(name if len(name) <= 200 else name[:200] + "...")
 
 
 def print_json(value: Any) -> None:

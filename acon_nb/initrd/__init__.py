@@ -5,7 +5,7 @@ from acon_nb.initrd.diff import Difference, diff, diff_trees
 from acon_nb.initrd.engine import Build, Engine
 from acon_nb.initrd.folder import from_folder, overlay, write_folder
 from acon_nb.initrd.image import DEFAULT_MTIME, InitrdImage, create, load, suffix_of
-from acon_nb.initrd.init import add_modules, gen_init
+from acon_nb.initrd.init import add_modules, gen_init, text_of
 from acon_nb.initrd.links import abs2relinks, abs2rellinks, hard2symlinks
 from acon_nb.initrd.recipe import FolderSize, InitrdSpec, Made, folder_sizes, largest_files, make, plan
 from acon_nb.initrd.tree import Content, Entry, FileTree, Limits
@@ -39,6 +39,7 @@ __all__ = [
     "overlay",
     "plan",
     "suffix_of",
+    "text_of",
     "tree_of",
     "write_folder",
 ]

@@ -93,9 +93,9 @@ def _docker(files: FileTree, what: str, tag: str) -> tuple[list[Content], Mappin
     config = str(image.get("Config"))
     match = re.search(r"([0-9a-f]{64})(\.json)?$", config)
     if match:
-        _check(_file(files, config), f"sha256:{match[1]}", config)
+        _check(_file(files, config), f"sha256:{match[1]}", repr(config[:200]))
     layers = [_file(files, name) for name in _strings(image.get("Layers"), "Layers")]
-    return layers, _dict(_json(files, config), config)
+    return layers, _dict(_parsed(_file(files, config), "the configuration"), "the configuration")
 
 
 def _image(value: Any) -> Mapping[str, Any]:
@@ -124,19 +124,19 @@ def _of_this_machine(candidates: list[tuple[Any, list[str]]], what: str) -> Mapp
     """The manifest of Linux on this kind of machine, where several are named by their platforms."""
     machine = _MACHINES.get(platform.machine(), platform.machine())
     entries = [(_dict(entry, "manifests"), names) for entry, names in candidates]
-    fitting = [
-        (entry, names)
-        for entry, names in entries
-        if not entry.get("platform")
-        or (entry["platform"].get("os"), entry["platform"].get("architecture")) == ("linux", machine)
-    ]
+    fitting = [(entry, names) for entry, names in entries if _platform(entry) in ((), ("linux", machine))]
     if not fitting and len(entries) > 1:
         raise InvalidInput("image", what, f"holds no image of linux/{machine}", hint="make it with that --platform")
     return _choose(fitting or entries, what, "")
 
 
+def _platform(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    named = _dict(entry.get("platform") or {}, "platform")
+    return (named.get("os"), named.get("architecture")) if named else ()
+
+
 def _choose(images: list[tuple[Any, list[str]]], what: str, tag: str) -> Mapping[str, Any]:
-    known = ", ".join(name for _, names in images for name in names) or "none"
+    known = ", ".join(map(repr, (name for _, names in images for name in names))) or "none"
     fitting = [image for image, names in images if not tag or any(_same(tag, name) for name in names)]
     if len(fitting) != 1:
         raise InvalidInput(
@@ -178,7 +178,7 @@ def _check(content: Content, digest: str, what: str) -> None:
         found.update(chunk)
     if f"sha256:{found.hexdigest()}" != digest:
         raise TreeError(
-            f"{what} is not what its digest {digest[:80]} says (it is sha256:{found.hexdigest()})", hint=_HINT
+            f"{what} is not what its digest {digest[:80]!r} says (it is sha256:{found.hexdigest()})", hint=_HINT
         )
 
 

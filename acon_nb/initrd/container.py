@@ -66,9 +66,9 @@ def _tree_of(
         return tree
     kind, _, value = image.partition(":")
     if value and kind == "dir":
-        return from_folder(Path(value))
+        return from_folder(Path(value).expanduser())
     if value and kind == "tar":
-        return from_tar(Path(value), limits=limits, devices=devices)
+        return from_tar(Path(value).expanduser(), limits=limits, devices=devices)
     if value and kind in _ARCHIVES:
         path, tag = _path_and_tag(value)
         return archive.from_archive(path, tag, limits=limits, devices=devices, on_progress=on_progress)
@@ -82,10 +82,13 @@ def _tree_of(
 
 
 def _path_and_tag(value: str) -> tuple[Path, str]:
-    path, _, tag = value.rpartition(":")
-    if path and tag and "/" not in tag and not Path(value).exists():
-        return Path(path), tag
-    return Path(value), ""
+    """PATH[:NAME], where both may have colons: the path is the shortest that is there."""
+    parts = value.split(":")
+    for count in range(1, len(parts)):
+        path = Path(":".join(parts[:count])).expanduser()
+        if path.exists() and not Path(value).expanduser().exists():
+            return path, ":".join(parts[count:])
+    return Path(value).expanduser(), ""
 
 
 def busybox(*, cache: Cache, on_progress: OnProgress = silent) -> FileTree:

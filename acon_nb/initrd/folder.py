@@ -9,6 +9,7 @@ sidecar does not know are the user's own and belong to root in the image.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -27,6 +28,9 @@ from acon_nb.initrd.tree import Content, Entry, FileTree, shown
 SIDECAR = ".acon-tree.jsonl"
 _VERSION = 1
 _ROOT = (0, 0)
+_LAST_TIME = 0xFFFFFFFF  # 2106, the last that newc holds
+# A name or link's target that is too long, or a link to nothing
+_NOT_ON_DISK = (errno.ENAMETOOLONG, errno.ENOENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +151,18 @@ class _Writer:
         self._touched: set[bytes] = set()  # folders whose times writing into them moved
 
     def put(self, name: bytes, entry: Entry) -> None:
-        """Write one entry; its folder was written before it."""
+        """Write one entry; its folder was written before it. Errors: `TreeError` for what no disk here can hold."""
+        try:
+            self._put(name, entry)
+        except OSError as error:
+            if error.errno not in _NOT_ON_DISK:
+                raise
+            raise TreeError(
+                f"{shown(name)} cannot be written to {os.fsdecode(self._root)}: {error.strerror}",
+                hint="remove it from the image; without a folder (acon-nb initrd from) the image can hold it",
+            ) from error
+
+    def _put(self, name: bytes, entry: Entry) -> None:
         path = self._root + b"/" + name
         disk_mode = _disk_mode(entry)
         self._touched.add(name.rpartition(b"/")[0])
@@ -162,7 +177,7 @@ class _Writer:
             os.symlink(inside(name, entry.content.read()), path)  # noqa: PTH211
         else:
             self._put_file(path, entry, stat.S_IMODE(disk_mode))
-        os.utime(path, (entry.mtime, entry.mtime), follow_symlinks=False)
+        _set_time(path, entry)
         self._records.pop(name, None)
         if (entry.mode, entry.uid, entry.gid) != (disk_mode, *_ROOT):  # what the disk says by itself needs no record
             self._records[name] = _Record(
@@ -178,8 +193,7 @@ class _Writer:
         """Set the times of folders, which writing into them moved, and write the sidecar."""
         for name in self._touched:
             if name and name in tree and tree[name].is_dir:
-                mtime = tree[name].mtime
-                os.utime(self._root + b"/" + name, (mtime, mtime), follow_symlinks=False)
+                _set_time(self._root + b"/" + name, tree[name])
         lines = [json.dumps({"acon-tree": _VERSION})]
         for name, record in sorted(self._records.items()):
             if not os.path.lexists(self._root + b"/" + name):
@@ -223,6 +237,11 @@ class _Writer:
             os.unlink(path)  # noqa: PTH108
         elif mode and not keep_folder:
             shutil.rmtree(path)
+
+
+def _set_time(path: bytes, entry: Entry) -> None:
+    mtime = min(max(0, entry.mtime), _LAST_TIME)
+    os.utime(path, (mtime, mtime), follow_symlinks=False)
 
 
 def _mode_of(path: bytes) -> int:

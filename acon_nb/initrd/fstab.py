@@ -224,7 +224,7 @@ class FstabLine:
     @classmethod
     def parse(cls, text: str) -> FstabLine:
         """The line of six fields, of which the last two count for nothing here, or of three and more."""
-        fields = text.split()
+        fields = re.findall(r"[^ \t\n]+", text)  # no other blanks: /init's shell knows only these
         if not 3 <= len(fields) <= 6:
             hint = "DEVICE POINT TYPE OPTIONS 0 0"
             raise InvalidInput("fstab", text.strip(), f"has {len(fields)} fields", hint=hint)

@@ -18,7 +18,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.initrd import cpio, folder, image, init, links, tar
 from acon_nb.initrd.compress import SUFFIXES
 from acon_nb.initrd.container import tree_of
-from acon_nb.initrd.image import DEFAULT_MTIME, InitrdImage
+from acon_nb.initrd.image import ALIASES, DEFAULT_MTIME, InitrdImage
 from acon_nb.initrd.tree import FileTree
 from acon_nb.progress import OnProgress, silent
 
@@ -48,7 +48,8 @@ class Variables:
     def of_environment(cls, environment: Mapping[str, str] | None = None) -> Variables:
         """From the environment's F, C and T."""
         values = os.environ if environment is None else environment
-        return cls(force=bool(values.get("F")), compression=values.get("C", ""), time=values.get("T", ""))
+        suffix = values.get("C", "")
+        return cls(force=bool(values.get("F")), compression=ALIASES.get(suffix, suffix), time=values.get("T", ""))
 
     @property
     def mtime(self) -> int | None:

@@ -21,6 +21,8 @@ from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 # What the guide's `T=.` means: midnight of 1 January 2000, UTC.
 DEFAULT_MTIME = 946684800
+# Programs whose suffix is another
+ALIASES = {"zstd": "zst"}
 _BUFFER_BYTES = 1 << 20
 
 
@@ -53,6 +55,8 @@ def create(
     is whole, and nothing is left beside it, even when the process is killed.
     """
     suffix = suffix_of(path)
+    if path.exists() and not path.is_file():  # a rename over /dev/null would take it from the host
+        raise InvalidInput("image", path, "is there and is no regular file", hint="give the name of a file")
     require_init(tree, path.name)
     with _whole_file(path) as file:
         sink = _Sink(file)
@@ -76,7 +80,7 @@ def require_init(tree: FileTree, name: str) -> None:
 
 def suffix_of(path: Path) -> str:
     """The compression that a file's name asks for ("" for none). Errors: `InvalidInput` for one that is not known."""
-    suffix = {"zstd": "zst", "cpio": ""}.get(path.suffix[1:], path.suffix[1:])
+    suffix = {**ALIASES, "cpio": ""}.get(path.suffix[1:], path.suffix[1:])
     if suffix not in ("", *SUFFIXES):
         raise InvalidInput("image", path, f".{suffix} is no known compression", hint=f"one of {', '.join(SUFFIXES)}")
     return suffix

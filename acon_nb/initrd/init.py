@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from acon_nb.errors import InvalidInput
+from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import fstab
 from acon_nb.initrd.tree import Entry, FileTree
 
@@ -19,7 +18,6 @@ _MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "run", "root", "shared")
 _BIN = ("bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin")
 _UDHCPC_SCRIPT = "usr/share/udhcpc/default.script"  # udhcpc's own default, where the program does not tell
 _SCRIPT_IN_PROGRAM = re.compile(rb"/[\w./-]*udhcpc[\w./-]*\.script")
-_LINKS_FOLLOWED = 40  # as the kernel does
 # What /init calls whatever the image is: utility -> the feature that needs it
 _ALWAYS = {
     "sh": "everything",
@@ -112,12 +110,12 @@ def missing_utilities(tree: FileTree) -> list[str]:
 
 
 def _modules(tree: FileTree) -> Iterator[tuple[str, str]]:
-    if _text(tree, "etc/modules").strip():
+    if text_of(tree, "etc/modules").strip():
         yield "modprobe", "loading /etc/modules"
 
 
 def _fstab(tree: FileTree) -> Iterator[tuple[str, str]]:
-    for line in fstab.parse(_text(tree, "etc/fstab"))[0]:
+    for line in fstab.parse(text_of(tree, "etc/fstab"))[0]:
         if "noauto" in line.options:
             continue
         device = line.encrypted
@@ -142,7 +140,8 @@ def _has(tree: FileTree, name: str) -> bool:
     return any(f"{folder}/{name}" in tree for folder in _BIN)
 
 
-def _text(tree: FileTree, name: str) -> str:
+def text_of(tree: FileTree, name: str) -> str:
+    """The text of a file of a tree, its links followed; "" if it is not there."""
     entry = _resolved(tree, name)
     return entry.content.read().decode(errors="replace") if entry is not None else ""
 
@@ -161,22 +160,11 @@ def udhcpc_script(tree: FileTree) -> str:
 
 def _resolved(tree: FileTree, name: str) -> Entry | None:
     """The regular file that a name leads to inside the tree, its links followed; None if there is none."""
-    path = name
-    for _ in range(_LINKS_FOLLOWED):
-        parts = path.split("/")
-        for depth in range(1, len(parts) + 1):
-            above = "/".join(parts[:depth])
-            if above not in tree:
-                return None
-            entry = tree[above]
-            if stat.S_ISLNK(entry.mode):
-                target = entry.content.read().decode(errors="surrogateescape")
-                joined = posixpath.join("/", posixpath.dirname(above), target, *parts[depth:])
-                path = posixpath.normpath(joined).lstrip("/")
-                break
-        else:
-            return entry if entry.is_file else None
-    return None
+    try:
+        place = tree.find(name)
+    except TreeError:  # links that go round
+        return None
+    return tree[place] if place and tree[place].is_file else None
 
 
 def add_modules(tree: FileTree, release: str, modules: Sequence[Path], load: Sequence[str]) -> None:

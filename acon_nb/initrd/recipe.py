@@ -89,9 +89,12 @@ def plan(
     gen_init(tree, force=spec.force)
     for pair in spec.files:
         name, path = _own_file(pair)
+        if name in tree and tree[name].is_dir:
+            raise InvalidInput("files", pair, "would take the place of a folder", hint="name the file in it")
         tree.add_file(name, path, mode=0o755 if path.stat().st_mode & 0o111 else 0o644)
     if spec.fstab:
-        old = tree["etc/fstab"].content.read().rstrip(b"\n")
+        place = tree.find("etc/fstab")  # where a link leads, if the image has one
+        old = tree[place].content.read().rstrip(b"\n") if place and tree[place].is_file else b""
         tree.add_file("etc/fstab", old + b"\n" + "\n".join(spec.fstab).encode() + b"\n")
     if spec.keys:
         tree.add_dir("root/.ssh", mode=0o700)
@@ -160,15 +163,18 @@ def _own_file(pair: str) -> tuple[bytes, Path]:
         raise InvalidInput("files", pair, "is not NAME=HOSTFILE", hint="such as etc/motd=my-motd")
     if not path.is_file():
         raise InvalidInput("files", host, "is no file", hint="give a file of this host")
+    if not clean_name(name):
+        raise InvalidInput("files", pair, "names no file of the image", hint="such as etc/motd=my-motd")
     return clean_name(name), path
 
 
 def _public_key(path: Path) -> bytes:
     """The line of a public key. Errors: `InvalidInput` for what is none, above all for a private key."""
     try:
-        text = path.read_text(errors="replace").strip()
-    except OSError as error:
-        raise InvalidInput("keys", path, error.strerror or "cannot be read", hint="a file such as id.pub") from error
+        text = path.expanduser().read_text(errors="replace").strip()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or "cannot be read"
+        raise InvalidInput("keys", path, why, hint="a file such as id.pub") from error
     if "PRIVATE KEY" in text:
         raise InvalidInput("keys", path, "is a private key, which must not leave the host", hint=f"{path}.pub")
     if not text.startswith(_KEY_KINDS) or "\n" in text:

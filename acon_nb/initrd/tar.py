@@ -133,6 +133,9 @@ def _member(
         device=(_number(head, 329, 8), _number(head, 337, 8)) if kind in (b"3", b"4") else (0, 0),
         content=content,
     )
+    for number in (entry.uid, entry.gid, *entry.device):
+        if not 0 <= number < 1 << 32:
+            raise TreeError(f"{shown(name)} has {number} for an owner or device: the kernel has 32 bits", hint=_HINT)
     xattrs = tuple(
         key[len(start) :].decode(errors="backslashreplace") for key in pax for start in _XATTR if key.startswith(start)
     )

@@ -58,7 +58,8 @@ class Content:
         if self.path is not None:
             yield from self._chunks_of_path(self.path)
         elif self.source is None:
-            yield self.data or b""
+            data = self.data or b""
+            yield from (data[start : start + _CHUNK_BYTES] for start in range(0, len(data), _CHUNK_BYTES))
         elif self.extents is None:
             yield from _run(self.source, self.offset, self.size)
         else:
@@ -321,7 +322,10 @@ class FileTree:
 
 def clean_name(name: str | bytes) -> bytes:
     """A name as the tree keeps it: no leading slash, no "." parts. Errors: `TreeError` for ".." and NUL."""
-    raw = os.fsencode(name)
+    try:
+        raw = os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise TreeError(f"{name!r} is no name of a file", hint="remove it from the image") from error
     if b"/." not in raw and b"//" not in raw and raw[:1] not in (b"/", b".", b"") and raw[-1:] != b"/":
         key = raw  # what most names are
     else:

@@ -42,6 +42,8 @@ class BuildSpec:
     def __post_init__(self) -> None:
         if self.config is not None and not self.config.is_file():
             raise InvalidInput("config", self.config, "is no file", hint="give a kernel's .config")
+        if self.config is not None and not kconfig.parse(self.config.read_text(errors="replace")):
+            raise InvalidInput("config", self.config, "sets no kernel option", hint="give a kernel's .config")
         if self.config is None and not self.profiles:
             raise InvalidInput("profile", "", "names no profile", hint="such as guide, or give a config to start from")
 
@@ -125,7 +127,7 @@ def configure(
     with _workdir(store, plan.tree, "check") as work:
         rows = _configure(plan, work, cancel)
         values = kconfig.parse((work / ".config").read_text())
-        rows = _proposed(plan, work, rows)
+        rows = _proposed(plan, work, rows, on_progress, cancel)
     on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
     return Configuration(tree=plan.tree, symbols=plan.symbols, values=values, wishes=rows)
 
@@ -173,7 +175,10 @@ def values_of(side: str, version: str = "6.12") -> dict[str, str]:
     numbers = re.fullmatch(r"(\d+)\.(\d+)", version)
     if numbers is None:
         raise InvalidInput("kernel_version", version, "is no kernel version", hint="such as 6.12")
-    found = wishes([name for name in side.split(",") if name], (int(numbers[1]), int(numbers[2])))
+    profiles = [name for name in side.split(",") if name]
+    if not profiles:
+        raise InvalidInput("profile", side, "names no profile", hint="profiles (guide,study) or a .config file")
+    found = wishes(profiles, (int(numbers[1]), int(numbers[2])))
     return {wish.option: wish.value for wish in found}
 
 
@@ -241,34 +246,54 @@ def _configure(plan: _Plan, work: Path, cancel: CancelToken | None) -> tuple[kco
     else:
         shutil.copyfile(plan.start, dot_config)
     with dot_config.open("a") as file:
+        file.write("\n")  # a given config may lack the last line's end
         file.write(kconfig.fragment((wish for wish in plan.wishes if wish.option in plan.symbols), plan.symbols))
     process.run([*argv, "olddefconfig"], env=environment, timeout_s=300, cancel=cancel)
     return kconfig.compare(plan.wishes, kconfig.parse(dot_config.read_text()), plan.symbols)
 
 
-def _proposed(plan: _Plan, work: Path, rows: tuple[kconfig.WishResult, ...]) -> tuple[kconfig.WishResult, ...]:
+def _proposed(
+    plan: _Plan,
+    work: Path,
+    rows: tuple[kconfig.WishResult, ...],
+    on_progress: OnProgress,
+    cancel: CancelToken | None,
+) -> tuple[kconfig.WishResult, ...]:
     """The rows, each failed wish with the further options that let it take: tried with olddefconfig, never guessed."""
     if all(row.ok for row in rows):
         return rows
     config = kconfig.parse((work / ".config").read_text())
-    return tuple(_with_proposal(plan, work, row, config) for row in rows)
+    found = []
+    for row in rows:
+        if not row.ok:
+            on_progress(Progress("configure kernel", None, f"trying what lets {row.option} take"))
+        found.append(_with_proposal(plan, work, row, config, cancel))
+    return tuple(found)
 
 
-def _with_proposal(plan: _Plan, work: Path, row: kconfig.WishResult, config: Mapping[str, str]) -> kconfig.WishResult:
+def _with_proposal(
+    plan: _Plan, work: Path, row: kconfig.WishResult, config: Mapping[str, str], cancel: CancelToken | None
+) -> kconfig.WishResult:
     if row.ok or row.wanted == "n" or row.option not in plan.symbols:
         return row
     extra = propose(row.option, config, plan.symbols)
-    if not extra or not _takes(plan, work, row, extra):
+    if not extra or not _takes(plan, work, row, extra, cancel):
         return row
     settings = " ".join(f"--set {option}={value}" for option, value in extra)
     return replace(row, why=f"{row.why}; it takes with {settings}", proposal=extra)
 
 
-def _takes(plan: _Plan, work: Path, row: kconfig.WishResult, extra: Sequence[tuple[str, str]]) -> bool:
+def _takes(
+    plan: _Plan,
+    work: Path,
+    row: kconfig.WishResult,
+    extra: Sequence[tuple[str, str]],
+    cancel: CancelToken | None,
+) -> bool:
     """Whether a failed wish takes once `extra` options are set too, by Kconfig itself."""
     chosen = {wish.option: wish for wish in plan.wishes}
     chosen |= {option: Wish(option=option, value=value) for option, value in extra}
-    results = _configure(replace(plan, wishes=tuple(chosen.values())), work, None)
+    results = _configure(replace(plan, wishes=tuple(chosen.values())), work, cancel)
     return all(result.ok for result in results if result.option in (row.option, *(name for name, _ in extra)))
 
 
@@ -277,7 +302,7 @@ def _build(plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, can
         on_progress(Progress("configure kernel", 0.0))
         rows = _configure(plan, work, cancel)
         if any(not row.ok and not row.optional for row in rows):
-            kconfig.require(_proposed(plan, work, rows))
+            kconfig.require(_proposed(plan, work, rows, on_progress, cancel))
         on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
         log = work / "build.log"
         log.unlink(missing_ok=True)

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 
 _TOKEN = re.compile(r"\s*(\$\((?:[^()]|\([^()]*\))*\)|&&|\|\||!=|<=|>=|[=<>!()]|\"[^\"]*\"|'[^']*'|[A-Za-z0-9_./-]+)")
 _RANK = {"n": 0, "m": 1, "y": 2}
+_NESTED = 200  # brackets and `!` of one expression; the kernel's longest has far fewer
 
 
 def evaluate(expression: str, config: Mapping[str, str]) -> str:
     """The value of an expression: y, m or n, or "?" when it hangs on what only a compiler can tell."""
-    tokens = _TOKEN.findall(expression)
+    tokens = _tokens(expression)
     try:
         value, rest = _or(tokens, config)
     except (IndexError, ValueError):
@@ -25,7 +26,7 @@ def evaluate(expression: str, config: Mapping[str, str]) -> str:
 
 def missing_options(expression: str, config: Mapping[str, str]) -> list[tuple[str, str]]:
     """What would turn a false expression true, as (option, value) pairs: the first way that each `||` offers."""
-    tokens = _TOKEN.findall(expression)
+    tokens = _tokens(expression)
     found: list[tuple[str, str]] = []
     for part in _split(tokens, "&&"):
         text = " ".join(part)
@@ -48,13 +49,19 @@ def missing_options(expression: str, config: Mapping[str, str]) -> list[tuple[st
 def requirements(expression: str) -> set[str]:
     """The options without which an expression is false: the plain names (`A`, `A=y`) of its top conjunction."""
     found: set[str] = set()
-    for part in _split(_unwrapped(_TOKEN.findall(expression)), "&&"):
+    for part in _split(_unwrapped(_tokens(expression)), "&&"):
         inner = _unwrapped(part)
         if inner != part:
             found |= requirements(" ".join(inner))
         elif len(part) == 1 or (len(part) == 3 and (part[1], part[2]) in (("=", "y"), ("!=", "n"))):
             found.add(part[0])
     return found
+
+
+def _tokens(expression: str) -> list[str]:
+    """The words of an expression; none, so that it is unknown, if it is nested beyond what is read by recursion."""
+    tokens: list[str] = _TOKEN.findall(expression)
+    return tokens if tokens.count("(") + tokens.count("!") <= _NESTED else []
 
 
 def _or(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]:

@@ -180,7 +180,7 @@ def help_text(tree: Path, symbol: Symbol) -> str:
     name, _, number = symbol.place.rpartition(":")
     if not name:
         return ""
-    lines = (tree / name).read_text(errors="replace").expandtabs().splitlines()[int(number) :]
+    lines = (tree / name).read_text(errors="replace").expandtabs().split("\n")[int(number) :]
     start = next((i for i, line in enumerate(lines) if line.strip() in ("help", "---help---")), None)
     entry = next((i for i, line in enumerate(lines) if _ENTRY.match(line)), len(lines))
     if start is None or start > entry:
@@ -205,7 +205,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that say something, stripped, with their numbers; continued ones joined, comments and help left out."""
     help_indent = -1  # -1: no help text, 0: its first line is to come
     joined, start = "", 0
-    for number, raw in enumerate(path.read_text(errors="replace").expandtabs().splitlines(), 1):
+    for number, raw in enumerate(path.read_text(errors="replace").expandtabs().split("\n"), 1):
         if raw.endswith("\\"):
             joined, start = joined + raw[:-1] + " ", start or number
             continue

@@ -23,6 +23,8 @@ _TARBALL = re.compile(r"(?P<path>[^#]+\.(?:tar|tar\.\w+|tgz|txz))(?:#sha256=(?P<
 _GIT = re.compile(r"(?P<url>(?:https?|ssh|git|file)://[^\s#]+|/[^\s#]+|\.{1,2}/[^\s#]+)#(?P<ref>[\w./][\w./-]*)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TREE_BYTES = 2 << 30
+# What GNU tar starts for a compressed tarball
+_UNPACKERS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".txz": "xz", ".zst": "zstd"}
 _KINDS = "debian:VERSION, a folder, FILE.tar.xz[#sha256=HEX], or URL#REF (git)"
 
 
@@ -187,7 +189,8 @@ def _patched(tree: SourceTree, patches: Sequence[Path], fetcher: _Fetcher) -> So
                 ]
                 process.run(argv, cwd=folder)
             except CommandFailed as error:
-                said = "; ".join(line for line in error.details if "FAILED" in line or "can't find" in line)
+                known = [line for line in error.details if re.search(r"FAILED|can't find|garbage", line)]
+                said = "; ".join(known) or error.what
                 reason = f"does not apply to {tree.release}: {said}"
                 raise InvalidInput("patches", patch, reason, hint="rebase it on this source") from error
         fetcher.on_progress(Progress("patch kernel", 1.0))
@@ -199,6 +202,9 @@ def _patched(tree: SourceTree, patches: Sequence[Path], fetcher: _Fetcher) -> So
 
 def _untar(tarball: Path, folder: Path, fetcher: _Fetcher) -> None:
     """GNU tar takes no member out of the folder: it strips leading slashes and refuses `..`."""
+    unpacker = _UNPACKERS.get(tarball.suffix)
+    if unpacker and shutil.which(unpacker) is None:
+        raise MissingRequirement(unpacker, f"unpacking {tarball.name}", hint="apt-get install xz-utils bzip2 zstd")
     task = f"unpack {tarball.name.split('.tar')[0]}"
     fetcher.on_progress(Progress(task, 0.0))
     argv = ["tar", "--extract", "--no-same-owner", f"--file={tarball.absolute()}", "--strip-components=1"]

@@ -96,11 +96,11 @@ def rule_table(rows: Sequence[WishResult]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["rule", "group", "wanted", "matched", "options"])
 
 
-def diff_table(left: str, right: str) -> pd.DataFrame:
-    """What two profiles or .config files set differently."""
+def diff_table(left: str, right: str, version: tuple[int, int]) -> pd.DataFrame:
+    """What two profiles or .config files set differently; of profiles, what they wish of that kernel version."""
     import pandas as pd
 
-    rows = difference(left, right)
+    rows = difference(left, right, f"{version[0]}.{version[1]}")
     return pd.DataFrame([[row.option, row.left, row.right] for row in rows], columns=["option", left, right])
 
 

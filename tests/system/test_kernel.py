@@ -158,10 +158,29 @@ def test_a_proposal_was_tried_and_works(store):
     assert dict(row.proposal) == {"SWAP": "y", "BLOCK": "y"}
 
 
+def test_looking_for_a_proposal_is_said_and_can_be_cancelled(store):
+    cancel = CancelToken()
+
+    def stop(event):
+        if event.text == "trying what lets ZSWAP take":
+            cancel.cancel()
+
+    spec = kernel.BuildSpec(profiles=("minimal",), settings=("ZSWAP=y",))
+    with pytest.raises(Cancelled):
+        kernel.check(spec, cache=store, on_progress=stop, cancel=cancel)
+
+
 def test_a_given_config_is_where_a_build_starts(guide_kernel, store):
     spec = kernel.BuildSpec(profiles=(), config=guide_kernel.config, settings=("ZRAM=n",))
     rows = kernel.check(spec, cache=store)
     assert [(row.option, row.got) for row in rows] == [("ZRAM", "n")]
+
+
+def test_a_given_config_whose_last_line_has_no_end_is_read_whole(store, tmp_path):
+    config = tmp_path / "config"
+    config.write_text("CONFIG_64BIT=y\n# CONFIG_SWAP is not set")
+    spec = kernel.BuildSpec(profiles=(), config=config, settings=("SHMEM=y",))
+    assert kernel.configure(spec, cache=store).values["SWAP"] == "n"
 
 
 def test_install_names_files_as_make_install_does(guide_kernel, tmp_path):
@@ -214,7 +233,7 @@ def path_without_ccache(folder: Path) -> str:
 
 @pytest.mark.slow
 def test_the_guides_kernel_of_6_1_is_built_and_boots(store, boot_initrd):
-    """Five minutes at first: it runs where the kernel is built already, and where ACON_NB_WEEKLY is set (once a week)."""
+    """Five minutes at first: it runs where the kernel is built already, and where ACON_NB_WEEKLY is set."""
     spec = kernel.BuildSpec(profiles=("guide",), source="debian:6.1")
     if not os.environ.get("ACON_NB_WEEKLY") and not kernel.is_built(spec, cache=store):
         pytest.skip("the kernel of 6.1 is not built here (make test-weekly)")

@@ -167,6 +167,8 @@ def test_a_changed_byte_is_found_by_its_digest(tmp_path: Path, kind: str) -> Non
         ("manifest.json", b'[{"Config": "/etc/passwd", "Layers": ["/etc/shadow"]}]'),
         ("manifest.json", b"[]"),
         ("manifest.json", b"[1]"),
+        ("manifest.json", b'[{"Config": "\\ud800", "Layers": []}]'),
+        ("index.json", b'{"manifests": [{"platform": "linux"}]}'),
     ],
     ids=str,
 )
@@ -194,10 +196,19 @@ def test_one_of_several_images_is_chosen_by_its_name(tmp_path: Path) -> None:
     path = packed({**one, **two, "manifest.json": json.dumps(images).encode()}, tmp_path / "x.tar")
     assert files_of(tree_of(f"docker-archive:{path}:v1")) == {"one": b""}
     assert files_of(tree_of(f"docker-archive:{path}:two")) == {"two": b""}
+    assert files_of(tree_of(f"docker-archive:{path}:two:latest")) == {"two": b""}
+    assert files_of(tree_of(f"docker-archive:{path}:acme/one:v1")) == {"one": b""}
     for name in ("", ":three"):
         with pytest.raises(InvalidInput) as caught:
             tree_of(f"docker-archive:{path}{name}")
-        assert "acme/one:v1, two:latest" in caught.value.hint
+        assert "'acme/one:v1', 'two:latest'" in caught.value.hint
+
+
+def test_the_words_of_an_archive_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    path = packed(saved([{"a": b""}], ["x:\x1b[31m"]), tmp_path / "x.tar")
+    with pytest.raises(InvalidInput) as caught:
+        tree_of(f"docker-archive:{path}:other")
+    assert "\x1b" not in str(caught.value)
 
 
 def test_of_several_platforms_the_one_of_this_machine_is_taken(tmp_path: Path) -> None:

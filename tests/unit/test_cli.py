@@ -224,3 +224,26 @@ def test_a_kernel_without_a_profile_or_a_config_is_refused() -> None:
     result = call("kernel", "build")
     assert result.exit_code == 2
     assert "names no profile" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["initrd", "from", "dir:TREE", "-o", "TREE/init/x.cpio"],
+        ["initrd", "from", "dir:" + "x" * 5000, "-o", "x.cpio"],
+        ["kernel", "diff", "guide", "x" * 5000],
+    ],
+)
+def test_what_the_system_refuses_is_said_by_its_name_and_without_a_traceback(argv: list[str], tree: Path) -> None:
+    result = call(*[word.replace("TREE", str(tree)) for word in argv])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.splitlines()[-1].startswith("acon-nb: '")
+    assert len(result.stderr.splitlines()[-1]) < 1000
+
+
+@pytest.mark.parametrize("side", ["", ",", " "])
+def test_a_diff_with_nothing_is_refused(side: str) -> None:
+    result = call("kernel", "diff", side, "guide")
+    assert result.exit_code == 2
+    assert "profile=" in result.stderr

@@ -370,3 +370,27 @@ def test_hard_links_on_disk_become_symbolic(tmp_path: Path) -> None:
     assert not (tmp_path / "sbin/init").is_symlink()
     assert guide.hard2symlinks(tmp_path / "bin/busybox", tmp_path) == 1
     assert str((tmp_path / "sbin/init").readlink()) == "../bin/busybox"
+
+
+@pytest.mark.parametrize("entry", [("d/" + "x" * 300, ""), ("long", "t/" * 3000), ("empty", "")])
+def test_what_no_disk_holds_is_refused_by_its_name(tmp_path: Path, entry: tuple[str, str]) -> None:
+    name, target = entry
+    tree = FileTree()
+    if name.startswith("d/"):
+        tree.add_file(name, b"")
+    else:
+        tree.add_symlink(name, target)
+    with pytest.raises(TreeError, match=f"{name[:9]}.*cannot be written to"):
+        write_folder(tree, tmp_path / "tree")
+
+
+@pytest.mark.parametrize("mtime", [-(1 << 80), -1, 1 << 80])
+def test_a_time_of_an_image_that_no_disk_holds_is_the_nearest_of_an_initrd(tmp_path: Path, mtime: int) -> None:
+    tree = FileTree()
+    tree.add_file("file", b"", mtime=mtime)
+    write_folder(tree, tmp_path / "tree")
+    assert 0 <= (tmp_path / "tree/file").stat().st_mtime < 1 << 32
+
+
+def test_zstd_is_known_by_its_programs_name() -> None:
+    assert guide.Variables.of_environment({"C": "zstd"}).compression == "zst"

@@ -7,14 +7,16 @@ import io
 import lzma
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from acon_nb.errors import InvalidInput, NoSpace, TreeError
+from acon_nb.errors import Cancelled, InvalidInput, NoSpace, TreeError
 from acon_nb.initrd import DEFAULT_MTIME, FileTree, cpio, create
+from acon_nb.progress import CancelToken, Progress
 
 SUFFIXES = ["", ".cpio", ".gz", ".bz2", ".xz", ".zst", ".zstd", ".lz4"]
 TOOLS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".lz4": "lz4"}
@@ -133,3 +135,31 @@ def test_a_full_disk_is_said_and_leaves_no_image(small_disk: Path, suffix: str) 
     with pytest.raises(NoSpace, match="small-disk/x"):
         create(tree, small_disk / f"x{suffix}")
     assert os.listdir(small_disk) == []
+
+
+def test_an_image_takes_no_folders_or_devices_place(tree: FileTree, tmp_path: Path) -> None:
+    fifo, folder = tmp_path / "x.cpio", tmp_path / "y.cpio"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    for path in (fifo, folder):
+        with pytest.raises(InvalidInput, match="no regular file"):
+            create(tree, path)
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["x.cpio", "y.cpio"]
+
+
+def test_a_big_file_in_memory_can_be_cancelled_in_its_midst(tmp_path: Path) -> None:
+    cancel = CancelToken()
+    tree = FileTree()
+    tree.add_file("init", bytes(8 << 20), mode=0o755)
+    seen: list[float | None] = []
+
+    def stop(event: Progress) -> None:
+        seen.append(event.done)
+        cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        create(tree, tmp_path / "x.cpio", on_progress=stop, cancel=cancel)
+    assert seen[0] is not None
+    assert seen[0] < 0.5
+    assert os.listdir(tmp_path) == []

@@ -172,3 +172,26 @@ def test_a_swapon_that_knows_no_options_is_called_without(shell: list[str]) -> N
     said = run(shell, script).splitlines()
     assert said[0] == "on /dev/vda"
     assert "without its options" in said[1]
+
+
+def test_modules_are_loaded_with_their_options_and_the_last_line_need_not_end(shell: list[str], tmp_path: Path) -> None:
+    (tmp_path / "modules").write_text("# virtio\nvirtio_blk queue=1 x=*\n\nzram")
+    script = 'modprobe() { echo "$@"; }; load_modules "$1"'
+    said = run(shell, script, str(tmp_path / "modules"), folder=tmp_path)
+    assert said.splitlines() == ["virtio_blk queue=1 x=*", "zram"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(text=st.text(st.sampled_from("ab/ \t\r\v\f\u00a0\u2003"), min_size=1, max_size=12))
+def test_the_shell_and_python_cut_a_line_at_the_same_blanks(
+    shell: list[str], tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.mktemp("fstab") / "fstab"
+    path.write_text(f"/dev/vda{text} /point ext4 sw 0 0", newline="")
+    script = 'show() { printf "%s|" "$1" "$2" "$3"; }; each_line "$1" show'
+    device, point, kind, _ = run(shell, script, str(path)).split("|")
+    try:
+        line = fstab.FstabLine.parse(path.read_bytes().decode())
+    except InvalidInput:
+        return  # what Python refuses is said when the image is made
+    assert (line.device, line.point, line.type) == (device, point, kind)

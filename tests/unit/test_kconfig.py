@@ -212,3 +212,19 @@ def test_what_holds_an_option_on_is_named(menu):
 )
 def test_what_an_expression_cannot_do_without(expression, needed):
     assert requirements(expression) == needed
+
+
+@pytest.mark.parametrize("text", ["(" * 5000 + "A" + ")" * 5000, "!" * 5000 + "A", "$(" * 5000])
+def test_what_is_nested_without_end_is_unknown(text, tmp_path):
+    (tmp_path / "Kconfig").write_text(f'config A\n\tbool "a"\nconfig B\n\tbool "b"\n\tdepends on {text}\n')
+    symbols = read_symbols(tmp_path)
+    assert evaluate(text, {"A": "y"}) == "?"
+    assert propose("B", {"A": "y"}, symbols) == ()
+    assert why_not("B", "y", {"A": "y"}, symbols)
+
+
+def test_lines_are_counted_as_editors_do(tmp_path):
+    (tmp_path / "Kconfig").write_text('# a\x0cb\u2028c\nconfig A\n\tbool "a"\n\thelp\n\t  one\x0ctwo\n', "utf-8")
+    symbol = read_symbols(tmp_path)["A"]
+    assert symbol.place == "Kconfig:2"
+    assert help_text(tmp_path, symbol).endswith("two")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from acon_nb.errors import AconError, InvalidInput
-from acon_nb.initrd import FileTree, InitrdSpec, folder_sizes, largest_files, load, make, plan, tables
+from acon_nb.initrd import FileTree, InitrdSpec, folder_sizes, largest_files, load, make, plan, tables, text_of
 
 KEY = "ecdsa-sha2-nistp521 AAAAE2VjZHNh someone@somewhere\n"
 
@@ -103,3 +103,44 @@ def test_tables_say_what_a_line_means() -> None:
     assert rows[1]["what /init does"].startswith("NOT DONE")
     assert len(tables.cipher_table()) == len(tables.SPECS)
     assert list(tables.folder_table(FileTree()).columns) == ["name", "bytes", "names"]
+
+
+def test_a_file_takes_no_folders_place(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(InvalidInput, match="place of a folder"):
+        plan(InitrdSpec(image=f"dir:{root}", files=(f"etc={tmp_path / 'x'}",), fstab=("/dev/vda none swap sw 0 0",)))
+    with pytest.raises(InvalidInput, match="names no file"):
+        InitrdSpec(files=(f"/={tmp_path / 'x'}",))
+
+
+@pytest.mark.parametrize("target", ["/usr/fstab", "../usr/fstab", "/nowhere"])
+def test_an_fstab_that_is_a_link_keeps_the_lines_that_it_leads_to(root: Path, target: str) -> None:
+    (root / "usr/fstab").write_text("proc /proc proc defaults 0 0\n")
+    (root / "etc").mkdir()
+    (root / "etc/fstab").symlink_to(target)
+    tree, _ = plan(InitrdSpec(image=f"dir:{root}", fstab=("/dev/vda none swap sw 0 0",)))
+    lines = text_of(tree, "etc/fstab").split("\n")
+    assert [line for line in lines if line] == [
+        *([] if target == "/nowhere" else ["proc /proc proc defaults 0 0"]),
+        "/dev/vda none swap sw 0 0",
+    ]
+
+
+def test_the_text_of_a_file_is_that_which_its_links_lead_to() -> None:
+    tree = FileTree()
+    tree.add_file("usr/fstab", b"\xff a line\n")
+    for name, target in (("etc/fstab", "../usr/fstab"), ("round", "round"), ("dangling", "/no")):
+        tree.add_symlink(name, target)
+    assert text_of(tree, "etc/fstab") == "\ufffd a line\n"
+    assert [text_of(tree, name) for name in ("round", "dangling", "absent", "usr")] == ["", "", "", ""]
+
+
+def test_a_home_folder_is_found_and_a_name_with_nul_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "id.pub").write_text(KEY)
+    tree, _ = plan(InitrdSpec(image=f"dir:~/{root.name}", keys=(Path("~/id.pub"),)))
+    assert text_of(tree, "root/.ssh/authorized_keys") == KEY
+    with pytest.raises(InvalidInput, match="keys="):
+        InitrdSpec(keys=(Path("id\0.pub"),))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from acon_nb.errors import InvalidInput
-from acon_nb.kernel import BuildSpec, diff, fetch, values_of
+from acon_nb.errors import InvalidInput, MissingRequirement
+from acon_nb.kernel import BuildSpec, diff, fetch, tables, values_of
 
 MAKEFILE = "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 9\n"
 PATCH = """--- a/Kconfig
@@ -133,3 +133,29 @@ def test_profiles_and_configs_are_compared(tmp_path):
     assert rows["ZSWAP"] == ("n", "y")
     assert rows["LOCALVERSION"] == ("-x", "n")
     assert diff(values_of("guide"), values_of("guide")) == ()
+    rows = {(6, 1): set(), (6, 12): set()}
+    for version, options in rows.items():
+        options.update(tables.diff_table("minimal", "container", version)["option"])
+    assert rows[6, 1] - rows[6, 12] == {"RANDOM_TRUST_CPU"}
+    with pytest.raises(InvalidInput, match="names no profile"):
+        values_of(",")
+
+
+def test_a_tarball_without_its_unpacker_is_not_called_damaged(tarball, cache, tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/tar").symlink_to("/usr/bin/tar")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(MissingRequirement, match="xz is missing"):
+        fetch(str(tarball), cache=cache)
+
+
+def test_a_patch_that_is_none_is_refused_with_patchs_words(tree, tmp_path, cache):
+    (tmp_path / "none.patch").write_text("no patch at all\n")
+    with pytest.raises(InvalidInput, match="garbage"):
+        fetch(str(tree), patches=[tmp_path / "none.patch"], cache=cache)
+
+
+def test_a_config_that_sets_nothing_is_refused(tmp_path):
+    (tmp_path / "config").write_bytes(b"\x7fELF no config\n")
+    with pytest.raises(InvalidInput, match="sets no kernel option"):
+        BuildSpec(config=tmp_path / "config")

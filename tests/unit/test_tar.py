@@ -335,3 +335,14 @@ def test_folders_are_chosen_with_what_is_above_them(tmp_path: Path) -> None:
     with pytest.raises(TreeError, match="'no/such' is not in the image"):
         tree_of(f"tar:{path}", ["usr", "no/such"])
     assert len(tree_of(f"tar:{path}", ["."])) == len(tree_of(f"tar:{path}"))
+
+
+@pytest.mark.parametrize("field", ["uid", "gid"])
+def test_an_owner_that_no_kernel_has_is_refused_by_the_files_name(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("one")
+        info.pax_headers = {field: str(1 << 32)}
+        archive.addfile(info)
+    with pytest.raises(TreeError, match="'one' has 4294967296 for an owner"):
+        tree_of(f"tar:{path}")
