@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acon_nb import process
 from acon_nb.cache import Artifact, Cache, atomic_file, default_root, sha256_file
-from acon_nb.errors import AconError, InvalidInput, MissingRequirement
+from acon_nb.errors import AconError, CommandFailed, InvalidInput, MissingRequirement
 from acon_nb.progress import OnProgress, Progress, silent
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -62,9 +62,11 @@ def _asked(name: str, changed_ns: int) -> Package:
 
 
 def _ask(name: str) -> Package:
-    text = process.output(
-        ["apt-cache", "show", "--no-all-versions", name], hint=f"try: apt-get update; apt-cache show {name}"
-    )
+    try:
+        text = process.output(["apt-cache", "show", "--no-all-versions", name])
+    except CommandFailed as error:
+        hint = "apt-get update, then: apt-cache search " + name.partition("-")[0]
+        raise InvalidInput("package", name, "is not known to apt", hint=hint) from error
     fields = dict(
         line.split(": ", 1) for line in text.split("\n\n")[0].splitlines() if re.match(r"[A-Z][\w-]*: ", line)
     )

@@ -16,7 +16,7 @@ from acon_nb.bench import boot, results
 from acon_nb.bench.guest_program import guest_program
 from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput
-from acon_nb.initrd import FileTree, create, suffix_of
+from acon_nb.initrd import FileTree, create
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.vm import Clock
 
@@ -40,13 +40,15 @@ def measure(
 ) -> pd.DataFrame:
     """A row a compression: `compression`, `image_bytes`, `archive_bytes`, `make_s` (wall), `init_ns` (instructions).
 
-    `tree` is an initrd's with busybox's /init or ours; the kernel must know the compressors. `added_init_ns` is the
-    difference from the plain archive, if that is among the compressions. Errors: those of `create` and of a boot.
+    `tree` is an initrd's with busybox's /init or ours; the kernel must know the compressors. The plain archive is
+    always among them: `added_init_ns` is the difference from it. Errors: `InvalidInput` (no such compression), those of
+    `create` and of a boot.
     """
     for suffix in compressions:
-        suffix_of(Path(f"initrd.cpio.{suffix}" if suffix else "initrd.cpio"))
-    if not compressions:
-        raise InvalidInput("compressions", "", "names none", hint=", ".join(filter(None, COMPRESSIONS)))
+        if suffix not in COMPRESSIONS:
+            raise InvalidInput("compressions", suffix, "is not known", hint=", ".join(filter(None, COMPRESSIONS)))
+    compressions = tuple(dict.fromkeys(("", *compressions)))
+    tree = _copy(tree)
     tree.add_file(boot.REPORT, guest_program("boot_report", cache=store), mode=0o755)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="acon-nb-") as folder:
@@ -78,9 +80,15 @@ def measure(
             path.unlink()
     on_progress(Progress("compare compressors", 1.0))
     frame = results.frame(rows)
-    plain = frame.loc[frame["compression"] == "none", "init_ns"]
-    frame["added_init_ns"] = frame["init_ns"] - (plain.iloc[0] if len(plain) else float("nan"))
+    frame["added_init_ns"] = frame["init_ns"] - frame.loc[frame["compression"] == "none", "init_ns"].iloc[0]
     return frame.sort_values("image_bytes", ignore_index=True)
+
+
+def _copy(tree: FileTree) -> FileTree:
+    copy = FileTree()
+    for name, entry in tree.items():
+        copy.add(name, entry)
+    return copy
 
 
 def unpack_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from acon_nb.errors import AconError, InvalidInput
+from acon_nb.errors import InvalidInput
 
 BLOCK_BYTES = 4096
 FORMATTED = ("swap", "ext2", "ext3", "ext4")
@@ -269,11 +269,12 @@ def _warnings(line: FstabLine, device: EncryptedDevice) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Problem:
-    """A line of fstab that `/init` will not do: its number (from 1), its text, and why."""
+    """A line of fstab that `/init` will not do: its number (from 1), its text, why, and the way out."""
 
     number: int
     text: str
     why: str
+    hint: str = ""
 
 
 def parse(text: str) -> tuple[tuple[FstabLine, ...], tuple[Problem, ...]]:
@@ -286,8 +287,8 @@ def parse(text: str) -> tuple[tuple[FstabLine, ...], tuple[Problem, ...]]:
             continue
         try:
             line = FstabLine.parse(row)
-        except AconError as error:
-            problems.append(Problem(number, row, str(error)))
+        except InvalidInput as error:
+            problems.append(Problem(number, row, f"{error.field} {error.reason}", error.hint))
             continue
         lines.append(line)
         if line.encrypted is not None and "noauto" not in line.options:

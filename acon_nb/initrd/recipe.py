@@ -31,7 +31,8 @@ class InitrdSpec:
 
     `image` and `dirs` are as of `tree_of`; `fstab` are lines added to /etc/fstab; `files` are the user's own, each
     "NAME=HOSTFILE"; `keys` are public keys that may log in as root; `edits` are folders laid over the image; `force`
-    regenerates the image's own /init, profile and fstab (the guide's F); `compression` is a suffix, "" for none.
+    regenerates the image's own /init, profile and fstab (the guide's F); `devices` keeps the image's device nodes;
+    `pull` is missing, always or never, for engines; `compression` is a suffix, "" for none.
     Errors: `InvalidInput` at construction.
     """
 
@@ -42,6 +43,8 @@ class InitrdSpec:
     keys: tuple[Path, ...] = ()
     edits: tuple[Path, ...] = ()
     force: bool = False
+    devices: bool = False
+    pull: str = "missing"
     compression: str = ""
 
     def __post_init__(self) -> None:
@@ -50,9 +53,11 @@ class InitrdSpec:
         if self.compression not in ("", *SUFFIXES):
             hint = f"one of {', '.join(SUFFIXES)}, or nothing"
             raise InvalidInput("compression", self.compression, "is not known", hint=hint)
+        if self.pull not in ("missing", "always", "never"):
+            raise InvalidInput("pull", self.pull, "is not known", hint="missing, always or never")
         _, problems = fstab.parse("\n".join(self.fstab))
         for problem in problems:
-            raise InvalidInput("fstab", problem.text, problem.why, hint="DEVICE POINT TYPE OPTIONS 0 0")
+            raise InvalidInput("fstab", problem.text, problem.why, hint=problem.hint or "one line a device")
         for pair in self.files:
             _own_file(pair)
         for key in self.keys:
@@ -83,7 +88,15 @@ def plan(
     cancel: CancelToken | None = None,
 ) -> tuple[FileTree, tuple[str, ...]]:
     """The tree of a spec and its warnings; nothing is written. Errors: those of `tree_of`."""
-    tree = tree_of(spec.image, spec.dirs, cache=cache, on_progress=on_progress, cancel=cancel)
+    tree = tree_of(
+        spec.image,
+        spec.dirs,
+        cache=cache,
+        devices=spec.devices,
+        pull=spec.pull,
+        on_progress=on_progress,
+        cancel=cancel,
+    )
     for folder in spec.edits:
         overlay(tree, folder)
     gen_init(tree, force=spec.force)

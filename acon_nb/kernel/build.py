@@ -249,7 +249,23 @@ def _configure(plan: _Plan, work: Path, cancel: CancelToken | None) -> tuple[kco
         file.write("\n")  # a given config may lack the last line's end
         file.write(kconfig.fragment((wish for wish in plan.wishes if wish.option in plan.symbols), plan.symbols))
     process.run([*argv, "olddefconfig"], env=environment, timeout_s=300, cancel=cancel)
-    return kconfig.compare(plan.wishes, kconfig.parse(dot_config.read_text()), plan.symbols)
+    values = kconfig.parse(dot_config.read_text())
+    return (*kconfig.compare(plan.wishes, values, plan.symbols), *_lost(plan, values))
+
+
+def _lost(plan: _Plan, values: Mapping[str, str]) -> tuple[kconfig.WishResult, ...]:
+    """What a given .config had on, and no wish names, and this tree did not take: told, never in the way."""
+    if plan.start is None:
+        return ()
+    given = kconfig.parse(plan.start.read_text(errors="replace"))
+    wished = {wish.option for wish in plan.wishes}
+    known = plan.symbols
+    kept = (
+        Wish(option=option, value=value, group="given .config", optional=True)
+        for option, value in given.items()
+        if value in ("y", "m") and option not in wished and (option not in known or known[option].prompted)
+    )
+    return tuple(row for row in kconfig.compare(tuple(kept), values, known) if not row.ok)
 
 
 def _proposed(

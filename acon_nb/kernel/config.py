@@ -105,7 +105,7 @@ def compare(wishes: Sequence[Wish], config: Mapping[str, str], symbols: Mapping[
         got = config.get(wish.option, "n")
         wanted_off = wish.value in ("n", "")
         ok = got in ("n", "") if wanted_off else got == wish.value
-        why = "" if ok else why_not(wish.option, wish.value, config, symbols)
+        why = "" if ok else _impossible(wish, symbols) or why_not(wish.option, wish.value, config, symbols)
         rows.append(
             WishResult(
                 option=wish.option,

@@ -61,6 +61,9 @@ class _View:
         self.fstab = _lines(w, "fstab", spec.fstab, "DEVICE POINT TYPE OPTIONS 0 0, one a line")
         self.files = _lines(w, "Files", spec.files, "NAME=HOSTFILE, one a line")
         self.keys = _lines(w, "Keys", map(str, spec.keys), "public keys that may log in as root, one a line")
+        self.dirs = w.Text(" ".join(spec.dirs), description="Folders", placeholder="all", layout=wide, style=style)
+        self.edits = _lines(w, "Edits", map(str, spec.edits), "folders of your own, laid over the image, one a line")
+        self.force = w.Checkbox(spec.force, description="replace the image's own /init, profile, fstab", style=style)
         self.error = w.HTML()
         self.meaning = w.HTML(layout={"width": "98%", "max_height": "12em", "overflow": "auto"})
         self.device = w.Text("vda", description="Encrypt", layout={"width": "12em"}, style=style)
@@ -79,14 +82,18 @@ class _View:
         self._explain()
 
     def _layout(self, w: Any) -> Any:
-        left = w.VBox([self.image, self.compression, self.files, self.keys], layout={"width": "50%"})
+        left = w.VBox(
+            [self.image, self.dirs, self.compression, self.force, self.files, self.edits, self.keys],
+            layout={"width": "50%"},
+        )
         cipher = w.HBox([self.device, self.use, self.cipher, self.add], layout={"flex_flow": "row wrap"})
         right = w.VBox([self.fstab, cipher, self.meaning], layout={"width": "50%"})
         buttons = w.HBox([self.look, self.make, self.runner.cancel, self.runner.bar])
         return w.VBox([w.HBox([left, right]), self.error, buttons, self.runner.log, self.result, self.sizes])
 
     def _wire(self) -> None:
-        for field in (self.image, self.compression, self.fstab, self.files, self.keys):
+        fields = (self.image, self.dirs, self.compression, self.force, self.fstab, self.files, self.edits, self.keys)
+        for field in fields:
             field.observe(lambda _: self._take(), names="value")
         for field in (self.device, self.use, self.cipher):
             field.observe(lambda _: self._explain(), names="value")
@@ -104,9 +111,12 @@ class _View:
             self.form.spec = replace(
                 self.form.spec,
                 image=self.image.value.strip(),
+                dirs=tuple(self.dirs.value.split()),
+                force=self.force.value,
                 compression=self.compression.value,
                 fstab=lines_of(self.fstab.value),
                 files=lines_of(self.files.value),
+                edits=tuple(map(Path, lines_of(self.edits.value))),
                 keys=tuple(map(Path, lines_of(self.keys.value))),
             )
             self.error.value = ""

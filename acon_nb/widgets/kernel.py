@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from acon_nb import kernel, plots, show
@@ -64,6 +65,21 @@ class _View:
             layout=wide,
             style=style,
         )
+        self.start = w.Text(
+            str(spec.config or ""),
+            description="Start",
+            placeholder="tinyconfig, or a .config",
+            layout=wide,
+            style=style,
+        )
+        self.patches = w.Textarea(
+            "\n".join(map(str, spec.patches)),
+            description="Patches",
+            placeholder="files, one a line",
+            rows=2,
+            layout=wide,
+            style=style,
+        )
         self.error = w.HTML()
         self.search = w.Text(description="Search", placeholder="name, or words of its text", layout=wide, style=style)
         self.hits = w.Select(options=[], rows=12, layout=wide)
@@ -80,7 +96,7 @@ class _View:
 
     def _layout(self, w: Any) -> Any:
         half = {"width": "50%"}
-        left = w.VBox([self.source, self.profiles, self.settings, self.error], layout=half)
+        left = w.VBox([self.source, self.start, self.profiles, self.settings, self.patches, self.error], layout=half)
         right = w.VBox(
             [self.search, self.hits, w.HBox([self.value, self.set]), self.detail],
             layout={**half, "padding": "0 0 0 1em"},
@@ -89,7 +105,7 @@ class _View:
         return w.VBox([w.HBox([left, right]), buttons, self.runner.log, self.result, self.sizes])
 
     def _wire(self) -> None:
-        for field in (self.source, self.profiles, self.settings):
+        for field in (self.source, self.start, self.profiles, self.settings, self.patches):
             field.observe(lambda _: self._take(), names="value")
         self.search.observe(lambda _: self._find(), names="value")
         self.hits.observe(lambda _: self._describe(), names="value")
@@ -105,18 +121,23 @@ class _View:
                 source=self.source.value.strip(),
                 profiles=tuple(self.profiles.value),
                 settings=lines_of(self.settings.value),
+                patches=tuple(map(Path, lines_of(self.patches.value))),
+                config=Path(self.start.value.strip()) if self.start.value.strip() else None,
             )
             kernel.wishes(spec.profiles, (0, 0), settings=spec.settings)
         except AconError as error:
             self.error.value = pre(str(error), bad=True)
         else:
+            if spec.source != self.form.spec.source:
+                self.form.found = None  # it is of the old source
+                self._find()
             self.form.spec, self.error.value = spec, ""
         self.runner.switch()
 
     def _find(self) -> None:
         found = self.form.found
         if found is None:
-            self.detail.value = _HINT
+            self.hits.options, self.detail.value = [], _HINT
             return
         names = kernel.search(found, self.search.value)
         self.hits.options = [

@@ -173,7 +173,17 @@ def test_looking_for_a_proposal_is_said_and_can_be_cancelled(store):
 def test_a_given_config_is_where_a_build_starts(guide_kernel, store):
     spec = kernel.BuildSpec(profiles=(), config=guide_kernel.config, settings=("ZRAM=n",))
     rows = kernel.check(spec, cache=store)
-    assert [(row.option, row.got) for row in rows] == [("ZRAM", "n")]
+    assert [(row.option, row.got) for row in rows if row.group == "set"] == [("ZRAM", "n")]
+
+
+def test_what_this_tree_does_not_take_of_a_given_config_is_told(guide_kernel, store, tmp_path):
+    given = tmp_path / "config-acon"
+    given.write_text(guide_kernel.config.read_text() + "CONFIG_FROM_ELSEWHERE=y\n# CONFIG_SWAP is not set\n")
+    rows = {row.option: row for row in kernel.check(kernel.BuildSpec(profiles=(), config=given), cache=store)}
+    assert rows["FROM_ELSEWHERE"].why == "this tree has no such option"
+    assert "SWAP (n)" in rows["ZSWAP"].why
+    assert {row.group for row in rows.values()} == {"given .config"}
+    assert all(row.optional and not row.ok for row in rows.values())
 
 
 def test_a_given_config_whose_last_line_has_no_end_is_read_whole(store, tmp_path):
