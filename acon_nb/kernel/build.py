@@ -319,6 +319,7 @@ def _build(plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, can
         rows = _configure(plan, work, cancel)
         if any(not row.ok and not row.optional for row in rows):
             kconfig.require(_proposed(plan, work, rows, on_progress, cancel))
+        make.require_compressor(kconfig.parse((work / ".config").read_text()))
         on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
         log = work / "build.log"
         log.unlink(missing_ok=True)

@@ -15,6 +15,15 @@ from acon_nb.kernel.source import SourceTree
 from acon_nb.progress import CancelToken, OnProgress, Progress
 
 _TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "zstd": "zstd"}
+_COMPRESSORS = {
+    "KERNEL_GZIP": ("gzip", "gzip"),
+    "KERNEL_BZIP2": ("bzip2", "bzip2"),
+    "KERNEL_LZMA": ("lzma", "xz-utils"),
+    "KERNEL_XZ": ("xz", "xz-utils"),
+    "KERNEL_LZO": ("lzop", "lzop"),
+    "KERNEL_LZ4": ("lz4", "lz4"),
+    "KERNEL_ZSTD": ("zstd", "zstd"),
+}
 _STEP = re.compile(r"^\s+[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
 _DRY_STEP = re.compile(r"(?:^|; *)(?:set -e; *)?echo '  [A-Z]")
 # Build steps per option that is on, of the guide's 6.12 kernel: the guess before the first build of a source.
@@ -94,6 +103,18 @@ def require_tools() -> None:
         names = ", ".join(name for name, _ in lacks)
         packages = " ".join(dict.fromkeys(package for _, package in lacks))
         raise MissingRequirement(names, "building a kernel", hint=f"apt-get install {packages}")
+
+
+def require_compressor(config: Mapping[str, str]) -> None:
+    """Raise `MissingRequirement` if the program that a configuration's image is packed with is not here.
+
+    make would find out at the very end.
+    """
+    for option, (tool, package) in _COMPRESSORS.items():
+        if config.get(option) == "y" and shutil.which(tool) is None:
+            raise MissingRequirement(
+                tool, f"a kernel with {option}", hint=f"apt-get install {package}, or KERNEL_ZSTD=y"
+            )
 
 
 def compilers() -> list[str]:

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from acon_nb.errors import MissingRequirement
+from acon_nb.kernel import make
+from acon_nb.kernel.source import SourceTree
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> SourceTree:
+    return SourceTree(path=tmp_path / "source", identity="x", version=(6, 12), release="6.12.0")
+
+
+def programs(folder: Path, *names: str) -> str:
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def test_ccache_is_used_where_it_is(tree: SourceTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path / "with", "ccache"))
+    assert "CC=ccache gcc" in make.argument_list(tree, tmp_path)
+    monkeypatch.setenv("PATH", programs(tmp_path / "without"))
+    assert not any(word.startswith("CC=") for word in make.argument_list(tree, tmp_path))
+
+
+def test_the_callers_flags_do_not_leak_into_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAKEFLAGS", "CFLAGS", "KCFLAGS", "LOCALVERSION"):
+        monkeypatch.setenv(name, "-O0")
+    monkeypatch.setenv("CCACHE_DIR", "/somewhere")
+    found = make.environment()
+    assert not {"MAKEFLAGS", "CFLAGS", "KCFLAGS", "LOCALVERSION"} & set(found)
+    assert found["CCACHE_DIR"] == "/somewhere"
+    assert found["KBUILD_BUILD_TIMESTAMP"] == make.PINS["KBUILD_BUILD_TIMESTAMP"]
+
+
+def test_a_missing_compressor_is_told_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path / "tools", "zstd"))
+    make.require_compressor({"KERNEL_ZSTD": "y", "KERNEL_XZ": "n"})
+    with pytest.raises(MissingRequirement, match="xz") as caught:
+        make.require_compressor({"KERNEL_XZ": "y"})
+    assert "xz-utils" in caught.value.hint
