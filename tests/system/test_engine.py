@@ -193,7 +193,8 @@ def test_the_guides_busybox_example_boots_with_its_swap_line(images, guide_kerne
         disks=(vm.DiskSpec(path=disk),),
         memory_bytes=256 << 20,
     )
-    (message,) = vm.boot(spec, host=host).check().messages
+    # The default line, encrypted swap on the same disk, is reported as failed: busybox has no dmsetup
+    (message,) = [one for one in vm.boot(spec, host=host).check().messages if "swap" in one.data]
     assert message.data["swap"] >= 65_000
 
 
