@@ -212,6 +212,7 @@ def test_the_catalogue_holds_for_6_1_too(store):
     assert "MITIGATION_RETPOLINE" not in {row.option for row in rows}
 
 
+@pytest.mark.weekly
 def test_two_builds_in_two_places_give_the_same_bytes(store, tmp_path):
     """Another source folder, another build folder, with and without ccache; each is built once and then cached."""
     tree = kernel.fetch("debian:6.12", cache=store)
@@ -226,6 +227,12 @@ def test_two_builds_in_two_places_give_the_same_bytes(store, tmp_path):
     assert one.image != two.image
     assert one.sha256 == two.sha256
     assert one.config.read_text() == two.config.read_text()
+
+
+def skip_unless_built(spec: kernel.BuildSpec, store: Cache) -> None:
+    """Go on where the kernel is built already, and where the tests of a week are asked for."""
+    if not os.environ.get("ACON_NB_WEEKLY") and not kernel.is_built(spec, cache=store):
+        pytest.skip("its kernel is not built here: make test-weekly")
 
 
 def copy_tree(source: Path, target: Path) -> None:
@@ -243,10 +250,8 @@ def path_without_ccache(folder: Path) -> str:
 
 @pytest.mark.slow
 def test_the_guides_kernel_of_6_1_is_built_and_boots(store, boot_initrd):
-    """Five minutes at first: it runs where the kernel is built already, and where ACON_NB_WEEKLY is set."""
     spec = kernel.BuildSpec(profiles=("guide",), source="debian:6.1")
-    if not os.environ.get("ACON_NB_WEEKLY") and not kernel.is_built(spec, cache=store):
-        pytest.skip("the kernel of 6.1 is not built here (make test-weekly)")
+    skip_unless_built(spec, store)
     image = kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
     assert image.version.startswith("6.1.")
     run = boot.run(boot.BootCell(name="6.1", kernel=image.image, initrd=boot_initrd))
@@ -254,7 +259,9 @@ def test_the_guides_kernel_of_6_1_is_built_and_boots(store, boot_initrd):
     assert run.guest_ns["init"] > 0
 
 
+@pytest.mark.slow
 def test_what_groups_cost_is_measured_by_building_and_booting(store, tmp_path):
+    skip_unless_built(CostSpec(groups=("minimal",)).steps()[0], store)
     argv = ["kernel", "cost", "--groups", "minimal", "--out", str(tmp_path / "rows"), "--json"]
     done = CliRunner().invoke(main, [*argv, "--plot", str(tmp_path / "cost.png")])
     assert done.exit_code == 0, done.output
