@@ -32,6 +32,9 @@ def scripted(guide_kernel: kernel.KernelImage, store: Cache, tmp_path: Path) -> 
     def make(script: str, *, suffix: str = "cpio", **fields: object) -> vm.VmSpec:
         tree = initrd.tree_of("busybox", cache=store)
         initrd.gen_init(tree)
+        lines = tree["etc/fstab"].content.read().splitlines(keepends=True)
+        # without the default's encrypted swap, whose failure (busybox has no dmsetup) the guest would report
+        tree.add_file("etc/fstab", b"".join(line for line in lines if b"vda@" not in line))
         head = (
             "#!/bin/sh\nfor name in /sys/class/virtio-ports/*/name; do\n"
             '  [ "$(cat $name)" = acon.results ] && port=/dev/$(basename $(dirname $name))\ndone\n'
