@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from acon_nb import doctor, host, kernel
 from acon_nb.bench import boot, results, stats, swap
+from acon_nb.bench.experiments import study_of
+from acon_nb.bench.plan import Plan
 from acon_nb.cache import Cache, atomic_file
+from acon_nb.errors import GuestFailed
 from acon_nb.initrd import InitrdImage
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.units import format_bytes, format_seconds, parse_bytes
-from acon_nb.vm import Clock
+from acon_nb.vm import Clock, End
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 # The disk of declared speed is a simulated SCSI disk with a timer of its own; the guide's kernel has neither.
 SWAP_PROFILES = ("guide", "delay-disk")
 _DISTRO = "linux-image-cloud-amd64"
+_KERNELS = {"build": "guide's minimal", f"package:{_DISTRO}": "Debian's cloud"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,27 +147,33 @@ def parts_table(parts: Parts) -> pd.DataFrame:
 def boots(
     spec: TourSpec, parts: Parts, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None
 ) -> pd.DataFrame:
-    """Boot both kernels on both clocks; one row a boot, each stored as it ends."""
-    store = results.Store(spec.out)
-    named = {
-        "guide's minimal": (parts.minimal.image, parts.minimal_initrd.path),
-        "Debian's cloud": (parts.distro.image, parts.distro_initrd.path),
-    }
-    rows: list[Mapping[str, Any]] = []
+    """Boot both kernels on both clocks; one row a boot, each stored as it ends. Errors: `GuestFailed`."""
+    import pandas as pd
 
-    def keep(run: boot.BootRun, facts: host.Environment) -> None:
-        row = {**results.stamp(facts), "memory_bytes": spec.memory_bytes, **results.flat(run)}
-        store.add("boot", row)
-        rows.append(row)
-
+    del parts  # they are in the cache: the study's cells find them there
+    session = uuid.uuid4().hex  # a tour measures anew
+    tables = []
     for clock, runs in ((Clock.WALL, spec.wall_runs), (Clock.INSTRUCTIONS, spec.instruction_runs)):
-        cells = [
-            boot.BootCell(name=name, kernel=image, initrd=initrd, clock=clock, memory_bytes=spec.memory_bytes)
-            for name, (image, initrd) in named.items()
-        ]
-        boot.run_many(cells, runs, on_run=keep, on_progress=on_progress, cancel=cancel)
-    order = list(named)
-    return results.frame(sorted(rows, key=lambda row: (str(row["clock"]) != Clock.WALL, order.index(row["name"]))))
+        plan = Plan(
+            name=f"tour-{clock}",
+            cells=[{"kernel": name} for name in _KERNELS],
+            fixed={"clock": clock.value, "source": spec.source, "memory": spec.memory},
+            runs=runs,
+            warmups=0,
+        )
+        study = study_of(plan, spec.out, session=session)
+        tables.append(study.run(on_progress=on_progress, cancel=cancel))
+    table = pd.concat(tables, ignore_index=True)
+    table["name"] = table["factor_kernel"].map(_KERNELS)
+    _whole(table)
+    return table
+
+
+def _whole(table: pd.DataFrame) -> None:
+    """Raise `GuestFailed` for the first guest that did not come to its end."""
+    for row in table[(table["end"] != End.POWERED_OFF.value) | (table["error"] != "")].to_dict("records"):
+        hint = f"its console: {row['log']}, below the folder of results"
+        raise GuestFailed(f"{row['name']} ended: {row['end']} {row['error']}", end=str(row["end"]), hint=hint)
 
 
 def boot_table(runs: pd.DataFrame) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -20,21 +20,25 @@ from typing import Any
 from acon_nb import process
 from acon_nb.bench.guest_program import guest_program
 from acon_nb.cache import Cache, sha256_file
-from acon_nb.errors import GuestFailed, InvalidInput
-from acon_nb.host import environment
-from acon_nb.host.facts import Environment
+from acon_nb.errors import GuestFailed
 from acon_nb.initrd import InitrdImage, add_modules, create, gen_init, tree_of
-from acon_nb.progress import CancelToken, OnProgress, Progress, silent
-from acon_nb.vm import Capabilities, Clock, End, Machine, Outcome, VmSpec, capabilities
+from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.vm import Capabilities, Clock, End, Machine, Outcome, VmSpec
 
 REPORT = "/acon/boot-report"
 _INSTRUCTIONS_TSC_KHZ = 1_000_000
+_INITCALLS = "initcall_debug log_buf_len=4M"
+_TSC_RATE = re.compile(r"tsc_early_khz=\d+")
 VIRTIO_MODULES = ("virtio_pci", "virtio_console")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BootCell:
-    """One thing to time: a name for people, a kernel, an initrd made by `boot_initrd`, and the guest's size."""
+    """One thing to time: a name for people, a kernel, an initrd made by `boot_initrd`, and the guest.
+
+    `firmware` is an image for q35 (none: QEMU's SeaBIOS), `accelerator` as of `VmSpec`; `td` makes the guest a TD.
+    `initcalls` makes the kernel log each initcall, which takes time of its own.
+    """
 
     name: str
     kernel: Path
@@ -45,6 +49,11 @@ class BootCell:
     append: str = "console=ttyS0 panic=-1 quiet"
     seed: int = 1
     timeout_s: float = 120.0
+    vcpus: int = 1
+    firmware: Path | None = None
+    accelerator: str = "auto"
+    td: bool = False
+    initcalls: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clock", Clock(self.clock))
@@ -53,15 +62,20 @@ class BootCell:
         """The guest of this cell; the kernel is told the speed of its time stamp counter (docs/clocks.md)."""
         khz = _INSTRUCTIONS_TSC_KHZ if self.clock is Clock.INSTRUCTIONS else host_tsc_khz()
         told = f"tsc=reliable tsc_early_khz={khz}" if khz else ""
+        logged = _INITCALLS if self.initcalls else ""
         return VmSpec(
             kernel=self.kernel,
             initrd=self.initrd,
-            append=" ".join(word for word in (self.append, told, f"INIT={REPORT}") if word),
+            append=" ".join(word for word in (self.append, logged, told, f"INIT={REPORT}") if word),
             memory_bytes=self.memory_bytes,
+            vcpus=self.vcpus,
             machine=self.machine,
+            accelerator=self.accelerator,
             clock=self.clock,
             seed=self.seed,
             timeout_s=self.timeout_s,
+            firmware=self.firmware,
+            td="boot" if self.td else None,
         )
 
 
@@ -95,17 +109,18 @@ class BootRun:
 def boot_initrd(
     path: Path,
     *,
+    image: str = "busybox",
     modules: tuple[Path, ...] = (),
     release: str = "",
     store: Cache | None = None,
     on_progress: OnProgress = silent,
 ) -> InitrdImage:
-    """An initrd for boot cells: busybox, /init, the report program, and modules for a kernel that needs them.
+    """An initrd for boot cells: an image, /init, the report program, and modules for a kernel that needs them.
 
     `modules` come from `kernel.module_closure(kernel, ("virtio_pci", "virtio_console"))` with the kernel's `release`.
     """
-    tree = tree_of("busybox", cache=store, on_progress=on_progress)
-    gen_init(tree)
+    tree = tree_of(image, cache=store, on_progress=on_progress)
+    gen_init(tree, force=True)  # an image's own /init would not run the report
     tree.add_file(REPORT, guest_program("boot_report", cache=store), mode=0o755)
     if modules:
         add_modules(tree, release, modules, VIRTIO_MODULES)
@@ -125,7 +140,7 @@ def run(
         outcome = machine.wait(cancel)
     if check:
         outcome.check()
-    row = _row(cell, spec, outcome)
+    row = row_of(cell, outcome)
     if check and not row.host_ns:
         raise GuestFailed(
             f"{cell.name} powered off without a report",
@@ -137,56 +152,6 @@ def run(
     return row
 
 
-def run_many(
-    cells: list[BootCell],
-    runs: int,
-    *,
-    on_run: Callable[[BootRun, Environment], None] | None = None,
-    on_progress: OnProgress = silent,
-    cancel: CancelToken | None = None,
-    jobs: int = 2,
-) -> list[BootRun]:
-    """Boot every cell `runs` times; `on_run` gets each row as it ends.
-
-    On the wall clock one guest runs at a time and the cells take turns; the instruction clock does not see the host,
-    so those guests run `jobs` at a time. Rows come in the order of the cells. Errors: `GuestFailed`, `Cancelled`; what
-    `on_run` got before is kept.
-    """
-    if runs < 1:
-        raise InvalidInput("runs", runs, "is not a number of runs", hint="1 or more")
-    host, facts = capabilities(), environment()
-    wall = [cell for _ in range(runs) for cell in cells if cell.clock is Clock.WALL]
-    counted = [cell for _ in range(runs) for cell in cells if cell.clock is Clock.INSTRUCTIONS]
-    rows: dict[int, BootRun] = {}
-    total = len(wall) + len(counted)
-
-    def take(number: int, row: BootRun) -> None:
-        rows[number] = row
-        if on_run is not None:
-            on_run(row, facts)
-        on_progress(Progress("boot guests", len(rows) / total, f"{row.name}, {row.clock} clock"))
-
-    on_progress(Progress("boot guests", 0.0, f"{total} boots"))
-    for number, cell in enumerate(wall):
-        if cancel is not None:
-            cancel.check()
-        take(number, run(cell, host=host, cancel=cancel))
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        stop = cancel or CancelToken()
-        futures = {
-            pool.submit(run, cell, host=host, cancel=stop): number for number, cell in enumerate(counted, len(wall))
-        }
-        try:
-            for future in as_completed(futures):
-                take(futures[future], future.result())
-        except BaseException:
-            stop.cancel()
-            for future in futures:
-                future.cancel()
-            raise
-    return [rows[number] for number in range(total)]
-
-
 @cache
 def host_tsc_khz() -> int:
     """The rate of this host's time stamp counter in kHz (0: unknown), which plain TCG passes on to its guests.
@@ -196,7 +161,8 @@ def host_tsc_khz() -> int:
     return int(process.output([guest_program("tsc_rate")]))
 
 
-def _row(cell: BootCell, spec: VmSpec, outcome: Outcome) -> BootRun:
+def row_of(cell: BootCell, outcome: Outcome) -> BootRun:
+    """What an ended guest of a cell gave."""
     ready = next((message for message in outcome.messages if message.data.get("event") == "ready"), None)
     kernel_sha256, initrd_sha256 = sha256_file(cell.kernel), sha256_file(cell.initrd)
     base = BootRun(
@@ -208,7 +174,7 @@ def _row(cell: BootCell, spec: VmSpec, outcome: Outcome) -> BootRun:
         kernel_bytes=cell.kernel.stat().st_size,
         kernel_sha256=kernel_sha256,
         initrd_sha256=initrd_sha256,
-        spec_sha256=_spec_hash(spec, kernel_sha256, initrd_sha256),
+        spec_sha256=spec_hash(cell),
         console=outcome.console,
     )
     if ready is None:
@@ -248,15 +214,17 @@ def _guest_phases(clock: Clock, data: Mapping[str, Any]) -> dict[str, int]:
     return phases
 
 
-def _spec_hash(spec: VmSpec, kernel_sha256: str, initrd_sha256: str) -> str:
-    """A hash of what decides a boot, by content: the paths of kernel and initrd do not count, their bytes do.
+def spec_hash(cell: BootCell) -> str:
+    """A hash of what decides a boot, by content: the paths of the files do not count, their bytes do.
 
-    A field that is None does not count either, so that a new field does not part new results from old ones.
+    A field that is None does not count either, so that a new field does not part new results from old ones; nor does
+    the host's measured TSC rate, which differs in the last digits each time.
     """
-    files = ("kernel", "initrd")
-    values = {key: str(value) for key, value in vars(spec).items() if key not in files and value is not None}
-    values["kernel"] = kernel_sha256
-    values["initrd"] = initrd_sha256
+    values = {
+        key: sha256_file(value) if isinstance(value, Path) else _TSC_RATE.sub("", str(value))
+        for key, value in vars(cell.spec()).items()
+        if value is not None
+    }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -8,13 +8,14 @@ same in every cell. What this clock cannot say is in docs/clocks.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from acon_nb import process
 from acon_nb.bench.guest_program import guest_program, guest_script
+from acon_nb.bench.host_lock import host_lock
+from acon_nb.bench.runner import run_side_by_side
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.host import environment
@@ -214,24 +215,17 @@ def run_many(
     hashes = {"kernel_sha256": sha256_file(kernel), "initrd_sha256": sha256_file(initrd)}
     rows: dict[int, SwapRun] = {}
     on_progress(Progress("swap cells", 0.0, f"{len(cells)} guests"))
-    stop = cancel or CancelToken()
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures = {
-            pool.submit(run, cell, kernel, initrd, host=host, cancel=stop): number for number, cell in enumerate(cells)
-        }
-        try:
-            for future in as_completed(futures):
-                row = future.result()
-                rows[futures[future]] = row
-                if on_run is not None:
-                    on_run(cells[futures[future]], row, hashes, facts)
-                on_progress(Progress("swap cells", len(rows) / len(cells), f"{row.name}: {row.end}"))
-        except BaseException:
-            stop.cancel()
-            for future in futures:
-                future.cancel()
-            raise
-    stop.check()
+
+    def take(number: int, token: CancelToken) -> None:
+        with host_lock(shared=True, cancel=token, on_progress=on_progress):
+            row = run(cells[number], kernel, initrd, host=host, cancel=token)
+        token.check()
+        rows[number] = row
+        if on_run is not None:
+            on_run(cells[number], row, hashes, facts)
+        on_progress(Progress("swap cells", len(rows) / len(cells), f"{row.name}: {row.end}"))
+
+    run_side_by_side(range(len(cells)), take, parallel=jobs, cancel=cancel)
     return [rows[number] for number in range(len(cells))]
 
 

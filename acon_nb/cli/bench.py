@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from acon_nb.cli.base import as_json_option, main, print_json
 from acon_nb.progress import TextProgress
-from acon_nb.units import parse_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @main.group("bench")
@@ -40,35 +46,108 @@ def bench_boot(
     as_json: bool,
 ) -> None:
     """Boot a kernel several times and time its phases."""
-    from acon_nb.bench import boot, results, stats
-    from acon_nb.vm import Clock
+    from acon_nb.bench import stats
+    from acon_nb.bench.experiments import study_of
+    from acon_nb.bench.plan import Plan
 
-    initrd = initrd_path or boot.default_initrd()
-    cell = boot.BootCell(
-        name=kernel_path.name,
-        kernel=kernel_path,
-        initrd=initrd,
-        clock=Clock(clock),
-        memory_bytes=parse_bytes(memory, field="memory", bare="M"),
-        machine=machine,
-        append=append,
-    )
-    store = results.Store(out) if out else None
-    rows: list[dict[str, Any]] = []
-
-    def keep(run: boot.BootRun, facts: Any) -> None:
-        row = {**results.stamp(facts), "memory_bytes": cell.memory_bytes, **results.flat(run)}
-        if store:
-            store.add("boot", row)
-        rows.append({**row, "phases_ns": run.host_ns if clock == "wall" else run.guest_ns})
-
-    boot.run_many([cell], runs, on_run=keep, on_progress=TextProgress())
+    initrd = f"file:{initrd_path}" if initrd_path else "busybox"
+    levels = {"kernel": str(kernel_path), "initrd": initrd, "clock": clock, "memory": memory, "machine": machine}
+    plan = Plan(name="single", fixed={**levels, "append": append}, runs=runs, warmups=0)
+    with _folder(out) as folder:
+        rows = study_of(plan, folder, session=uuid.uuid4().hex).run(on_progress=TextProgress())
+        failed = _failures(rows, folder)
+    columns = [name for name in map(str, rows.columns) if name.startswith("host_ns_" if clock == "wall" else "guest_ns_")]
     if as_json:
-        print_json({"clock": clock, "runs": rows})
+        records = json.loads(rows.to_json(orient="records"))
+        phases = [{name.split("_ns_")[1]: row[name] for name in columns} for row in records]
+        print_json({"clock": clock, "runs": [{**row, "phases_ns": p} for row, p in zip(records, phases, strict=True)]})
+    elif not failed:
+        for name in columns:
+            summary = stats.summarise(list(rows[name]))
+            click.echo(f"{name.split('_ns_')[1]:>14}: {summary.text(1e9, 's', 6)} ({clock} clock)")
+    _end(failed)
+
+
+@bench_group.command("study")
+@click.argument("plan_name", metavar="PLAN")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--runs", type=int, help="Runs of each cell, in place of the plan's.")
+@click.option("--again", is_flag=True, help="Measure anew what an earlier run of the plan has measured.")
+@click.option("--jobs", type=int, help="Compilers at a time, for builds alone.")
+@click.option("--parallel", type=int, help="Guests of the instruction clock at a time (default: a CPU each).")
+@click.option("--dry-run", is_flag=True, help="List the cells and end.")
+@as_json_option
+def bench_study(
+    plan_name: str,
+    out: Path,
+    runs: int | None,
+    again: bool,
+    jobs: int | None,
+    parallel: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run a plan: a TOML file, or a built-in plan by its name; a stopped one goes on (docs/study.md)."""
+    import dataclasses
+
+    from acon_nb.bench import plan as plans
+    from acon_nb.bench import tables
+    from acon_nb.bench.experiments import study_of
+
+    plan = plans.load(plan_name)
+    if runs is not None:
+        plan = dataclasses.replace(plan, runs=runs)
+    study = study_of(plan, out, session=uuid.uuid4().hex if again else "", jobs=jobs, parallel=parallel)
+    if dry_run:
+        for cell in study.state.cells:
+            click.echo(f"{cell.label}: {cell.planned} runs, {cell.clock} clock")
         return
-    for phase in rows[0]["phases_ns"]:
-        summary = stats.summarise([row["phases_ns"][phase] for row in rows])
-        click.echo(f"{phase:>14}: {summary.text(1e9, 's', 6)} ({clock} clock)")
+    rows = study.run(on_progress=TextProgress())
+    failed = _failures(rows, out)
+    if as_json:
+        print_json({"plan": plan.name, "runs": json.loads(rows.to_json(orient="records"))})
+    else:
+        click.echo(tables.study_table(rows).to_string(index=False))
+    _end(failed)
+
+
+@bench_group.command("rows")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--kind", default="boot", show_default=True)
+@click.option("--study", "study_name", help="One study alone.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=".csv .json .md .tex .parquet")
+def bench_rows(out: Path, kind: str, study_name: str | None, output: Path) -> None:
+    """Export the rows of a folder of results."""
+    from acon_nb.bench import results
+
+    table = results.load(out, kind, study_name)
+    for name in table.attrs["set_aside"]:
+        click.echo(f"set aside, damaged: {name}", err=True)
+    click.echo(f"{results.export(table, output)}: {len(table)} rows")
+
+
+@contextlib.contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    """The folder of results, or one that goes at the end."""
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="acon-nb-") as name:
+        yield Path(name)
+
+
+def _failures(rows: pd.DataFrame, folder: Path) -> list[str]:
+    """The runs that were not whole, each with its end and the last lines of its log."""
+    from acon_nb.bench.tables import failures
+
+    return failures(rows, folder)
+
+
+def _end(failed: list[str]) -> None:
+    for text in failed:
+        click.echo(text, err=True)
+    if failed:
+        raise SystemExit(1)
 
 
 @bench_group.command("swap")

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import acon_nb
 
+_PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "matplotlib", "qemu.qmp", "papermill")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """The host at the time of a measurement. `load_1min` is the load average; `governor` "" where there is none."""
+    """The host at the time of a measurement, as firecracker's tests record it.
+
+    `load_1min` is the load average; `governor`, `microcode`, `smt` and `clocksource` are "" where there is none;
+    `packages` are the versions of what makes and judges the numbers, a line each.
+    """
 
     host: str
     host_kernel: str
+    host_distribution: str
     cpu_model: str
     cpu_count: int
     memory_bytes: int
     governor: str
+    microcode: str
+    smt: str
+    clocksource: str
     load_1min: float
     python_version: str
     acon_nb_version: str
+    packages: str
+
+    @property
+    def host_class(self) -> str:
+        """Hosts whose wall times may stand beside each other: CPU model, number of CPUs, memory in GiB."""
+        return f"{self.cpu_model}, {self.cpu_count} CPUs, {round(self.memory_bytes / (1 << 30))} GiB"
 
 
 def environment() -> Environment:
@@ -31,13 +50,18 @@ def environment() -> Environment:
     return Environment(
         host=platform.node(),
         host_kernel=platform.release(),
-        cpu_model=_cpu_model(),
+        host_distribution=_distribution(),
+        cpu_model=_cpuinfo("model name") or platform.machine(),
         cpu_count=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        microcode=_cpuinfo("microcode"),
+        smt=_read(Path("/sys/devices/system/cpu/smt/control")),
+        clocksource=_read(Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
         load_1min=os.getloadavg()[0],
         python_version=platform.python_version(),
         acon_nb_version=acon_nb.__version__,
+        packages=_packages(),
     )
 
 
@@ -73,11 +97,31 @@ def pss_bytes(pid: int) -> int | None:
     return None
 
 
-def _cpu_model() -> str:
+@cache
+def _cpuinfo(name: str) -> str:
+    """The first CPU's value of that name in /proc/cpuinfo, or ""."""
     for line in _read(Path("/proc/cpuinfo")).splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
+
+
+@cache
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    except OSError:
+        return ""
+
+
+@cache
+def _packages() -> str:
+    found = []
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return "\n".join(found)
 
 
 def _read(path: Path) -> str:

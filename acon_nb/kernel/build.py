@@ -65,13 +65,15 @@ def build(
     spec: BuildSpec,
     *,
     cache: Cache | None = None,
+    jobs: int | None = None,
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> KernelImage:
     """Build the kernel of `spec`, or take it from the cache (key: source, wishes, compiler).
 
-    A cancelled or killed build goes on where it stopped. Errors: `InvalidInput`, `MissingRequirement`,
-    `KernelConfigError` (before anything is compiled), `BuildFailed`, `NoSpace`, `Cancelled`.
+    `jobs` compilers run at a time (default: a CPU each). A cancelled or killed build goes on where it stopped.
+    Errors: `InvalidInput`, `MissingRequirement`, `KernelConfigError` (before anything is compiled), `BuildFailed`,
+    `NoSpace`, `Cancelled`.
     """
     store = cache or Cache()
     make.require_tools()
@@ -80,7 +82,7 @@ def build(
 
     def produce(folder: Path) -> None:
         require_space(folder, _BUILD_BYTES, "building a kernel")
-        _build(plan, store, folder, on_progress, cancel)
+        _build(plan, store, folder, jobs, on_progress, cancel)
 
     artifact = store.get("kernel", inputs, produce)
     image = artifact.path / "bzImage"
@@ -313,7 +315,14 @@ def _takes(
     return all(result.ok for result in results if result.option in (row.option, *(name for name, _ in extra)))
 
 
-def _build(plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, cancel: CancelToken | None) -> None:
+def _build(
+    plan: _Plan,
+    store: Cache,
+    folder: Path,
+    jobs: int | None,
+    on_progress: OnProgress,
+    cancel: CancelToken | None,
+) -> None:
     with _workdir(store, plan.tree, "build") as work:
         on_progress(Progress("configure kernel", 0.0))
         rows = _configure(plan, work, cancel)
@@ -323,7 +332,7 @@ def _build(plan: _Plan, store: Cache, folder: Path, on_progress: OnProgress, can
         on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
         log = work / "build.log"
         log.unlink(missing_ok=True)
-        make.compile_image(plan.tree, work, log, on_progress, cancel)
+        make.compile_image(plan.tree, work, log, on_progress, cancel, jobs)
         release = (work / "include/config/kernel.release").read_text().strip()
         shutil.copyfile(work / "arch/x86/boot/bzImage", folder / "bzImage")
         shutil.copyfile(work / ".config", folder / "config")

@@ -56,8 +56,18 @@ def environment() -> dict[str, str]:
     return {**kept, **PINS, "LC_ALL": "C"}
 
 
-def compile_image(tree: SourceTree, work: Path, log: Path, on_progress: OnProgress, cancel: CancelToken | None) -> None:
-    """Build the bzImage of the configured folder `work`. Errors: `BuildFailed` with the first errors, `Cancelled`."""
+def compile_image(
+    tree: SourceTree,
+    work: Path,
+    log: Path,
+    on_progress: OnProgress,
+    cancel: CancelToken | None,
+    jobs: int | None = None,
+) -> None:
+    """Build the bzImage of the configured folder `work`, `jobs` compilers at a time (default: a CPU each).
+
+    Errors: `BuildFailed` with the first errors, `Cancelled`.
+    """
     task = f"build kernel {tree.release}"
     expected = _expected_steps(tree, work, cancel)
     whole = not (work / _BEGUN).exists()
@@ -69,8 +79,7 @@ def compile_image(tree: SourceTree, work: Path, log: Path, on_progress: OnProgre
         on_progress(Progress(task, min(0.99, seen / expected), line.strip()))
 
     on_progress(Progress(task, 0.0, f"log: {log}"))
-    jobs = len(os.sched_getaffinity(0))
-    argv = [*argument_list(tree, work), f"-j{jobs}", "bzImage"]
+    argv = [*argument_list(tree, work), f"-j{jobs or len(os.sched_getaffinity(0))}", "bzImage"]
     try:
         process.run(argv, cwd=work, env=environment(), on_line=take, log=log, cancel=cancel)
     except CommandFailed as error:

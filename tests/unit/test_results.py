@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import datetime as dt
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from acon_nb.bench.boot import BootRun
-from acon_nb.bench.results import SCHEMA, Store, flat, frame
+from acon_nb.bench.results import SCHEMA, Store, export, flat, frame
 from acon_nb.errors import InvalidInput, ResultsError
 from acon_nb.vm import Clock, End
 
@@ -23,13 +27,14 @@ def test_rows_come_back_oldest_first(tmp_path: Path) -> None:
     store = Store(tmp_path / "new/results")
     for number, text in ((3, "c"), (1, "a"), (2, None)):
         path = store.add("boot", row(number, text=text, count=number, share=0.5))
-        assert path == tmp_path / f"new/results/boot/run{number}.parquet"
+        assert path == tmp_path / f"new/results/boot/date=2026-01-0{number}/study=single/run{number}.parquet"
     table = Store(tmp_path / "new/results").load("boot")
     assert list(table["run_id"]) == ["run1", "run2", "run3"]
     assert list(table["count"]) == [1, 2, 3]
     assert table["text"][0] == "a"
     assert table["text"].isna()[1]
-    assert sorted(os.listdir(store.folder / "boot")) == ["run1.parquet", "run2.parquet", "run3.parquet"]
+    left = [path.name for path in (store.folder / "boot").rglob("*") if path.is_file()]
+    assert sorted(left) == ["run1.parquet", "run2.parquet", "run3.parquet"]
 
 
 def test_rows_with_other_columns_stand_beside_each_other(tmp_path: Path) -> None:
@@ -86,16 +91,23 @@ def test_nested_values_become_plain_columns() -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "middle"])
-def test_a_damaged_file_is_named_and_the_way_out_too(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_is_set_aside_and_breaks_nothing(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     store = Store(tmp_path)
     store.add("boot", row(1))
     path = store.add("boot", row(2, text="x" * 100))
     raw = path.read_bytes()
     middle = raw[:4] + b"\xff" * (len(raw) - 12) + raw[-8:]
-    path.write_bytes({"empty": b"", "cut": raw[: len(raw) // 2], "text": b"run_id,1\n", "middle": middle}[damage])
-    with pytest.raises(ResultsError, match=r"run2\.parquet is damaged") as caught:
-        store.load("boot")
-    assert "move it away" in caught.value.hint
+    damaged = {"empty": b"", "cut": raw[: len(raw) // 2], "text": b"run_id,1\n", "middle": middle}[damage]
+    path.write_bytes(damaged)
+    table = store.load("boot")
+    assert list(table["run_id"]) == ["run1"]
+    aside = path.with_suffix(".torn")
+    assert table.attrs["set_aside"] == [str(aside)]
+    assert aside.read_bytes() == damaged
+    assert "run2.parquet is damaged and was set aside" in caplog.text
+    assert store.load("boot").attrs["set_aside"] == []
 
 
 @pytest.mark.parametrize("values", [{"schema": SCHEMA + 1}, {"schema": None}])
@@ -104,6 +116,80 @@ def test_a_file_of_another_schema_is_named(tmp_path: Path, values: dict[str, Any
     store.add("boot", row(1) | values)
     with pytest.raises(ResultsError, match=r"run1\.parquet has another schema"):
         store.load("boot")
+
+
+def test_rows_of_the_first_schema_are_read(tmp_path: Path) -> None:
+    old = row(1) | {"schema": 1}
+    (tmp_path / "boot").mkdir()
+    pq.write_table(pa.Table.from_pylist([old]), tmp_path / "boot/run1.parquet")
+    (found,) = Store(tmp_path).load("boot").to_dict("records")
+    assert (found["schema"], found["study"]) == (SCHEMA, "single")
+
+
+@pytest.mark.parametrize(("column", "value"), [("cell", 3), ("attempt", "one"), ("warmup", 1), ("guest_ns_init", "1")])
+def test_a_documented_column_has_its_type(tmp_path: Path, column: str, value: object) -> None:
+    store = Store(tmp_path)
+    store.add("boot", row(1, **{column: value}))
+    with pytest.raises(ResultsError, match=f"{column}={value!r} is no "):
+        store.load("boot")
+
+
+def test_studies_are_apart_and_their_names_cannot_leave_the_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    store.add("boot", row(1, study="a"))
+    store.add("boot", row(2, study="b"))
+    store.add("boot", row(3, study="../../x"))
+    assert list(store.load("boot", "b")["run_id"]) == ["run2"]
+    assert list(store.load("boot", "../../x")["run_id"]) == ["run3"]
+    assert len(store.load("boot")) == 3
+    assert store.studies("boot") == ["..-..-x", "a", "b"]
+    assert os.listdir(tmp_path) == ["results"]
+    assert store.log_path(row(1, study="../x")) == Path("logs/..-x/run1.log")
+
+
+def test_past_days_are_gathered_and_nothing_is_lost(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(1, 7):
+        day = f"2026-01-0{1 + number // 4}T00:00:0{number}+00:00"
+        store.add("boot", row(number, count=number) | {"timestamp": day} | ({"only": "x"} if number == 2 else {}))
+    before = store.load("boot")
+    assert store.compact("boot", before=dt.date(2026, 1, 2)) == 3
+    assert len(list(tmp_path.rglob("*.parquet"))) == 4
+    after = store.load("boot")
+    assert list(after["run_id"]) == list(before["run_id"])
+    assert list(after["only"].dropna()) == ["x"]
+    assert store.compact("boot", before=dt.date(2026, 1, 2)) == 0
+
+
+def test_a_row_that_is_in_two_files_counts_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.add("boot", row(1))
+    path.with_name("all-x.parquet").write_bytes(path.read_bytes())
+    assert len(store.load("boot")) == 1
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    def write(writer: int) -> None:
+        for number in range(20):
+            Store(tmp_path).add("boot", row(1) | {"run_id": f"{writer}-{number}"})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert len(Store(tmp_path).load("boot")) == 80
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("t.csv", "cell,time\na_b,1"), ("t.json", '"cell":"a_b"'), ("t.md", "| a_b "), ("t.tex", r"a\_b & 1")],
+)
+def test_a_table_is_exported_by_its_suffix(tmp_path: Path, name: str, words: str) -> None:
+    assert words in export(frame([{"cell": "a_b", "time": 1}]), tmp_path / name).read_text()
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no suffix that says"):
+        export(frame([{"a": 1}]), tmp_path / "t.xls")
+    assert not os.listdir(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

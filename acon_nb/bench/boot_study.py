@@ -1,0 +1,250 @@
+"""Studies of booting: what the factors of a plan mean, and how a cell is built and booted."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from acon_nb import kernel
+from acon_nb.bench import boot, results
+from acon_nb.bench.plan import Plan, Setting, Turn
+from acon_nb.bench.runner import Measured
+from acon_nb.cache import Cache, sha256_file
+from acon_nb.errors import InvalidInput
+from acon_nb.initrd.compress import SUFFIXES
+from acon_nb.kernel import BuildSpec
+from acon_nb.progress import CancelToken, OnProgress, Progress, silent
+from acon_nb.tdx.firmware import find_firmware
+from acon_nb.units import parse_bytes
+from acon_nb.vm import Capabilities, Clock, End, Machine, Outcome, capabilities
+
+_COMPRESSORS = ("gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd")
+_NO_MEMORY = ("cannot allocate memory", "cannot set up guest memory", "failed to allocate memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootFactors:
+    """The factors of a boot study, as a plan, a notebook or TOML gives them.
+
+    `kernel` is "build" (of `source` with `profile`, names with commas, and `settings`, OPT=VAL with commas), a
+    bzImage's path, or package:NAME of Debian. `kernel_compression` is the bzImage's (gzip ... zstd; "": as the profile
+    says). `initrd` is an image as of `acon-nb initrd from`, or file:PATH made by `boot_initrd`; `initrd_compression` a
+    suffix, "" for none. `firmware` is none, ovmf, or a path. `append` is the command line, `cmdline` words added to it.
+    `accelerator` is auto, tcg or kvm; `td` makes it a TD. `initcalls` logs every initcall, which takes time of its own.
+    `copy` means nothing: two copies of a cell are an A/A comparison.
+    Errors: `InvalidInput` at construction.
+    """
+
+    clock: str = "instructions"
+    kernel: str = "build"
+    profile: str = "guide"
+    source: str = "debian:6.12"
+    settings: str = ""
+    kernel_compression: str = ""
+    initrd: str = "busybox"
+    initrd_compression: str = ""
+    memory: str = "512M"
+    vcpus: int = 1
+    machine: str = "q35"
+    firmware: str = "none"
+    append: str = "console=ttyS0 panic=-1 quiet"
+    cmdline: str = ""
+    accelerator: str = "auto"
+    td: bool = False
+    initcalls: bool = False
+    seed: int = 1
+    copy: str = ""
+    timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        _one_of("clock", self.clock, tuple(Clock))
+        _one_of("machine", self.machine, ("q35", "microvm"))
+        _one_of("kernel_compression", self.kernel_compression, ("", *_COMPRESSORS))
+        _one_of("initrd_compression", self.initrd_compression, ("", *SUFFIXES))
+        _one_of("accelerator", self.accelerator, ("auto", "tcg", "kvm"))
+        for name, kind in (("vcpus", int), ("seed", int), ("td", bool), ("initcalls", bool)):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise InvalidInput(name, value, f"is no {'number' if kind is int else 'truth value'}", hint="see above")
+        if self.kernel != "build" and self.kernel_compression:
+            raise InvalidInput(
+                "kernel_compression", self.kernel_compression, "needs kernel=build", hint="leave it away"
+            )
+        if self.clock == Clock.INSTRUCTIONS and (self.vcpus != 1 or self.accelerator == "kvm" or self.td):
+            hint = "clock=wall, or one vCPU, no KVM, no TD"
+            raise InvalidInput("clock", self.clock, "counts one vCPU of TCG alone", hint=hint)
+        _ = self.memory_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """The guest's memory."""
+        return parse_bytes(self.memory, field="memory", bare="M")
+
+    def build_spec(self) -> BuildSpec:
+        """The kernel to build."""
+        settings = _words(self.settings)
+        if self.kernel_compression:
+            chosen = f"KERNEL_{self.kernel_compression.upper()}"
+            settings += (*(() if chosen == "KERNEL_ZSTD" else ("KERNEL_ZSTD=n",)), f"{chosen}=y")
+        return BuildSpec(profiles=_words(self.profile), source=self.source, settings=settings)
+
+    def firmware_path(self) -> Path | None:
+        """The firmware's image, if any. Errors: `InvalidInput` where there is none on this host."""
+        if self.firmware in ("", "none"):
+            return None
+        if self.firmware != "ovmf":
+            return Path(self.firmware)
+        whole = [image.path for image in find_firmware() if image.whole]
+        if not whole:
+            raise InvalidInput("firmware", "ovmf", "is not on this host", hint="apt-get install ovmf")
+        return whole[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What a cell boots."""
+
+    kernel: Path
+    initrd: Path
+
+
+class BootExperiment:
+    """The boot cells of a plan. Errors: `InvalidInput` at construction for a factor or a level that is none."""
+
+    kind = "boot"
+
+    def __init__(self, plan: Plan, *, cache: Cache | None = None) -> None:
+        self._store = cache or Cache()
+        self._factors = {row.label: boot_factors(row.levels) for row in plan.settings}
+        self._parts: dict[str, _Parts] = {}
+        self._host: Capabilities | None = None
+
+    def clock(self, setting: Setting) -> Clock:
+        """The clock of a cell."""
+        return Clock(self._factors[setting.label].clock)
+
+    def prepare(
+        self, *, jobs: int | None = None, on_progress: OnProgress = silent, cancel: CancelToken | None = None
+    ) -> None:
+        """Build the kernels and initrds of all cells, and make each cell's guest once on paper.
+
+        Errors: those of `kernel.build` and of an initrd; `InvalidInput` for a guest that cannot be.
+        """
+        self._host = capabilities()
+        for number, (label, factors) in enumerate(self._factors.items()):
+            on_progress(Progress("prepare the cells", number / len(self._factors), label))
+            if cancel is not None:
+                cancel.check()
+            image, modules, release = self._kernel(factors, jobs, on_progress, cancel)
+            self._parts[label] = _Parts(kernel=image, initrd=self._initrd(factors, modules, release, on_progress))
+            self._cell(label).spec()
+        on_progress(Progress("prepare the cells", 1.0))
+
+    def identity(self, setting: Setting) -> str:
+        """The hash of what the cell boots: the spec with the kernel's and the initrd's bytes, and QEMU's version."""
+        cell = self._cell(setting.label)
+        assert self._host is not None
+        factors = self._factors[setting.label]
+        return f"{boot.spec_hash(cell)} {self._host.version} {factors.copy}"
+
+    def run(self, setting: Setting, turn: Turn, cancel: CancelToken) -> Measured:
+        """Boot the cell once."""
+        del turn
+        cell = self._cell(setting.label)
+        with Machine(cell.spec(), host=self._host) as machine:
+            outcome = machine.wait(cancel)
+        run = boot.row_of(cell, outcome)
+        row = {"memory_bytes": cell.memory_bytes, **results.flat(run)}
+        error = "" if outcome.end is not End.POWERED_OFF or run.host_ns else "powered off without a report"
+        words = [outcome.hint, *outcome.notes] if outcome.end is not End.POWERED_OFF else [error]
+        return Measured(
+            row=row,
+            end=outcome.end,
+            console=outcome.console,
+            host_fault=host_fault(outcome),
+            error="; ".join(filter(None, words)),
+        )
+
+    def _cell(self, label: str) -> boot.BootCell:
+        factors, parts = self._factors[label], self._parts[label]
+        return boot.BootCell(
+            name=label,
+            kernel=parts.kernel,
+            initrd=parts.initrd,
+            clock=Clock(factors.clock),
+            memory_bytes=factors.memory_bytes,
+            machine=factors.machine,
+            append=" ".join(filter(None, (factors.append, factors.cmdline))),
+            seed=factors.seed,
+            timeout_s=factors.timeout_s,
+            vcpus=factors.vcpus,
+            firmware=factors.firmware_path(),
+            accelerator=factors.accelerator,
+            td=factors.td,
+            initcalls=factors.initcalls,
+        )
+
+    def _kernel(
+        self, factors: BootFactors, jobs: int | None, on_progress: OnProgress, cancel: CancelToken | None
+    ) -> tuple[Path, tuple[Path, ...], str]:
+        """The bzImage, and for a packaged kernel the modules that a report needs, and its release."""
+        if factors.kernel == "build":
+            spec = factors.build_spec()
+            built = kernel.build(spec, cache=self._store, jobs=jobs, on_progress=on_progress, cancel=cancel)
+            return built.image, (), ""
+        if factors.kernel.startswith("package:"):
+            name = factors.kernel.removeprefix("package:")
+            found = kernel.debian_kernel(name, cache=self._store, on_progress=on_progress)
+            return found.image, kernel.module_closure(found, boot.VIRTIO_MODULES), found.version
+        return Path(factors.kernel), (), ""
+
+    def _initrd(self, factors: BootFactors, modules: tuple[Path, ...], release: str, on_progress: OnProgress) -> Path:
+        if factors.initrd.startswith("file:"):
+            return Path(factors.initrd.removeprefix("file:"))
+        inputs = {
+            "image": factors.initrd,
+            "compression": factors.initrd_compression,
+            "modules": [sha256_file(path) for path in modules],
+            "release": release,
+        }
+        name = "boot.cpio" + (f".{factors.initrd_compression}" if factors.initrd_compression else "")
+        path = self._store.workdir("boot", inputs) / name
+        image = boot.boot_initrd(
+            path, image=factors.initrd, modules=modules, release=release, store=self._store, on_progress=on_progress
+        )
+        return image.path
+
+
+def boot_factors(levels: Mapping[str, Any]) -> BootFactors:
+    """The factors of a cell. Errors: `InvalidInput` that names what is none, and the nearest that is."""
+    known = [item.name for item in fields(BootFactors)]
+    for name in levels:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+            raise InvalidInput(name, levels[name], "is no factor of a boot study", hint=hint)
+    return BootFactors(**levels)
+
+
+def host_fault(outcome: Outcome) -> str:
+    """The fault of the host for which a run is to be done again, or ""."""
+    if outcome.end is End.KILLED:
+        return "killed from outside"
+    said = " ".join(outcome.stderr).lower()
+    if outcome.end is End.QEMU_FAILED and any(words in said for words in _NO_MEMORY):
+        return "the host is out of memory"
+    return ""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _one_of(field: str, value: object, known: Iterable[str]) -> None:
+    if value not in tuple(known):
+        raise InvalidInput(
+            field, value, "is not known", hint=f"one of {', '.join(word or 'nothing' for word in known)}"
+        )

@@ -1,0 +1,244 @@
+"""The runner's own rules, on an experiment that boots nothing; tests/system/test_study.py runs real guests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from acon_nb.bench.experiments import study_of
+from acon_nb.bench.host_lock import host_lock
+from acon_nb.bench.plan import Plan, Setting, Turn
+from acon_nb.bench.results import Store
+from acon_nb.bench.runner import Measured, Study
+from acon_nb.errors import AconError, Cancelled, InvalidInput
+from acon_nb.progress import CancelToken, Progress
+from acon_nb.vm import Clock, End
+
+
+class Counted:
+    """Gives what `answer(setting, how many so far)` says, and notes the order."""
+
+    kind = "boot"
+
+    def __init__(self, folder: Path, answer: Callable[[Setting, int], Measured] | None = None) -> None:
+        self.folder = folder
+        self.answer = answer or (lambda _, __: good(folder))
+        self.order: list[tuple[str, bool]] = []
+        self.prepared = 0
+        self._lock = threading.Lock()
+
+    def clock(self, setting: Setting) -> Clock:
+        return Clock(setting.levels.get("clock", "wall"))
+
+    def prepare(self, **_: object) -> None:
+        self.prepared += 1
+
+    def identity(self, setting: Setting) -> str:
+        return setting.label
+
+    def run(self, setting: Setting, turn: Turn, *_: object) -> Measured:
+        with self._lock:
+            self.order.append((setting.label, turn.warmup))
+            number = len(self.order)
+        return self.answer(setting, number)
+
+
+def good(folder: Path, end: End = End.POWERED_OFF, **values: str) -> Measured:
+    console = folder / "console.log"
+    console.write_text("hello\n")
+    return Measured(row={"guest_ns_init": 5}, end=end, console=console, **values)
+
+
+PLAN = Plan(name="sizes", factors={"memory": ["1G", "2G", "3G"]}, runs=2, warmups=1)
+
+
+def test_every_run_is_a_row_with_its_place_and_its_log(tmp_path: Path) -> None:
+    experiment = Counted(tmp_path)
+    study = Study(plan=PLAN, experiment=experiment, store=Store(tmp_path / "out"))
+    rows = study.run()
+    assert len(rows) == 9
+    assert [warm for _, warm in experiment.order] == [True] * 3 + [False] * 6
+    assert list(rows["cell"]) == ["memory=1G"] * 3 + ["memory=2G"] * 3 + ["memory=3G"] * 3
+    assert sorted(rows["replicate"][~rows["warmup"]]) == [0, 0, 0, 1, 1, 1]
+    assert set(rows["factor_memory"]) == {"1G", "2G", "3G"}
+    assert set(rows["end"]) == {"powered off"}
+    assert all((tmp_path / "out" / log).read_text() == "hello\n" for log in rows["log"])
+    assert (study.state.phase, study.state.done, study.state.total) == ("done", 9, 9)
+    assert {cell.state for cell in study.state.cells} == {"done"}
+
+
+def test_a_stopped_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    cancel = CancelToken()
+
+    def stop(_: Setting, number: int) -> Measured:
+        if number == 5:
+            cancel.cancel()  # as a user would, while a guest runs: this run is no result
+        return good(tmp_path)
+
+    first = Study(plan=PLAN, experiment=Counted(tmp_path, stop), store=Store(tmp_path / "out"))
+    with pytest.raises(Cancelled):
+        first.run(cancel=cancel)
+    assert first.state.phase == "cancelled"
+    assert len(first.rows()) == 4
+    again = Counted(tmp_path)
+    second = Study(plan=PLAN, experiment=again, store=Store(tmp_path / "out"))
+    assert len(second.run()) == 9
+    assert len(again.order) == 5
+    assert sum(cell.kept for cell in second.state.cells) == 4
+    third = Counted(tmp_path)
+    Study(plan=PLAN, experiment=third, store=Store(tmp_path / "out")).run()
+    assert third.order == []
+
+
+def test_another_session_measures_anew(tmp_path: Path) -> None:
+    for session in ("monday", "tuesday"):
+        study = Study(plan=PLAN, experiment=Counted(tmp_path), store=Store(tmp_path / "out"), session=session)
+        assert len(study.run()) == 9
+    assert len(Store(tmp_path / "out").load("boot")) == 18
+
+
+def test_only_a_fault_of_the_host_is_tried_again_and_stays_a_row(tmp_path: Path) -> None:
+    def answer(_: Setting, number: int) -> Measured:
+        return good(tmp_path, End.KILLED, host_fault="killed from outside") if number == 1 else good(tmp_path)
+
+    plan = Plan(name="one", runs=1, warmups=0)
+    rows = Study(plan=plan, experiment=Counted(tmp_path, answer), store=Store(tmp_path / "out")).run()
+    assert list(rows["attempt"]) == [1, 2]
+    assert list(rows["host_fault"]) == ["killed from outside", ""]
+
+
+def test_a_host_that_stays_at_fault_is_tried_three_times_and_next_time_again(tmp_path: Path) -> None:
+    def never(_: Setting, __: int) -> Measured:
+        return good(tmp_path, End.KILLED, host_fault="killed from outside")
+
+    plan = Plan(name="one", runs=1, warmups=0)
+    for count in (3, 6):
+        study = Study(plan=plan, experiment=Counted(tmp_path, never), store=Store(tmp_path / "out"))
+        assert len(study.run()) == count
+        assert study.state.cells[0].state == "failed"
+
+
+def test_a_guest_that_fails_is_a_row_and_not_a_gap(tmp_path: Path) -> None:
+    def panic(setting: Setting, _: int) -> Measured:
+        bad = setting.label == "memory=2G"
+        return good(tmp_path, End.PANIC, error="no init found") if bad else good(tmp_path)
+
+    experiment = Counted(tmp_path, panic)
+    study = Study(plan=PLAN, experiment=experiment, store=Store(tmp_path / "out"))
+    rows = study.run()
+    assert len(experiment.order) == 9
+    assert set(rows[rows["cell"] == "memory=2G"]["end"]) == {"panic"}
+    states = {cell.label: cell for cell in study.state.cells}
+    assert [cell.state for cell in states.values()] == ["done", "failed", "done"]
+    assert states["memory=2G"].last_error == "no init found"
+    log = states["memory=2G"].log
+    assert log is not None
+    assert log.read_text() == "hello\n"
+
+
+def test_an_error_of_ours_ends_the_study_and_keeps_the_rows(tmp_path: Path) -> None:
+    def broken(_: Setting, number: int) -> Measured:
+        if number == 3:
+            raise AconError("no QEMU any more")
+        return good(tmp_path)
+
+    study = Study(plan=PLAN, experiment=Counted(tmp_path, broken), store=Store(tmp_path / "out"))
+    with pytest.raises(AconError, match="no QEMU any more"):
+        study.run()
+    assert (study.state.phase, study.state.error) == ("failed", "no QEMU any more")
+    assert len(study.rows()) == 2
+    assert not any(cell.running for cell in study.state.cells)
+
+
+def test_counted_guests_run_side_by_side_and_need_no_warm_up(tmp_path: Path) -> None:
+    together = threading.Barrier(2, timeout=20)
+
+    def meet(_: Setting, __: int) -> Measured:
+        together.wait()
+        return good(tmp_path)
+
+    plan = Plan(name="counted", factors={"memory": ["1G", "2G"]}, fixed={"clock": "instructions"}, runs=2, warmups=3)
+    study = Study(plan=plan, experiment=Counted(tmp_path, meet), store=Store(tmp_path / "out"), parallel=2)
+    assert len(study.run()) == 4
+
+
+def test_guests_of_the_wall_clock_are_alone_on_the_host(tmp_path: Path) -> None:
+    running: list[int] = []
+
+    def alone(_: Setting, number: int) -> Measured:
+        running.append(number)
+        assert len(running) == 1
+        time.sleep(0.01)
+        running.pop()
+        return good(tmp_path)
+
+    plan = Plan(name="wall", runs=8, warmups=0)
+    studies = [
+        Study(plan=plan, experiment=Counted(tmp_path, alone), store=Store(tmp_path / f"out{number}"))
+        for number in range(2)
+    ]
+    threads = [threading.Thread(target=study.run) for study in studies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [study.state.done for study in studies] == [8, 8]
+
+
+def test_the_lock_says_that_it_waits_and_can_be_cancelled(tmp_path: Path) -> None:
+    said: list[Progress] = []
+    cancel = CancelToken()
+
+    def hear(event: Progress) -> None:
+        said.append(event)
+        cancel.cancel()
+
+    with (
+        host_lock(shared=True, folder=tmp_path),
+        host_lock(shared=True, folder=tmp_path),
+        pytest.raises(Cancelled),
+        host_lock(shared=False, folder=tmp_path, cancel=cancel, on_progress=hear),
+    ):
+        pass
+    assert "another measurement" in said[0].line
+
+
+def test_progress_says_how_much_is_done_and_how_long_it_takes(tmp_path: Path) -> None:
+    said: list[Progress] = []
+    Study(plan=PLAN, experiment=Counted(tmp_path), store=Store(tmp_path / "out")).run(on_progress=said.append)
+    assert said[-1].done == 1
+    assert "9 of 9 runs" in said[-1].text
+    assert any("s left" in event.text for event in said)
+
+
+def test_a_study_of_no_kind_and_bad_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="study='boat'"):
+        study_of(Plan(name="p", study="boat"), tmp_path)
+    with pytest.raises(InvalidInput, match="jobs=0"):
+        study_of(Plan(name="p"), tmp_path, jobs=0)
+    with pytest.raises(InvalidInput, match="memroy='1G': is no factor") as caught:
+        study_of(Plan(name="p", factors={"memroy": ["1G"]}), tmp_path)
+    assert caught.value.hint == "did you mean memory?"
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ({"clock": "sun"}, "clock='sun'"),
+        ({"memory": "lots"}, "memory='lots'"),
+        ({"vcpus": 2}, "counts one vCPU"),
+        ({"vcpus": "2"}, "vcpus='2': is no number"),
+        ({"td": "yes"}, "td='yes': is no truth value"),
+        ({"machine": "pc"}, "machine='pc'"),
+        ({"kernel": "package:x", "kernel_compression": "xz"}, "needs kernel=build"),
+    ],
+)
+def test_a_level_that_cannot_be_is_refused_before_anything_starts(
+    tmp_path: Path, levels: dict[str, str], words: str
+) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        study_of(Plan(name="p", fixed=levels), tmp_path)
