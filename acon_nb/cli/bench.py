@@ -56,7 +56,8 @@ def bench_boot(
     with _folder(out) as folder:
         rows = study_of(plan, folder, session=uuid.uuid4().hex).run(on_progress=TextProgress())
         failed = _failures(rows, folder)
-    columns = [name for name in map(str, rows.columns) if name.startswith("host_ns_" if clock == "wall" else "guest_ns_")]
+    prefix = "host_ns_" if clock == "wall" else "guest_ns_"
+    columns = [name for name in map(str, rows.columns) if name.startswith(prefix)]
     if as_json:
         records = json.loads(rows.to_json(orient="records"))
         phases = [{name.split("_ns_")[1]: row[name] for name in columns} for row in records]
