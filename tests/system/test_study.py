@@ -1,0 +1,35 @@
+"""Studies with real guests."""
+
+from __future__ import annotations
+
+import pytest
+
+from acon_nb.bench.experiments import study_of
+from acon_nb.bench.plan import Plan
+from acon_nb.bench.tables import failures, study_table
+
+pytestmark = pytest.mark.system
+
+QUICK = "console=ttyS0 panic=-1 quiet nolapic_timer no_timer_check"
+
+
+def test_counted_runs_are_equal_and_a_guest_that_panics_is_a_row(guide_kernel, boot_initrd, tmp_path):
+    plan = Plan(
+        name="ends",
+        factors={"cmdline": ["", "rdinit=/nothing root=/dev/none"]},
+        fixed={"kernel": str(guide_kernel.image), "initrd": f"file:{boot_initrd}", "append": QUICK},
+        runs=2,
+    )
+    study = study_of(plan, tmp_path)
+    rows = study.run()
+    good, bad = (rows[rows["cell"] == row.label] for row in plan.settings)
+    assert list(good["end"]) == ["powered off"] * 2
+    assert good["guest_ns_reset_to_init"].nunique() == 1
+    assert list(bad["end"]) == ["panic"] * 2
+    assert "VFS" in failures(rows, tmp_path)[0]
+    table = study_table(rows)
+    assert table["time"].iloc[0].endswith("the same in all 2 runs")
+    assert table["time"].iloc[1].endswith("no whole run")
+    again = study_of(plan, tmp_path)
+    again.run()
+    assert sum(cell.kept for cell in again.state.cells) == 4
