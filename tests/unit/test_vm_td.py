@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from acon_nb import launch
 from acon_nb.bench import boot
+from acon_nb.cache import sha256_file
 from acon_nb.errors import InvalidInput, MissingRequirement
 from acon_nb.host import kvm_has_tdx
 from acon_nb.vm import Capabilities, Channels, Clock, Forward, Machine, VmSpec, argument_list, explain
@@ -318,10 +319,19 @@ def test_the_guides_open_questions_are_answered(folder: Path) -> None:
 
 def test_a_benchs_hash_does_not_know_fields_that_are_not_set(folder: Path) -> None:
     """The hash of kept results, as it was before a spec could be a TD."""
-    spec = VmSpec(kernel=Path("vmlinuz"), initrd=Path("initrd"))
+    cell = boot.BootCell(name="x", kernel=Path("vmlinuz"), initrd=Path("initrd"), clock=Clock.INSTRUCTIONS)
     names = (
         "append memory_bytes vcpus machine accelerator clock seed disks network forwards results_port timeout_s extra"
     )
-    values = {name: str(getattr(spec, name)) for name in names.split()} | {"kernel": "k", "initrd": "i"}
-    assert boot._spec_hash(spec, "k", "i") == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    assert boot._spec_hash(replace(spec, balloon=True), "k", "i") != boot._spec_hash(spec, "k", "i")
+    spec = cell.spec()
+    values = {name: str(getattr(spec, name)) for name in names.split()}
+    values |= {name: sha256_file(Path(path)) for name, path in (("kernel", "vmlinuz"), ("initrd", "initrd"))}
+    values["append"] = values["append"].replace("tsc_early_khz=1000000", "")
+    assert boot.spec_hash(cell) == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    assert boot.spec_hash(replace(cell, vcpus=2, clock=Clock.WALL)) != boot.spec_hash(cell)
+
+
+def test_a_benchs_hash_does_not_know_the_measured_rate_of_the_hosts_clock(folder: Path) -> None:
+    cell = boot.BootCell(name="x", kernel=Path("vmlinuz"), initrd=Path("initrd"))
+    first = boot.spec_hash(replace(cell, append="tsc_early_khz=2596194"))
+    assert first == boot.spec_hash(replace(cell, append="tsc_early_khz=2596221"))
