@@ -1,0 +1,115 @@
+"""Which rows of a study may enter a statistic, and what else differs between rows.
+
+Warm-ups, runs with a fault of the host and guests that did not end well never count; they are counted and said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from acon_nb.errors import InvalidInput
+from acon_nb.vm import End
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What may have changed beside a number, in the order in which a person wants to know it.
+FACTS = {
+    "kernel_release": "kernel",
+    "kernel_sha256": "kernel's image",
+    "kernel_compiler": "kernel's compiler",
+    "compiler": "compiler",
+    "initrd_sha256": "initrd",
+    "firmware_sha256": "firmware",
+    "cmdline": "kernel's command line",
+    "qemu_version": "QEMU",
+    "qemu_package": "QEMU's package",
+    "accelerator": "accelerator",
+    "acon_nb_version": "acon_nb",
+    "host": "host",
+    "host_kernel": "host's kernel",
+    "host_distribution": "host's distribution",
+    "microcode": "microcode",
+    "governor": "CPU frequency governor",
+    "smt": "SMT",
+    "clocksource": "host's clock source",
+    "python_version": "Python",
+    "packages": "Python packages",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """The rows that do not count: warm-ups, faults of the host, and guests by the way they ended."""
+
+    warmups: int = 0
+    host_faults: int = 0
+    ends: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def failed(self) -> int:
+        """Guests that did not end well."""
+        return sum(count for _, count in self.ends)
+
+    def text(self) -> str:
+        """In words ("1 warm-up, 2 runs that ended: panic"), or ""."""
+        words = [f"{self.warmups} warm-up{_s(self.warmups)}"] if self.warmups else []
+        if self.host_faults:
+            words.append(f"{self.host_faults} run{_s(self.host_faults)} with a fault of the host")
+        words += [f"{count} run{_s(count)} that ended: {end}" for end, count in self.ends]
+        return ", ".join(words)
+
+
+def usable(frame: pd.DataFrame) -> tuple[pd.DataFrame, LeftOut]:
+    """The rows that count, and what was left out. Columns that are not there leave nothing out."""
+    import pandas as pd
+
+    none = pd.Series(False, index=frame.index)
+    warmup = frame["warmup"].fillna(False).astype(bool) if "warmup" in frame else none
+    fault = (frame["host_fault"].fillna("") != "") & ~warmup if "host_fault" in frame else none
+    error = frame["error"].fillna("") if "error" in frame else pd.Series("", index=frame.index)
+    end = frame["end"].fillna("no end") if "end" in frame else pd.Series(End.POWERED_OFF.value, index=frame.index)
+    bad = ((end != End.POWERED_OFF.value) | (error != "")) & ~warmup & ~fault
+    words = end.where(end != End.POWERED_OFF.value, error)[bad]
+    ends = tuple(sorted(Counter(str(word) for word in words).items()))
+    left = LeftOut(warmups=int(warmup.sum()), host_faults=int(fault.sum()), ends=ends)
+    return frame[~warmup & ~fault & ~bad], left
+
+
+def one_of(frame: pd.DataFrame, column: str) -> str:
+    """The one value of a column. Errors: `InvalidInput` when rows of several stand side by side."""
+    if column not in frame:
+        return ""
+    values = sorted({str(value) for value in frame[column].dropna()})
+    if len(values) > 1:
+        hint = f"take rows of one: frame[frame[{column!r}] == {values[0]!r}]"
+        raise InvalidInput(column, ", ".join(values), "are never compared with each other", hint=hint)
+    return values[0] if values else ""
+
+
+def changed(before: pd.DataFrame, after: pd.DataFrame, *, without: Sequence[str] = ()) -> list[str]:
+    """What else differs between two sets of rows, in words: "QEMU's package: 7.2+dfsg-7 -> 7.2+dfsg-18"."""
+    found = []
+    for column, label in FACTS.items():
+        if column in without or column not in before or column not in after:
+            continue
+        old, new = (_facts(part[column]) for part in (before, after))
+        if old and new and old != new:
+            found.append(f"{label}: {_shown(column, old - new or old)} -> {_shown(column, new - old or new)}")
+    return found
+
+
+def _facts(values: pd.Series[str]) -> frozenset[str]:
+    """The values, a text of several lines taken line by line."""
+    return frozenset(line for value in values.dropna() for line in str(value).splitlines() if line)
+
+
+def _shown(column: str, values: frozenset[str]) -> str:
+    return ", ".join(value[:12] if column.endswith("_sha256") else value for value in sorted(values))
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
