@@ -1,4 +1,4 @@
-"""What each measure of a run is: its words, its unit, which way is better, on which clock it exists, where it is exact."""
+"""What each measure of a run is: its words, its unit, which way is better, on which clock it exists and is exact."""
 
 from __future__ import annotations
 

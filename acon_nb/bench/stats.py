@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def permutation_test(first: Sequence[float], second: Sequence[float], *, seed: i
 
 
 def paired_test(differences: Sequence[float], *, seed: int = 0) -> Significance:
-    """Whether the median of paired differences (one a block) is not zero: by all changes of their signs.
+    """Whether paired differences (one a block) are not about zero: by all changes of their signs.
 
-    Ties as in `permutation_test`, by the signed rank sum.
+    The statistic is the signed rank sum, ties broken by the median: the median alone hardly moves under such changes.
     """
     import numpy as np
     from scipy.stats import rankdata
@@ -115,11 +116,10 @@ def paired_test(differences: Sequence[float], *, seed: int = 0) -> Significance:
     if flips <= _ALL_ARRANGEMENTS:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=pairs.size)))
     else:
-        drawn = np.random.default_rng(seed).choice((1.0, -1.0), size=(RESAMPLES, pairs.size))
-        signs = np.vstack([np.ones(pairs.size), drawn])
+        signs = _drawn_signs(pairs.size, seed)
     medians = np.abs(np.median(signs * pairs, axis=1))
     ranks = np.abs((signs * np.sign(pairs) * rankdata(np.abs(pairs))).sum(axis=1))
-    return _test(medians, ranks, flips)
+    return _test(ranks, medians, flips)
 
 
 def smallest_p(first: int, second: int) -> float:
@@ -216,8 +216,9 @@ def _interval(samples: Sequence[Array], statistic: Callable[..., Any], seed: int
     return low, high
 
 
+@lru_cache(maxsize=8)
 def _deals(size: int, first: int) -> Any:
-    """All ways to deal out `size` places, the first as they are: rows of places, the first hand's before the other's."""
+    """All ways to deal out `size` places: rows of places, those of the first hand before the other's."""
     import numpy as np
 
     hands = np.array(list(itertools.combinations(range(size), first)))
@@ -226,6 +227,15 @@ def _deals(size: int, first: int) -> Any:
     return np.hstack([hands, np.nonzero(others)[1].reshape(len(hands), size - first)])
 
 
+@lru_cache(maxsize=8)
+def _drawn_signs(size: int, seed: int) -> Any:
+    import numpy as np
+
+    drawn = np.random.default_rng(seed).choice((1.0, -1.0), size=(RESAMPLES, size))
+    return np.vstack([np.ones(size), drawn])
+
+
+@lru_cache(maxsize=8)
 def _drawn_deals(size: int, seed: int) -> Any:
     import numpy as np
 
