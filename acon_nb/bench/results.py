@@ -69,7 +69,7 @@ def stamp(host: Environment | None = None) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run_id": uuid.uuid4().hex,
-        "timestamp": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "timestamp": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),  # rows of one second keep their order
         "qemu_version": qemu.version_text,
         "qemu_package": qemu.package,
         **flat(found),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acon_nb.bench import results, stats
+from acon_nb.bench.rows import usable
 from acon_nb.units import format_bytes
 from acon_nb.vm import Clock, End
 
@@ -18,27 +19,19 @@ _TIMES = {Clock.WALL: "host_ns_init", Clock.INSTRUCTIONS: "guest_ns_reset_to_ini
 _LABELS = {Clock.WALL: "QEMU's start to /init", Clock.INSTRUCTIONS: "reset to /init"}
 
 
-def counted(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that count: whole runs that are no warm-ups."""
-    if rows.empty:
-        return rows
-    whole = (rows["end"] == End.POWERED_OFF.value) & (rows["error"] == "") & (rows["host_fault"] == "")
-    return rows[whole & ~rows["warmup"].astype(bool)]
-
-
 def study_table(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a cell, the fastest first, the clocks one below the other: time to `/init`, memory, what did not count."""
     found: list[tuple[Any, ...]] = []
     for (clock, cell), part in rows.groupby(["clock", "cell"], sort=False):
-        good = counted(part)
+        good, left = usable(part)
         column = _TIMES[Clock(str(clock))]
         if good.empty or column not in good or good[column].isna().all():
-            found.append((clock, float("inf"), cell, "no whole run", "", _left_out(part, good)))
+            found.append((clock, float("inf"), cell, "no whole run", "", left.text()))
             continue
         summary = stats.summarise(list(good[column].dropna()))
         digits = 6 if clock == Clock.INSTRUCTIONS else 3
         memory = format_bytes(good["memavailable_bytes"].median())
-        found.append((clock, summary.median, cell, summary.text(1e9, "s", digits), memory, _left_out(part, good)))
+        found.append((clock, summary.median, cell, summary.text(1e9, "s", digits), memory, left.text()))
     return results.frame(
         {
             "clock": clock,
@@ -64,15 +57,6 @@ def failures(rows: pd.DataFrame, folder: Path) -> list[str]:
             lines += [f"  | {line}" for line in _tail(path)] + [f"  log: {path}"]
         said.append("\n".join(lines))
     return said
-
-
-def _left_out(part: pd.DataFrame, good: pd.DataFrame) -> str:
-    words = {
-        "warm-ups": int(part["warmup"].sum()),
-        "host faults": int((part["host_fault"] != "").sum()),
-    }
-    words["failed"] = len(part) - len(good) - sum(words.values())
-    return ", ".join(f"{number} {what}" for what, number in words.items() if number > 0)
 
 
 def _tail(path: Path) -> list[str]:

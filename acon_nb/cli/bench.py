@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from acon_nb.cli.base import as_json_option, main, print_json
+from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
 
 if TYPE_CHECKING:
@@ -125,6 +126,60 @@ def bench_rows(out: Path, kind: str, study_name: str | None, output: Path) -> No
     for name in table.attrs["set_aside"]:
         click.echo(f"set aside, damaged: {name}", err=True)
     click.echo(f"{results.export(table, output)}: {len(table)} rows")
+
+
+@bench_group.command("compare")
+@click.argument("study_name", metavar="STUDY")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--metric", required=True, help="Such as guest_ns_reset_to_init, host_ns_init, memavailable_bytes.")
+@click.option("--clock", type=click.Choice(["wall", "instructions"]), help="Which rows, where the study has both.")
+@click.option("--factor", default="cell", show_default=True, help="The factor whose levels are compared.")
+@click.option("--baseline", help="The level to compare with.  [default: the first]")
+@click.option("--minimum-effect", type=float, help="The share below which a difference does not matter.")
+@as_json_option
+def bench_compare(
+    study_name: str,
+    out: Path,
+    metric: str,
+    clock: str | None,
+    factor: str,
+    baseline: str | None,
+    minimum_effect: float | None,
+    as_json: bool,
+) -> None:
+    """Say how the cells of a study differ, and how sure that is (docs/study.md)."""
+    from acon_nb.bench import compare, results
+
+    rows = results.load(out, study=study_name)
+    if rows.empty:
+        hint = f"one of: {', '.join(results.Store(out).studies('boot')) or 'none yet'}"
+        raise InvalidInput("study", study_name, f"has no rows in {out}", hint=hint)
+    if clock:
+        rows = rows[rows["clock"] == clock]
+    found = compare.compare(rows, metric, factor=factor, baseline=baseline, minimum_effect=minimum_effect)
+    if as_json:
+        print_json({"study": study_name, "comparisons": json.loads(found.to_json(orient="records"))})
+        return
+    for row in found.to_dict("records"):
+        click.echo(compare.sentence({str(key): value for key, value in row.items()}))
+
+
+@bench_group.command("selfcheck")
+@click.option("--comparisons", type=int, default=200, show_default=True)
+@as_json_option
+def bench_selfcheck(comparisons: int, as_json: bool) -> None:
+    """Compare simulated equals with each other: how often the tool raises a false alarm."""
+    from acon_nb.bench import selfcheck
+
+    if comparisons < 1:
+        raise InvalidInput("comparisons", comparisons, "is no such number", hint="1 or more")
+    found = selfcheck.simulated(comparisons)
+    if as_json:
+        print_json({"passed": found.passed, "comparisons": found.comparisons, "alarms": found.alarms})
+    else:
+        click.echo(found.text())
+    if not found.passed:
+        raise SystemExit(1)
 
 
 @contextlib.contextmanager

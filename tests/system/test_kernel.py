@@ -270,7 +270,7 @@ def test_what_groups_cost_is_measured_by_building_and_booting(store, tmp_path):
     assert 0 < step["gone_bytes"] < 64 << 20
     assert step["added_init_ns"] == step["init_ns"] > 10_000_000
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list((tmp_path / "rows/kernel-cost").glob("*.parquet"))) == 1
+    assert len(list((tmp_path / "rows/kernel-cost").rglob("*.parquet"))) == 1
 
 
 def test_options_of_a_configuration_can_be_searched(store):
