@@ -13,10 +13,12 @@ tour:
 	@tools/setup.sh tour
 	@.venv/bin/acon-nb report notebooks/00_tour.ipynb -o reports/tour.html
 
+# A process for each CPU; the tests of a file stay together, since they share what they build.
+PYTEST_WORKERS ?= -n auto --dist loadfile
 test:
 	@tools/setup.sh test
 	@tools/lint.sh
-	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+	@.venv/bin/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 test-weekly:
 	@tools/setup.sh test

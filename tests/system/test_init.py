@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from acon_nb import debian, initrd, vm
 from acon_nb.cache import Cache
 from acon_nb.initrd import fstab
+from acon_nb.vm.ssh import generate_key
 
 pytestmark = pytest.mark.system
 
@@ -109,8 +109,7 @@ def test_the_guides_alpine_with_dm_ext4_and_ssh(guest, alpine_like, host, tmp_pa
     tree = alpine_like()
     assert initrd.gen_init(tree, force=True) == []
     key = tmp_path / "id-test"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-b", "521", "-f", key, "-N", ""], check=True)
-    tree.add_file("root/.ssh/authorized_keys", key.with_suffix(".pub").read_bytes(), mode=0o600)
+    tree.add_file("root/.ssh/authorized_keys", generate_key(key).read_bytes(), mode=0o600)
     port = free_port()
     script = 'tell free "$(free -m)"\ntell ext4 "$(mount -text4)"\nwhile [ ! -e /tmp/bye ]; do sleep 1; done\noff'
     spec = guest(
@@ -125,7 +124,7 @@ def test_the_guides_alpine_with_dm_ext4_and_ssh(guest, alpine_like, host, tmp_pa
     with vm.Machine(spec, host=host) as machine:
         machine.start()
         command = "mount -text4; cat /etc/resolv.conf; ls /run/ssh; cat /run/log/sshd.log; touch /tmp/bye"
-        answer = ssh(key, port, command, machine)
+        answer = machine.ssh(command, key=key, timeout_s=100)  # waits for the guest's sshd
         outcome = machine.wait().check()
     assert failures(outcome) == []
     assert told(outcome)["free"].split("Swap:")[1].split()[0] in ("255", "256")
@@ -290,16 +289,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def ssh(key: Path, port: int, command: str, machine: vm.Machine) -> str:
-    """Run a command in the guest as soon as its sshd answers; its host key is new at each boot: not checked."""
-    options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "ConnectTimeout=20"]
-    argv = ["ssh", "-F", "none", "-i", str(key), "-p", str(port), *(word for o in options for word in ("-o", o))]
-    deadline = time.monotonic() + 100
-    while True:
-        done = subprocess.run([*argv, "root@127.0.0.1", command], capture_output=True, text=True, timeout=90)
-        if done.returncode == 0:
-            return done.stdout
-        assert time.monotonic() < deadline, f"{done.stderr}\n{machine.console.read_text(errors='replace')[-2000:]}"
-        time.sleep(1)
