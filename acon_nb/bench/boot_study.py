@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import kernel
-from acon_nb.bench import boot, results
+from acon_nb.bench import boot, kernel_log, results
 from acon_nb.bench.plan import Plan, Setting, Turn
 from acon_nb.bench.runner import Measured
 from acon_nb.cache import Cache, sha256_file
@@ -166,6 +166,7 @@ class BootExperiment:
             console=outcome.console,
             host_fault=host_fault(outcome),
             error="; ".join(filter(None, words)),
+            kernel_log=kernel_log.to_text(run.log),
         )
 
     def _cell(self, label: str) -> boot.BootCell:
