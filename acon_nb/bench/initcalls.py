@@ -2,11 +2,12 @@
 
 Times are those of the log's records, on whatever clock the guest lived. The kernel's own "after N usecs" is kept beside
 them: it is 0 until the kernel has a clock source. A span has the formatting of one line of the log in it; the shortest
-span of a log is taken for that line and subtracted (`line_us`). Source: init/main.c, do_one_initcall; drivers/base/dd.c.
+span of a log is taken for that line and subtracted (`line_us`). Source: init/main.c, drivers/base/dd.c.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,11 @@ def read(log: str | Sequence[Record]) -> Boot:
     for record in records:
         if match := _CALLED.fullmatch(record.text):
             call = Initcall(
-                name=match["name"], module=match["module"] or "", task=int(match["task"]), began_us=record.us, ended_us=None
+                name=match["name"],
+                module=match["module"] or "",
+                task=int(match["task"]),
+                began_us=record.us,
+                ended_us=None,
             )
             open_calls.setdefault((call.name, call.module), []).append(call)
         elif match := _RETURNED.fullmatch(record.text):
@@ -225,7 +230,9 @@ def _gaps(calls: Sequence[Initcall], records: Sequence[Record], end_us: int) -> 
         start = end_us if call is None else call.began_us
         if start - last >= least:
             before = "/init" if call is None else call.name
-            found.append(Gap(began_us=last, ended_us=start, after=after, before=before, says=_said(records, last, start)))
+            found.append(
+                Gap(began_us=last, ended_us=start, after=after, before=before, says=_said(records, last, start))
+            )
         if call is not None:
             last, after = call.ended_us if call.ended_us is not None else end_us, call.name
     return found
@@ -234,7 +241,7 @@ def _gaps(calls: Sequence[Initcall], records: Sequence[Record], end_us: int) -> 
 def _said(records: Sequence[Record], began: int, ended: int) -> str:
     """The record before the longest silence within a gap: what the kernel was at."""
     inside = [r for r in records if began <= r.us <= ended and not r.text.startswith(("calling  ", "initcall "))]
-    pauses = [(later.us - earlier.us, earlier.text) for earlier, later in zip(inside, inside[1:], strict=False)]
+    pauses = [(later.us - earlier.us, earlier.text) for earlier, later in itertools.pairwise(inside)]
     if inside:
         pauses.append((ended - inside[-1].us, inside[-1].text))
     return max(pauses, default=(0, ""), key=lambda pause: pause[0])[1].strip()[:120]

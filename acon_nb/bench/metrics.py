@@ -12,7 +12,8 @@ from acon_nb.vm import Clock
 _PHASES = {
     "vmm_start": "QEMU's start",
     "firmware": "the firmware",
-    "unpack": "the unpacking",
+    "unpack": "the kernel's 32-bit entry",
+    "kernel": "the unpacked kernel",
     "log": "the kernel's first line",
     "kernel_entry": "kernel entry",
     "init": "/init",

@@ -1,4 +1,4 @@
-"""Where a boot is on the instruction clock before its kernel can tell: the firmware's end, the unpacking's begin and end.
+"""Where a boot is on the instruction clock before its kernel can tell: the ends of the firmware and of the unpacking.
 
 The guest is booted again, once for each milestone, from a copy of its kernel's image in which some sixty bytes at the
 milestone are replaced (`guest/milestone.S`): they send the time stamp counter, and the guest is ended there. What is
@@ -36,7 +36,7 @@ _SETUP_SECTORS, _PAYLOAD, _PE_HEADER = 0x1F1, 0x248, 0x3C  # of the image's head
 _SETUP_JUMP = 0x200  # the set-up's first instruction: a short jump over the rest of the header
 _PE_MAGIC, _PE_ENTRY = b"PE\0\0", 40
 _HEAD_BYTES = 0x200  # from the 32-bit entry up to the 64-bit one: code, then zeros
-# mov REG, %rsi; perhaps add REG, %rax; jmp *%rax. Before Linux 6.6: pop %rsi; jmp *%rax, and a loop for CPUs of 32 bits.
+# mov REG, %rsi; perhaps add REG, %rax; jmp *%rax. Before Linux 6.6: pop %rsi; jmp *%rax, and an endless loop.
 _LEAVING = re.compile(
     rb"[\x48\x4c]\x89[\xc6\xce\xd6\xde\xe6\xee\xf6\xfe](?:\x48\x01[\xc0-\xff])?\xff\xe0|\x5e\xff\xe0\xf4\xeb"
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,8 +48,8 @@ def test_the_kinds_of_a_real_process_add_up_to_what_the_kernel_sums() -> None:
     assert memory is not None
     assert memory.files > 0
     assert memory.heap > 0
-    with open("/proc/self/smaps_rollup") as file:
-        rollup = next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    rollup = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     assert abs(memory.total_bytes - rollup) < rollup / 4
 
 
