@@ -2,8 +2,9 @@
 
 Phases, on two clocks that are never mixed (docs/clocks.md):
 
-* host: `vmm_start` (QEMU's exec) -> `kernel_entry` (the loader has read its last piece) -> `init` -> `ready`;
-* guest: `reset` -> `log_start` (the kernel's clock begins) -> `init` ("Run /init", stamped by the kernel) -> `ready`.
+* host, from before QEMU's exec: `vmm_start` (the vCPU is let go) -> `kernel_entry` (the loader has read its last piece)
+  -> `log` (the kernel's clock begins) -> `init` -> `ready` -> `end`;
+* guest: reset -> `log` -> `init` ("Run /init", stamped by the kernel) -> `ready`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import process
+from acon_nb.bench import kernel_log, memory, results
 from acon_nb.bench.guest_program import guest_program
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import GuestFailed
@@ -84,7 +86,9 @@ class BootRun:
     """What one boot gave.
 
     `host_ns` and `guest_ns` hold the phases in ns (keys as in the module's text; a phase that cannot be known on a
-    clock is absent). Memory is in bytes: MemTotal and MemAvailable as `/init` ended, QEMU's proportional set size.
+    clock is absent). Memory is in bytes: MemTotal and MemAvailable as `/init` ended, `mem` the parts of the guest's RAM
+    (`bench.memory`), `qemu` QEMU's proportional set size by kind (`host.QemuMemory`). `kernel_start` is the physical
+    address of the kernel, `log` its log; neither is a column.
     """
 
     name: str
@@ -96,14 +100,19 @@ class BootRun:
     memtotal_bytes: int | None = None
     memavailable_bytes: int | None = None
     memory_line: str = ""
-    qemu_pss_bytes: int | None = None
+    mem: Mapping[str, int] = field(default_factory=dict)
+    qemu: Mapping[str, int] = field(default_factory=dict)
     kernel_release: str = ""
     kernel_bytes: int = 0
+    initrd_bytes: int = 0
     kernel_sha256: str = ""
     initrd_sha256: str = ""
+    firmware_sha256: str = ""
     spec_sha256: str = ""
     cmdline: str = ""
     console: Path = Path()
+    kernel_start: int | None = field(default=None, metadata=results.NO_COLUMN)
+    log: tuple[kernel_log.Record, ...] = field(default=(), metadata=results.NO_COLUMN)
 
 
 def boot_initrd(
@@ -170,26 +179,33 @@ def row_of(cell: BootCell, outcome: Outcome) -> BootRun:
         clock=cell.clock,
         end=outcome.end,
         accelerator=outcome.accelerator,
-        qemu_pss_bytes=outcome.qemu_pss_bytes,
+        qemu=_qemu(outcome),
         kernel_bytes=cell.kernel.stat().st_size,
+        initrd_bytes=cell.initrd.stat().st_size,
         kernel_sha256=kernel_sha256,
         initrd_sha256=initrd_sha256,
+        firmware_sha256=sha256_file(cell.firmware) if cell.firmware is not None else "",
         spec_sha256=spec_hash(cell),
         console=outcome.console,
     )
     if ready is None:
         return base
     data = ready.data
-    memory = data.get("meminfo_kib", {})
+    info = data.get("meminfo_kib", {})
+    log = kernel_log.of_messages(message.data for message in outcome.messages)
+    found = memory.parts(data, log, cell.memory_bytes)
     return replace(
         base,
         host_ns=_host_phases(outcome, ready.host_ns, data),
         guest_ns=_guest_phases(cell.clock, data),
-        memtotal_bytes=_kib(memory.get("MemTotal")),
-        memavailable_bytes=_kib(memory.get("MemAvailable")),
+        memtotal_bytes=_kib(info.get("MemTotal")),
+        memavailable_bytes=_kib(info.get("MemAvailable")),
+        mem={f"{name}_bytes": size for name, size in found.items()},
         memory_line=str(data.get("memory_line", "")),
         kernel_release=str(data.get("release", "")),
         cmdline=str(data.get("cmdline", "")),
+        kernel_start=memory.kernel_start(data),
+        log=log,
     )
 
 
@@ -197,10 +213,13 @@ def _host_phases(outcome: Outcome, arrived_ns: int, data: Mapping[str, Any]) -> 
     """Host times since QEMU's exec. `init` is the message's arrival less the guest's own time since `/init`."""
     ready_ns = arrived_ns - (int(data["sent_ns"]) - int(data["monotonic_ns"])) - outcome.started_ns
     phases = {"ready": ready_ns}
+    if outcome.continued_ns is not None:
+        phases["vmm_start"] = outcome.continued_ns - outcome.started_ns
     if outcome.kernel_entry_ns is not None:
         phases["kernel_entry"] = outcome.kernel_entry_ns - outcome.started_ns
     if data["init_us"] >= 0 and data["ready_us"] >= 0:
         phases["init"] = ready_ns - 1000 * (int(data["ready_us"]) - int(data["init_us"]))
+        phases["log"] = ready_ns - 1000 * int(data["ready_us"])
     phases["end"] = outcome.ended_ns - outcome.started_ns
     return phases
 
@@ -211,7 +230,15 @@ def _guest_phases(clock: Clock, data: Mapping[str, Any]) -> dict[str, int]:
     if clock is Clock.INSTRUCTIONS and "ready" in phases:
         phases["reset_to_log"] = int(data["tsc"]) - phases["ready"]
         phases["reset_to_init"] = phases["reset_to_log"] + phases["init"]
+        phases["reset_to_ready"] = int(data["tsc"])
     return phases
+
+
+def _qemu(outcome: Outcome) -> dict[str, int]:
+    memory = outcome.qemu_memory
+    if memory is None:
+        return {}
+    return {"pss_bytes": memory.total_bytes, **{f"{kind}_pss_bytes": size for kind, size in vars(memory).items()}}
 
 
 def spec_hash(cell: BootCell) -> str:

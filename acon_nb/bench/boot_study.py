@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import kernel
-from acon_nb.bench import boot, results
+from acon_nb.bench import boot, kernel_log, milestones, results, symbols
 from acon_nb.bench.plan import Plan, Setting, Turn
 from acon_nb.bench.runner import Measured
 from acon_nb.cache import Cache, sha256_file
@@ -33,7 +33,8 @@ class BootFactors:
     bzImage's path, or package:NAME of Debian. `kernel_compression` is the bzImage's (gzip ... zstd; "": as the profile
     says). `initrd` is an image as of `acon-nb initrd from`, or file:PATH made by `boot_initrd`; `initrd_compression` a
     suffix, "" for none. `firmware` is none, ovmf, or a path. `append` is the command line, `cmdline` words added to it.
-    `accelerator` is auto, tcg or kvm; `td` makes it a TD. `initcalls` logs every initcall, which takes time of its own.
+    `accelerator` is auto, tcg or kvm; `td` makes it a TD. `initcalls` logs every initcall, which takes time of its own;
+    `milestones` boots again, up to three times, to find where firmware and unpacking end (instruction clock).
     `copy` means nothing: two copies of a cell are an A/A comparison.
     Errors: `InvalidInput` at construction.
     """
@@ -55,6 +56,7 @@ class BootFactors:
     accelerator: str = "auto"
     td: bool = False
     initcalls: bool = False
+    milestones: bool = False
     seed: int = 1
     copy: str = ""
     timeout_s: float = 120.0
@@ -65,10 +67,26 @@ class BootFactors:
         _one_of("kernel_compression", self.kernel_compression, ("", *_COMPRESSORS))
         _one_of("initrd_compression", self.initrd_compression, ("", *SUFFIXES))
         _one_of("accelerator", self.accelerator, ("auto", "tcg", "kvm"))
-        for name, kind in (("vcpus", int), ("seed", int), ("td", bool), ("initcalls", bool)):
+        self._check_kinds()
+        self._check_together()
+        _ = self.memory_bytes
+
+    def _check_kinds(self) -> None:
+        for name, least in (("vcpus", 1), ("seed", 0)):
             value = getattr(self, name)
-            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-                raise InvalidInput(name, value, f"is no {'number' if kind is int else 'truth value'}", hint="see above")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidInput(name, value, "is no number for it", hint=f"a whole number from {least}")
+        for name in ("td", "initcalls", "milestones"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInput(name, getattr(self, name), "is no truth value", hint="true or false")
+        if isinstance(self.timeout_s, bool) or not isinstance(self.timeout_s, int | float) or not self.timeout_s > 0:
+            raise InvalidInput("timeout_s", self.timeout_s, "is no time limit", hint="give seconds above 0")
+        for name in ("kernel", "profile", "source", "settings", "initrd", "firmware", "append", "cmdline"):
+            if not isinstance(getattr(self, name), str):
+                raise InvalidInput(name, getattr(self, name), "is no text", hint="write it in quotes")
+
+    def _check_together(self) -> None:
+        """What cannot be in one guest, told before anything is built."""
         if self.kernel != "build" and self.kernel_compression:
             raise InvalidInput(
                 "kernel_compression", self.kernel_compression, "needs kernel=build", hint="leave it away"
@@ -76,7 +94,15 @@ class BootFactors:
         if self.clock == Clock.INSTRUCTIONS and (self.vcpus != 1 or self.accelerator == "kvm" or self.td):
             hint = "clock=wall, or one vCPU, no KVM, no TD"
             raise InvalidInput("clock", self.clock, "counts one vCPU of TCG alone", hint=hint)
-        _ = self.memory_bytes
+        if self.milestones and self.clock != Clock.INSTRUCTIONS:
+            hint = "set clock=instructions; on the wall clock the phases come from QEMU's trace"
+            raise InvalidInput("milestones", self.milestones, "are counted in instructions", hint=hint)
+        if self.machine == "microvm" and self.firmware not in ("", "none"):
+            hint = "set firmware=none, or machine=q35"
+            raise InvalidInput("firmware", self.firmware, "microvm starts with a firmware of its own", hint=hint)
+        if self.td and (self.machine != "q35" or self.firmware in ("", "none") or self.accelerator == "tcg"):
+            hint = "set machine=q35, firmware=ovmf and accelerator=auto"
+            raise InvalidInput("td", self.td, "needs q35, a TDVF as its firmware, and KVM", hint=hint)
 
     @property
     def memory_bytes(self) -> int:
@@ -134,6 +160,8 @@ class BootExperiment:
         Errors: those of `kernel.build` and of an initrd; `InvalidInput` for a guest that cannot be.
         """
         self._host = capabilities()
+        for factors in self._factors.values():
+            check_host(factors, self._host)
         for number, (label, factors) in enumerate(self._factors.items()):
             on_progress(Progress("prepare the cells", number / len(self._factors), label))
             if cancel is not None:
@@ -148,16 +176,20 @@ class BootExperiment:
         cell = self._cell(setting.label)
         assert self._host is not None
         factors = self._factors[setting.label]
-        return f"{boot.spec_hash(cell)} {self._host.version} {factors.copy}"
+        more = " milestones" if factors.milestones else ""
+        return f"{boot.spec_hash(cell)} {self._host.version} {factors.copy}{more}"
 
     def run(self, setting: Setting, turn: Turn, cancel: CancelToken) -> Measured:
         """Boot the cell once."""
         del turn
-        cell = self._cell(setting.label)
+        cell, factors = self._cell(setting.label), self._factors[setting.label]
         with Machine(cell.spec(), host=self._host) as machine:
             outcome = machine.wait(cancel)
         run = boot.row_of(cell, outcome)
         row = {"memory_bytes": cell.memory_bytes, **results.flat(run)}
+        if factors.milestones and run.host_ns:
+            marks = milestones.measure(cell, cache=self._store, host=self._host, cancel=cancel)
+            row |= {f"guest_ns_reset_to_{name}": count for name, count in marks.items()}
         error = "" if outcome.end is not End.POWERED_OFF or run.host_ns else "powered off without a report"
         words = [outcome.hint, *outcome.notes] if outcome.end is not End.POWERED_OFF else [error]
         return Measured(
@@ -166,6 +198,7 @@ class BootExperiment:
             console=outcome.console,
             host_fault=host_fault(outcome),
             error="; ".join(filter(None, words)),
+            kernel_log=_log_text(cell.kernel, run),
         )
 
     def _cell(self, label: str) -> boot.BootCell:
@@ -237,6 +270,24 @@ def host_fault(outcome: Outcome) -> str:
     if outcome.end is End.QEMU_FAILED and any(words in said for words in _NO_MEMORY):
         return "the host is out of memory"
     return ""
+
+
+def check_host(factors: BootFactors, host: Capabilities) -> None:
+    """Refuse what this host cannot run, before anything is built. Errors: `InvalidInput`."""
+    if factors.td and not host.kvm:
+        hint = "a TD needs a TDX machine (see acon-nb doctor)"
+        raise InvalidInput("td", factors.td, f"KVM is not usable here: {host.kvm_why}", hint=hint)
+    if factors.accelerator == "kvm" and not host.kvm:
+        raise InvalidInput("accelerator", "kvm", host.kvm_why, hint="use accelerator=tcg; see acon-nb doctor")
+    factors.firmware_path()
+
+
+def _log_text(kernel_path: Path, run: boot.BootRun) -> str:
+    """The kernel's log; initcalls that it has as addresses get their names where System.map lies beside the kernel."""
+    text, system_map = kernel_log.to_text(run.log), kernel_path.with_name("System.map")
+    if "calling  0x" not in text or not system_map.is_file():
+        return text
+    return symbols.named(text, symbols.read_map(system_map))
 
 
 def _words(text: str) -> tuple[str, ...]:

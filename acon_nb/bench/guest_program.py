@@ -38,3 +38,20 @@ def guest_program(name: str, *, cache: Cache | None = None) -> Path:
         (folder / name).chmod(0o755)
 
     return (cache or Cache()).get("guest", inputs, make).path / name
+
+
+def guest_code(name: str, *, bits: int, cache: Cache | None = None) -> bytes:
+    """Assemble `guest/NAME.S` for a mode of the CPU (16, 32 or 64 bits); returns its bytes.
+
+    Errors: `MissingRequirement` (no gcc), `CommandFailed`.
+    """
+    if shutil.which("gcc") is None:
+        raise MissingRequirement("gcc", "assembling the guest's code", hint="apt-get install gcc libc6-dev")
+    source = _FOLDER / f"{name}.S"
+    inputs = {"code": name, "bits": bits, "source": sha256_file(source)}
+
+    def make(folder: Path) -> None:
+        process.run(["gcc", "-c", "-m64", f"-DBITS={bits}", "-o", folder / "code.o", source], cwd=folder)
+        process.run(["objcopy", "-O", "binary", "-j", ".text", folder / "code.o", folder / "code"], cwd=folder)
+
+    return ((cache or Cache()).get("guest", inputs, make).path / "code").read_bytes()

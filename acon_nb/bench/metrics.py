@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from acon_nb.bench.memory import all_parts
 from acon_nb.errors import InvalidInput
 from acon_nb.units import format_bytes, format_seconds
 from acon_nb.vm import Clock
@@ -11,7 +12,8 @@ from acon_nb.vm import Clock
 _PHASES = {
     "vmm_start": "QEMU's start",
     "firmware": "the firmware",
-    "unpack": "the unpacking",
+    "unpack": "the kernel's 32-bit entry",
+    "kernel": "the unpacked kernel",
     "log": "the kernel's first line",
     "kernel_entry": "kernel entry",
     "init": "/init",
@@ -119,6 +121,9 @@ def _bytes_words(name: str) -> str:
         "memavailable_bytes": "MemAvailable at /init",
         "memtotal_bytes": "MemTotal",
         "qemu_pss_bytes": "QEMU's memory (PSS)",
+        "qemu_code_pss_bytes": "TCG's translated code (PSS)",
         "kernel_bytes": "bzImage",
+        "initrd_bytes": "initrd",
+        **{part.column: part.label for part in all_parts()},
     }
     return known.get(name, name.removesuffix("_bytes").replace("_", " "))

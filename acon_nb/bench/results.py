@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 SCHEMA = 2
 SINGLE = "single"
+NO_COLUMN = {"column": False}  # metadata of a dataclass's field that is no column
 _COLUMNS = Path(__file__).with_name("columns.toml")
 _TYPES: dict[str, tuple[type, ...]] = {
     "text": (str,),
@@ -43,9 +44,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A dataclass (nested ones too) as one flat dict: `outer_inner` names, paths and enums as text."""
+    """A dataclass (nested ones too) as one flat dict: `outer_inner` names, paths and enums as text.
+
+    Fields with `metadata=NO_COLUMN` are left out.
+    """
     row: dict[str, Any] = {}
     for field in dataclasses.fields(value):
+        if field.metadata == NO_COLUMN:
+            continue
         item, name = getattr(value, field.name), prefix + field.name
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
             row |= flat(item, name + "_")

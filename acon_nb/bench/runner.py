@@ -37,7 +37,7 @@ class Measured:
     """What one run gave: columns of its row, its end, its console's transcript, and the host's fault if there was one.
 
     `host_fault` names a fault of the host, not of the guest ("out of memory", "killed from outside"): the run is done
-    again.
+    again. `kernel_log` is the guest's log as dmesg shows it, where the guest could send it.
     """
 
     row: Mapping[str, Any]
@@ -45,6 +45,7 @@ class Measured:
     console: Path
     host_fault: str = ""
     error: str = ""
+    kernel_log: str = ""
 
 
 class Experiment(Protocol):
@@ -267,6 +268,12 @@ class Study:
         }
         place = self.store.log_path(row)
         row["log"] = str(place) if keep_log(measured.console, self.store.folder / place) else ""
+        row["kernel_log"] = ""
+        if measured.kernel_log:
+            row["kernel_log"] = str(place.with_suffix(".kmsg"))
+            path = self.store.folder / row["kernel_log"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(measured.kernel_log)
         self.store.add(self.experiment.kind, row)
         return row
 

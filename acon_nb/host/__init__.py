@@ -1,13 +1,15 @@
 """What this machine can do, found out by trying."""
 
-from acon_nb.host.facts import Environment, boot_id, environment, free_bytes, memory_available_bytes, pss_bytes
+from acon_nb.host.facts import Environment, boot_id, environment, free_bytes, memory_available_bytes
 from acon_nb.host.kvm import KvmFinding, kvm_has_tdx, probe_kvm
 from acon_nb.host.qemu import QemuInfo, find_qemu, probe_qemu
+from acon_nb.host.smaps import QemuMemory, qemu_memory
 
 __all__ = [
     "Environment",
     "KvmFinding",
     "QemuInfo",
+    "QemuMemory",
     "boot_id",
     "environment",
     "find_qemu",
@@ -16,5 +18,5 @@ __all__ = [
     "memory_available_bytes",
     "probe_kvm",
     "probe_qemu",
-    "pss_bytes",
+    "qemu_memory",
 ]

@@ -85,18 +85,6 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def pss_bytes(pid: int) -> int | None:
-    """The proportional set size of a process (proc(5), smaps_rollup), or None when it cannot be read."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return None
-    for line in text.splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
 @cache
 def _cpuinfo(name: str) -> str:
     """The first CPU's value of that name in /proc/cpuinfo, or ""."""

@@ -1,6 +1,8 @@
 """DataFrame in, matplotlib Figure out. Every figure names its clock, its unit and its number of runs."""
 
 from acon_nb.plots.boot import plot_boot, plot_memory
+from acon_nb.plots.boot_memory import plot_memory_parts, plot_qemu_memory
+from acon_nb.plots.boot_phases import plot_initcall_difference, plot_initcalls, plot_phases
 from acon_nb.plots.initrd import plot_folders, plot_unpack
 from acon_nb.plots.kernel import plot_cost, plot_sizes
 from acon_nb.plots.style import COLOURS, picture_format, save
@@ -12,7 +14,12 @@ __all__ = [
     "plot_boot",
     "plot_cost",
     "plot_folders",
+    "plot_initcall_difference",
+    "plot_initcalls",
     "plot_memory",
+    "plot_memory_parts",
+    "plot_phases",
+    "plot_qemu_memory",
     "plot_sizes",
     "plot_swap",
     "plot_unpack",

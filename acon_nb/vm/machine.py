@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from acon_nb.errors import AconError, InvalidInput
-from acon_nb.host import probe_kvm, probe_qemu, pss_bytes
+from acon_nb.host import QemuMemory, probe_kvm, probe_qemu, qemu_memory
 from acon_nb.process import Child
 from acon_nb.progress import CancelToken
 from acon_nb.vm import preflight
@@ -94,7 +94,7 @@ class Machine:
         self._error: BaseException | None = None
         self._messages: list[Message] = []
         self._shutdown_reason = ""
-        self._pss: int | None = None
+        self._memory: QemuMemory | None = None
         self._continued_ns: int | None = None
         self._paused = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -365,8 +365,8 @@ class Machine:
                 await client.disconnect()
 
     def _take(self, data: Mapping[str, Any]) -> None:
-        self._pss = pss_bytes(self.pid or 0) or self._pss
-        message = Message(time.monotonic_ns(), data)
+        message = Message(time.monotonic_ns(), data)  # first: reading the memory takes its time
+        self._memory = qemu_memory(self.pid or 0, self.spec.memory_bytes) or self._memory
         self._messages.append(message)
         if self._on_message is not None:
             self._on_message(message)
@@ -394,7 +394,7 @@ class Machine:
             continued_ns=self._continued_ns,
             kernel_entry_ns=entry_ns,
             ended_ns=ended_ns,
-            qemu_pss_bytes=self._pss,
+            qemu_memory=self._memory,
             returncode=returncode,
             tail=tuple(lines[-TAIL_LINES:]),
             panic=tuple(panic_lines(lines)),

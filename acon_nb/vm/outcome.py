@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb.errors import GuestFailed, NoSpace
+from acon_nb.host import QemuMemory
 from acon_nb.vm.console import End, end_of_reset
 
 TAIL_LINES = 20
@@ -32,7 +33,7 @@ class Outcome:
     `end` names its end; `started_ns` (before QEMU's exec), `continued_ns` (the vCPU is let go) and `ended_ns` are host
     monotonic times; `kernel_entry_ns` is when the loader read its last piece over fw_cfg, just before it jumps into
     the kernel (None where QEMU cannot trace). `tail` are the transcript's last lines, `panic` the oops.
-    `qemu_pss_bytes` was read when the guest's last message came. `command` can be pasted into a shell. `notes` say
+    `qemu_memory` was read when the guest's last message came. `command` can be pasted into a shell. `notes` say
     what befell the transcript (a flood, a full disk).
     """
 
@@ -45,13 +46,18 @@ class Outcome:
     continued_ns: int | None
     kernel_entry_ns: int | None
     ended_ns: int
-    qemu_pss_bytes: int | None
+    qemu_memory: QemuMemory | None
     returncode: int | None
     tail: tuple[str, ...]
     panic: tuple[str, ...]
     stderr: tuple[str, ...]
     hint: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def qemu_pss_bytes(self) -> int | None:
+        """QEMU's proportional set size, if it was read."""
+        return None if self.qemu_memory is None else self.qemu_memory.total_bytes
 
     def check(self) -> Outcome:
         """Return self if the guest powered off; else raise `GuestFailed` with the evidence."""

@@ -1,0 +1,112 @@
+"""`acon-nb bench initcalls` and `bench memory`: what a boot's rows and logs say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli.bench import bench_group
+from acon_nb.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from acon_nb.bench.initcalls import Boot
+
+
+@bench_group.command("initcalls")
+@click.argument("logs", metavar="[LOG [LOG]]", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--study", "study_name", help="The cells of a study that logged their initcalls, in place of logs.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--system-map", type=click.Path(path_type=Path), help="Names for a kernel without KALLSYMS.")
+@click.option("--most", type=click.IntRange(1), default=20, show_default=True, help="How many initcalls.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a figure: .png, .svg or .pdf.")
+@as_json_option
+def bench_initcalls(
+    logs: tuple[Path, ...],
+    study_name: str | None,
+    out: Path,
+    system_map: Path | None,
+    most: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Show the longest initcalls of a boot, or the differences of two (a log as of dmesg with initcall_debug)."""
+    from acon_nb import plots
+    from acon_nb.bench import initcalls
+
+    if plot is not None:
+        plots.picture_format(plot)
+    boots = _boots(logs, study_name, out, system_map)
+    if len(boots) > 2:
+        hint = "give two logs, or a study with two cells that log their initcalls"
+        raise InvalidInput("boots", len(boots), "are more than two", hint=hint)
+    names = list(boots)
+    first = boots[names[0]]
+    if len(names) == 2:
+        pair = (names[0], names[1])
+        table = initcalls.difference(first, boots[names[1]], names=pair).head(most)
+        figure = plots.plot_initcall_difference(table, names=pair, most=most) if plot else None
+    else:
+        table = initcalls.call_table(first, most=most)
+        figure = plots.plot_initcalls(first, most=most) if plot else None
+    if plot is not None and figure is not None:
+        plots.save(figure, plot)
+    if as_json:
+        said: dict[str, Any] = {name: initcalls.sentences(boot) for name, boot in boots.items()}
+        print_json({"boots": said, "rows": json.loads(table.to_json(orient="records"))})
+        return
+    for name, boot in boots.items():
+        for text in initcalls.sentences(boot):
+            click.echo(f"{name}: {text}")
+    click.echo(table.to_string(index=False))
+
+
+def _boots(logs: tuple[Path, ...], study_name: str | None, out: Path, system_map: Path | None) -> dict[str, Boot]:
+    from acon_nb.bench import initcalls, results, symbols
+
+    if bool(logs) == bool(study_name):
+        raise InvalidInput("logs", len(logs), "and a study cannot stand together, nor both be missing", hint="give one")
+    if study_name:
+        rows = results.load(out, study=study_name)
+        return initcalls.of_rows(rows.to_dict("records"), out)  # type: ignore[arg-type]
+    found: dict[str, Boot] = {}
+    for path in logs:
+        text = path.read_text(errors="replace")
+        if system_map is not None:
+            text = symbols.named(text, symbols.read_map(system_map))
+        found[str(path)] = initcalls.read(text)
+    return found
+
+
+@bench_group.command("memory")
+@click.argument("study_name", metavar="STUDY")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--cell", help="A cell's label.  [default: the first that was booted]")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a figure: .png, .svg or .pdf.")
+@as_json_option
+def bench_memory(study_name: str, out: Path, cell: str | None, plot: Path | None, as_json: bool) -> None:
+    """Show where the guest's memory went, from its RAM down to MemAvailable."""
+    from acon_nb import plots
+    from acon_nb.bench import memory, results
+    from acon_nb.bench.rows import usable
+
+    if plot is not None:
+        plots.picture_format(plot)
+    rows, _ = usable(results.load(out, study=study_name))
+    labels = list(dict.fromkeys(rows["cell"])) if not rows.empty else []
+    if not labels or (cell is not None and cell not in labels):
+        hint = f"one of: {'; '.join(labels) or 'none: the study has no whole run'}"
+        raise InvalidInput("cell", cell, "has no whole run", hint=hint)
+    row: dict[str, Any] = rows[rows["cell"] == (cell or labels[0])].to_dict("records")[-1]  # type: ignore[assignment]
+    table = memory.memory_table(row)
+    if plot is not None:
+        plots.save(plots.plot_memory_parts(row), plot)
+    if as_json:
+        print_json({"cell": row["cell"], "parts": json.loads(table.to_json(orient="records"))})
+        return
+    for text in memory.sentences(row):
+        click.echo(f"{row['cell']}: {text}")
+    click.echo(table.drop(columns="why").to_string(index=False))
