@@ -7,7 +7,6 @@ without a step hardly ever looks so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,7 @@ def exact_steps(values: Sequence[float], *, jitter: float = 0.0, minimum_effect:
     cuts: list[int] = []
     start = 0
     for night in range(1, len(values)):
-        level = _median(values[start:night])
+        level = stats.median(values[start:night])
         if abs(values[night] - level) > jitter * abs(level):
             cuts.append(night)
             start = night
@@ -99,24 +98,34 @@ def _steps(
     where: dict[int, tuple[int, int]],
     minimum_effect: float,
 ) -> list[Step]:
-    """The steps at the cuts, the smallest taken away as long as it is below the minimum effect."""
-    kept = list(cuts)
-    while True:
-        steps = []
-        for before, cut, after in _triples(kept, len(values)):
-            ratio = stats.ratio_of_medians(values[before:cut], values[cut:after])
-            first, last = where.get(cut, (cut, cut))
-            steps.append(
-                Step(
-                    night=cut, first=first, last=last, before=_median(values[before:cut]),
-                    after=_median(values[cut:after]), ratio=ratio.ratio, low=ratio.low, high=ratio.high,
-                    p=p_values[cut],
-                )
-            )  # fmt: skip
-        small = [step for step in steps if abs(step.ratio - 1) < minimum_effect]
-        if not small:
-            return steps
-        kept.remove(min(small, key=lambda step: abs(math.log(step.ratio))).night)
+    """The steps at the cuts, but for those below the minimum effect."""
+    kept = _large(values, list(cuts), minimum_effect)
+    steps = []
+    for before, cut, after in _triples(kept, len(values)):
+        ratio = stats.ratio_of_medians(values[before:cut], values[cut:after])
+        first, last = where.get(cut, (cut, cut))
+        steps.append(
+            Step(
+                night=cut, first=first, last=last, before=stats.median(values[before:cut]),
+                after=stats.median(values[cut:after]), ratio=ratio.ratio, low=ratio.low, high=ratio.high,
+                p=p_values[cut],
+            )
+        )  # fmt: skip
+    return steps
+
+
+def _large(values: Sequence[float], cuts: list[int], minimum_effect: float) -> list[int]:
+    """The cuts without those below the minimum effect, the smallest taken first, which joins two levels."""
+    while cuts:
+        sizes = {
+            cut: abs(stats.median(values[cut:after]) / stats.median(values[before:cut]) - 1)
+            for before, cut, after in _triples(cuts, len(values))
+        }
+        smallest = min(sizes, key=lambda cut: sizes[cut])
+        if sizes[smallest] >= minimum_effect:
+            break
+        cuts.remove(smallest)
+    return cuts
 
 
 def _triples(cuts: Sequence[int], length: int) -> list[tuple[int, int, int]]:
@@ -177,9 +186,3 @@ def _where(logs: Array, before: int, cut: int, after: int, least: int) -> tuple[
     loss = part.shape[1] * np.log(error / error[min(cut - before - least, error.size - 1)])
     near = np.nonzero(loss <= _LOCATION)[0] + before + least
     return min(int(near.min()), cut), max(int(near.max()), cut)
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)

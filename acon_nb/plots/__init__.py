@@ -5,8 +5,10 @@ from acon_nb.plots.boot_memory import plot_memory_parts, plot_qemu_memory
 from acon_nb.plots.boot_phases import plot_initcall_difference, plot_initcalls, plot_phases
 from acon_nb.plots.initrd import plot_folders, plot_unpack
 from acon_nb.plots.kernel import plot_cost, plot_sizes
+from acon_nb.plots.study import plot_study
 from acon_nb.plots.style import COLOURS, picture_format, save
 from acon_nb.plots.swap import plot_swap
+from acon_nb.plots.trend import plot_trend
 
 __all__ = [
     "COLOURS",
@@ -21,7 +23,9 @@ __all__ = [
     "plot_phases",
     "plot_qemu_memory",
     "plot_sizes",
+    "plot_study",
     "plot_swap",
+    "plot_trend",
     "plot_unpack",
     "save",
 ]
