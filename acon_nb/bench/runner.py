@@ -22,14 +22,15 @@ from acon_nb.bench.plan import Plan, Setting, Turn
 from acon_nb.cache import key_of
 from acon_nb.errors import AconError, Cancelled
 from acon_nb.host import environment
+from acon_nb.host.facts import Environment
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.vm import Clock, End
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_LOG_BYTES = 1 << 20
-_ATTEMPTS = 3
+LOG_BYTES = 1 << 20
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,14 +205,8 @@ class Study:
             setting, clock = settings[turn.setting], clocks[turn.setting]
             if turn.warmup and clock is not Clock.WALL:
                 continue
-            inputs = {
-                "kind": self.experiment.kind,
-                "identity": identity(setting),
-                "block": turn.block,
-                "warmup": turn.warmup,
-                "session": self.session,
-            }
-            yield _Job(turn=turn, setting=setting, clock=clock, key=key_of(inputs))
+            key = turn_key(self.experiment.kind, identity(setting), turn, self.session)
+            yield _Job(turn=turn, setting=setting, clock=clock, key=key)
 
     def _kept(self) -> dict[str, Mapping[str, Any]]:
         """The rows of this study that need no second run, by their key."""
@@ -223,7 +218,7 @@ class Study:
 
     def _take_turn(self, job: _Job, stop: CancelToken, on_progress: OnProgress) -> None:
         """One run, again while the host is at fault; each attempt is a row."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             stop.check()
             self._cell(job.turn.setting, running=+1)
             try:
@@ -244,27 +239,19 @@ class Study:
         self._tell(on_progress, f"{job.setting.label}: {measured.end}")
 
     def _keep(self, job: _Job, measured: Measured, attempt: int, seconds: float) -> dict[str, Any]:
-        turn = job.turn
-        row: dict[str, Any] = {
-            **results.stamp(environment()),
-            "kind": self.experiment.kind,
-            "study": self.plan.name,
-            "session": self.session,
-            "turn_key": job.key,
-            "cell": job.setting.label,
-            **{f"factor_{name}": level for name, level in job.setting.levels.items()},
-            "replicate": turn.block,
-            "block": turn.block,
-            "position": turn.position,
-            "warmup": turn.warmup,
-            "attempt": attempt,
-            "host_fault": measured.host_fault,
-            "seconds": seconds,
-            **measured.row,
-            "clock": job.clock.value,
-            "end": measured.end.value,
-            "error": measured.error,
-        }
+        row = run_row(
+            measured,
+            kind=self.experiment.kind,
+            study=self.plan.name,
+            session=self.session,
+            key=job.key,
+            setting=job.setting,
+            turn=job.turn,
+            clock=job.clock,
+            attempt=attempt,
+            seconds=seconds,
+            host=environment(),
+        )
         place = self.store.log_path(row)
         row["log"] = str(place) if keep_log(measured.console, self.store.folder / place) else ""
         self.store.add(self.experiment.kind, row)
@@ -319,6 +306,49 @@ class Study:
         on_progress(Progress(f"study {state.name}", share, f"{event}: {text}" if text else event))
 
 
+def turn_key(kind: str, identity: str, turn: Turn, session: str) -> str:
+    """What a run is by content: a row with this key need not be measured again."""
+    inputs = {"kind": kind, "identity": identity, "block": turn.block, "warmup": turn.warmup, "session": session}
+    return key_of(inputs)
+
+
+def run_row(
+    measured: Measured,
+    *,
+    kind: str,
+    study: str,
+    session: str,
+    key: str,
+    setting: Setting,
+    turn: Turn,
+    clock: Clock,
+    attempt: int,
+    seconds: float,
+    host: Environment,
+) -> dict[str, Any]:
+    """The row of a run on `host`, `seconds` of wall time long; its log is the caller's to keep and to name."""
+    return {
+        **results.stamp(host),
+        "kind": kind,
+        "study": study,
+        "session": session,
+        "turn_key": key,
+        "cell": setting.label,
+        **{f"factor_{name}": level for name, level in setting.levels.items()},
+        "replicate": turn.block,
+        "block": turn.block,
+        "position": turn.position,
+        "warmup": turn.warmup,
+        "attempt": attempt,
+        "host_fault": measured.host_fault,
+        "seconds": seconds,
+        **measured.row,
+        "clock": clock.value,
+        "end": measured.end.value,
+        "error": measured.error,
+    }
+
+
 def run_side_by_side(
     jobs: Sequence[Any],
     work: Callable[[Any, CancelToken], None],
@@ -359,7 +389,7 @@ def keep_log(console: Path, place: Path) -> bool:
     """Copy the last MiB of a transcript to `place`; whether there was any."""
     try:
         with console.open("rb") as file:
-            file.seek(max(0, console.stat().st_size - _LOG_BYTES))
+            file.seek(max(0, console.stat().st_size - LOG_BYTES))
             data = file.read()
     except (OSError, AconError):
         return False
