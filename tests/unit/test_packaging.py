@@ -13,7 +13,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "docker": "docker-py"}
-HEAVY = ("pandas", "matplotlib", "numpy", "ipywidgets", "scipy", "pyarrow", "docker", "papermill", "nbconvert", "distributed")
+HEAVY = (
+    *("pandas", "matplotlib", "numpy", "ipywidgets", "scipy", "pyarrow", "docker", "papermill", "nbconvert"),
+    *("distributed", "dask"),
+)
 
 
 def requirement(text: str) -> tuple[str, str]:
