@@ -7,7 +7,6 @@ without a step hardly ever looks so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -99,24 +98,34 @@ def _steps(
     where: dict[int, tuple[int, int]],
     minimum_effect: float,
 ) -> list[Step]:
-    """The steps at the cuts, the smallest taken away as long as it is below the minimum effect."""
-    kept = list(cuts)
-    while True:
-        steps = []
-        for before, cut, after in _triples(kept, len(values)):
-            ratio = stats.ratio_of_medians(values[before:cut], values[cut:after])
-            first, last = where.get(cut, (cut, cut))
-            steps.append(
-                Step(
-                    night=cut, first=first, last=last, before=_median(values[before:cut]),
-                    after=_median(values[cut:after]), ratio=ratio.ratio, low=ratio.low, high=ratio.high,
-                    p=p_values[cut],
-                )
-            )  # fmt: skip
-        small = [step for step in steps if abs(step.ratio - 1) < minimum_effect]
-        if not small:
-            return steps
-        kept.remove(min(small, key=lambda step: abs(math.log(step.ratio))).night)
+    """The steps at the cuts, but for those below the minimum effect."""
+    kept = _large(values, list(cuts), minimum_effect)
+    steps = []
+    for before, cut, after in _triples(kept, len(values)):
+        ratio = stats.ratio_of_medians(values[before:cut], values[cut:after])
+        first, last = where.get(cut, (cut, cut))
+        steps.append(
+            Step(
+                night=cut, first=first, last=last, before=_median(values[before:cut]),
+                after=_median(values[cut:after]), ratio=ratio.ratio, low=ratio.low, high=ratio.high,
+                p=p_values[cut],
+            )
+        )  # fmt: skip
+    return steps
+
+
+def _large(values: Sequence[float], cuts: list[int], minimum_effect: float) -> list[int]:
+    """The cuts without those below the minimum effect, the smallest taken first, which joins two levels."""
+    while cuts:
+        sizes = {
+            cut: abs(_median(values[cut:after]) / _median(values[before:cut]) - 1)
+            for before, cut, after in _triples(cuts, len(values))
+        }
+        smallest = min(sizes, key=lambda cut: sizes[cut])
+        if sizes[smallest] >= minimum_effect:
+            break
+        cuts.remove(smallest)
+    return cuts
 
 
 def _triples(cuts: Sequence[int], length: int) -> list[tuple[int, int, int]]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALPHA = 0.01
+UNSET = "(not set)"  # the level of a factor that a cell of a list does not name
 MINIMUM_EFFECT = {Clock.WALL: 0.01, Clock.INSTRUCTIONS: 0.0}
 
 
@@ -74,10 +75,10 @@ def compare(
     """Every level of a factor (or every cell) beside the baseline: a row a comparison, columns as `Comparison`.
 
     `frame` has a row a run, of one clock and one host class. With a factor's name the other factors are held: levels
-    are compared within each of their combinations. `baseline` is a level (default: the first in the frame).
-    `minimum_effect` is a share (default: 0.01 on the wall clock, 0 on the instruction clock).
-    Errors: `InvalidInput` for mixed clocks or host classes, a measure that the clock does not have, no such factor or
-    baseline.
+    are compared within each of their combinations. `baseline` is a level (default: that of the plan's baseline, else
+    the first in the frame). `minimum_effect` is a share (default: on the wall clock the plan's, else 0.01; on the
+    instruction clock 0). Errors: `InvalidInput` for mixed clocks or host classes, a measure that the clock does not
+    have, no such factor or baseline.
     """
     clock = one_of(frame, "clock") or Clock.WALL.value
     host_class = one_of(frame, "host_class")
@@ -88,12 +89,10 @@ def compare(
         raise InvalidInput("factor", factor, "is no factor of these rows", hint=f"cell, or one of {', '.join(known)}")
     if metric not in frame or not frame[metric].notna().any():
         raise InvalidInput("metric", metric, "has no value in these rows", hint="see docs/results.md")
-    levels = list(dict.fromkeys(frame[column].dropna()))
-    first = levels[0] if baseline is None else baseline
-    if first not in levels:
-        hint = f"one of {', '.join(map(str, levels))}"
-        raise InvalidInput("baseline", first, f"is no level of {factor}", hint=hint)
-    effect = MINIMUM_EFFECT[Clock(clock)] if minimum_effect is None else minimum_effect
+    frame = frame.assign(**{column: [UNSET if level is None or level != level else level for level in frame[column]]})
+    levels = list(dict.fromkeys(frame[column]))
+    first = _baseline(frame, column, factor, levels, baseline)
+    effect = _minimum_effect(frame, clock) if minimum_effect is None else minimum_effect
     if not 0 <= effect < 1:
         raise InvalidInput("minimum_effect", effect, "is no share", hint="such as 0.01 for 1 %")
     found = []
@@ -118,6 +117,24 @@ def sentence(row: Mapping[str, Any]) -> str:
     if said.left_out:
         text += f" Left out: {said.left_out}."
     return f"{text} {said.note}" if said.note else text
+
+
+def _baseline(frame: pd.DataFrame, column: str, factor: str, levels: Sequence[Any], wanted: Any) -> Any:
+    """The level to compare with; one given as a text is found by its text, as a command line gives it."""
+    if wanted is None:
+        said = frame["cell"].isin(frame["baseline"].dropna()) if "baseline" in frame and "cell" in frame else None
+        return levels[0] if said is None or not said.any() else frame.loc[said, column].iloc[0]
+    found = [level for level in levels if level == wanted or str(level) == str(wanted)]
+    if not found:
+        hint = f"one of {', '.join(map(str, levels))}"
+        raise InvalidInput("baseline", wanted, f"is no level of {factor}", hint=hint)
+    return found[0]
+
+
+def _minimum_effect(frame: pd.DataFrame, clock: str) -> float:
+    """What the plan said beforehand, on the wall clock; where its rows do not agree, the default."""
+    said = set(frame["minimum_effect"].dropna()) if "minimum_effect" in frame and clock == Clock.WALL else set()
+    return float(said.pop()) if len(said) == 1 else MINIMUM_EFFECT[Clock(clock)]
 
 
 def _strata(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -160,6 +177,10 @@ def _beside(
     notes = [f"Also differs: {'; '.join(also)}." for also in [changed(*rows, without=without)] if also]
     if measure.is_exact(said.clock):
         broken = [name for name, values in ((said.baseline, a), (said.cell, b)) if len(set(values)) > 1]
+        mixed = [name for name, part in zip((said.baseline, said.cell), rows, strict=True) if _contents(part) > 1]
+        if broken and mixed:
+            hint = "take the newest rows of each cell: bench.rows.newest(frame)"
+            raise InvalidInput("rows", ", ".join(mixed), "are of several kernels, initrds or QEMUs", hint=hint)
         if not broken:
             if min(len(a), len(b)) < 2:
                 notes.append("One run of a cell does not show that it repeats.")
@@ -169,6 +190,12 @@ def _beside(
         notes.insert(0, f"DETERMINISM IS BROKEN: equal runs of {' and of '.join(broken)} gave different counts;"
                         " they are judged as noisy.")  # fmt: skip
     return _tested(replace(said, note=" ".join(notes)), rows[0], rows[1], measure.name, alpha)
+
+
+def _contents(part: pd.DataFrame) -> int:
+    """How many different things the rows of a cell booted."""
+    names = [name for name in ("spec_sha256", "qemu_version") if name in part]
+    return len(part[names].drop_duplicates()) if names else 1
 
 
 def _tested(said: Comparison, first: pd.DataFrame, second: pd.DataFrame, metric: str, alpha: float) -> Comparison:

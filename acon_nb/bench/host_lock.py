@@ -14,6 +14,7 @@ from acon_nb.errors import AconError
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 _NAME = "acon-nb-measure.lock"
+_GATE = "acon-nb-measure-gate.lock"
 _POLL_S = 0.05
 _SAY_AFTER_S = 1.0
 
@@ -28,11 +29,18 @@ def host_lock(
 ) -> Iterator[None]:
     """Hold the host's lock (flock(2): it goes with its owner), alone or `shared`; says when it must wait.
 
+    Who waits holds the gate, so that guests that share the lock cannot keep one out that needs it alone.
     Errors: `Cancelled`, `AconError` when the lock's file is not a plain file.
     """
-    handle = _open(folder or _folder())
+    place = folder or _folder()
+    handle = _open(place / _NAME)
     try:
-        _take(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, cancel, on_progress)
+        gate = _open(place / _GATE)
+        try:
+            _take(gate, fcntl.LOCK_EX, cancel, on_progress)
+            _take(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, cancel, on_progress)
+        finally:
+            os.close(gate)
         yield
     finally:
         os.close(handle)
@@ -53,9 +61,8 @@ def _take(handle: int, kind: int, cancel: CancelToken | None, on_progress: OnPro
             time.sleep(_POLL_S)
 
 
-def _open(folder: Path) -> int:
+def _open(path: Path) -> int:
     """The lock's file, open for reading: that is enough for flock, so users share it."""
-    path = folder / _NAME
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o444))
     try:

@@ -7,10 +7,12 @@ what a factor means is the experiment's business (`bench.experiments`).
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import random
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -92,7 +94,7 @@ class Plan:
             raise InvalidInput("name", None, "is missing", hint="give the study a name")
         return cls(**data)
 
-    @property
+    @functools.cached_property
     def settings(self) -> tuple[Setting, ...]:
         """The cells, each with a label of the factors that vary ("kernel=guide, memory=512M")."""
         rows = [dict(cell) for cell in self.cells]
@@ -150,7 +152,7 @@ class Plan:
                 raise InvalidInput(place, level, "is no level", hint="a text, a number, true or false")
         labels = [row.label for row in self.settings]
         if len(set(labels)) < len(labels):
-            twice = next(label for label in labels if labels.count(label) > 1)
+            twice = next(label for label, count in Counter(labels).items() if count > 1)
             raise InvalidInput("cells", twice, "is there twice", hint="name each cell once")
 
     def _all_levels(self) -> Iterator[tuple[str, object]]:

@@ -9,37 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import fnmatch
-import functools
-import logging
 import os
 import re
-import tomllib
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from acon_nb.bench import parquet
+from acon_nb.bench.parquet import SCHEMA, SINGLE
 from acon_nb.cache import atomic_file
-from acon_nb.errors import InvalidInput, ResultsError
+from acon_nb.errors import InvalidInput
 from acon_nb.host import environment, probe_qemu
 from acon_nb.host.facts import Environment
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_log = logging.getLogger(__name__)
-SCHEMA = 2
-SINGLE = "single"
-_COLUMNS = Path(__file__).with_name("columns.toml")
-_TYPES: dict[str, tuple[type, ...]] = {
-    "text": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "any": (object,),
-}
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -95,25 +81,23 @@ class Store:
         """Write one row (`study` says of which study it is); returns its file."""
         values = {"kind": kind, "study": SINGLE, **row}
         path = self._partition(kind, values) / f"{values['run_id']}.parquet"
-        _write(path, [values])
+        parquet.write(path, [values])
         return path
 
     def log_path(self, row: Mapping[str, Any]) -> Path:
         """Where the log of a row belongs, relative to the folder."""
         return Path("logs", _part(row.get("study", SINGLE)), f"{row['run_id']}.log")
 
-    def load(self, kind: str, study: str | None = None) -> pd.DataFrame:
+    def load(self, kind: str, study: str | None = None, *, only: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows of a kind (and of a study), oldest first; `attrs["set_aside"]` names files that were damaged.
 
+        `only` reads these columns alone (and those that reading needs), which is faster.
         Errors: `ResultsError` for a file of a newer schema or with a column of another type than its own.
         """
-        rows: dict[str, dict[str, Any]] = {}
-        torn: list[str] = []
-        for path in self._files(kind, study):
-            for row in _read(path, torn):
-                rows[row["run_id"]] = row  # a row that is being compacted is there twice for a moment
-        table = frame(row for row in rows.values() if study is None or row["study"] == study)
+        wanted = None if only is None else tuple(dict.fromkeys(["run_id", "timestamp", "study", *only]))
+        table, torn = parquet.read_all(lambda: self._files(kind, study), only=wanted)
         if not table.empty:
+            table = table if study is None else table[table["study"] == study]
             table = table.sort_values("timestamp", kind="stable", ignore_index=True)
         table.attrs["set_aside"] = torn
         return table
@@ -124,23 +108,21 @@ class Store:
         return sorted(set(names))
 
     def compact(self, kind: str, *, before: dt.date | None = None) -> int:
-        """Gather the rows of each past day and study in one file; returns how many files went.
-
-        A row is first in the new file and then taken from the old ones, so that a reader and a kill lose nothing.
-        """
+        """Gather the rows of each past day and study in one file; returns how many files went."""
         limit = (before or dt.datetime.now(dt.UTC).date()).isoformat()
-        gone = 0
-        for folder in sorted((self.folder / kind).glob("date=*/study=*")):
-            files = sorted(folder.glob("*.parquet"))
-            if folder.parent.name.removeprefix("date=") >= limit or len(files) < 2:
-                continue
-            torn: list[str] = []
-            rows = {row["run_id"]: row for path in files for row in _read(path, torn)}
-            _write(folder / f"all-{uuid.uuid4().hex}.parquet", list(rows.values()))
-            for path in files:
-                path.unlink(missing_ok=True)
-            gone += len(files)
-        return gone
+        return sum(
+            parquet.gather(sorted(folder.glob("*.parquet")))
+            for folder in sorted((self.folder / kind).glob("date=*/study=*"))
+            if folder.parent.name.removeprefix("date=") < limit
+        )
+
+    def gather(self, paths: Iterable[Path]) -> None:
+        """Gather rows that `add` wrote, a file each, in one file a day and study; for writers of many rows."""
+        folders: dict[Path, list[Path]] = {}
+        for path in paths:
+            folders.setdefault(path.parent, []).append(path)
+        for found in folders.values():
+            parquet.gather(found)
 
     def _partition(self, kind: str, row: Mapping[str, Any]) -> Path:
         date = str(row["timestamp"])[:10]
@@ -181,12 +163,6 @@ def export(table: pd.DataFrame, path: Path) -> Path:
     return path
 
 
-@functools.cache
-def columns() -> Sequence[Mapping[str, str]]:
-    """The documented columns: `name` (a pattern), `type`, `meaning`."""
-    return tuple(tomllib.loads(_COLUMNS.read_text())["column"])
-
-
 def _text(path: Path, text: str) -> None:
     path.write_text(text)
 
@@ -194,59 +170,3 @@ def _text(path: Path, text: str) -> None:
 def _part(text: object) -> str:
     """A text as one part of a path."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", str(text)) or "-"
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with atomic_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(_square(rows)), temporary)
-
-
-def _square(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the same keys: Arrow takes those of the first alone."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return [{name: row.get(name) for name in names} for row in rows]
-
-
-def _read(path: Path, torn: list[str]) -> list[dict[str, Any]]:
-    """The rows of a file; one that is damaged is set aside and named in `torn`, one that has just gone has no rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with path.open("rb") as file:  # not read_table: that would take columns from the folders' names
-            rows: list[dict[str, Any]] = pq.ParquetFile(file).read().to_pylist()
-    except FileNotFoundError:
-        return []
-    except (OSError, pa.ArrowException) as error:
-        aside = path.with_suffix(".torn")
-        path.replace(aside)
-        torn.append(str(aside))
-        _log.warning("%s is damaged and was set aside as %s: %s", path, aside.name, error)
-        return []
-    return [_checked(path, row) for row in rows]
-
-
-def _checked(path: Path, row: dict[str, Any]) -> dict[str, Any]:
-    """A row as of this schema. Errors: `ResultsError`."""
-    if row.get("schema") == 1:  # schema 1 knew no studies
-        row = {**row, "schema": SCHEMA, "study": SINGLE}
-    if row.get("schema") != SCHEMA:
-        raise ResultsError(
-            f"{path} has another schema than {SCHEMA}: {row.get('schema')}",
-            hint="read it with the version that wrote it",
-        )
-    for name, value in row.items():
-        kind = _type_of(name)
-        if value is None or kind == "any":
-            continue
-        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
-            raise ResultsError(f"{path}: {name}={value!r} is no {kind}", hint="move the file away, or mend it")
-    return row
-
-
-@functools.cache
-def _type_of(column: str) -> str:
-    return next((row["type"] for row in columns() if fnmatch.fnmatchcase(column, row["name"])), "any")

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from acon_nb.bench.metrics import Metric
 from acon_nb.errors import InvalidInput
-from acon_nb.vm import End
+from acon_nb.vm import Clock, End
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +78,34 @@ def usable(frame: pd.DataFrame) -> tuple[pd.DataFrame, LeftOut]:
     ends = tuple(sorted(Counter(str(word) for word in words).items()))
     left = LeftOut(warmups=int(warmup.sum()), host_faults=int(fault.sum()), ends=ends)
     return frame[~warmup & ~fault & ~bad], left
+
+
+def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The rows of each cell, clock and host class that are of its newest session and content; how many are older.
+
+    A folder of results keeps what was measured with an older kernel, or the night before; neither is a repetition.
+    """
+    import pandas as pd
+
+    groups = [name for name in ("cell", "clock", "host_class") if name in frame]
+    content = [name for name in ("session", "spec_sha256", "qemu_version") if name in frame]
+    if frame.empty or not content:
+        return frame, 0
+    known = frame[content].astype(object).where(frame[content].notna(), "")
+    marks = known.astype(str).agg("\0".join, axis=1)
+    if not groups:
+        last = pd.Series(marks.iloc[-1], index=frame.index)
+    else:
+        last = marks.groupby([frame[name] for name in groups], dropna=False).transform("last")
+    kept = frame[marks == last]
+    return kept, len(frame) - len(kept)
+
+
+def on_clock_of(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The rows of the one clock that a measure exists on; all of them for one that exists on both."""
+    if "clock" not in frame or not (metric.wall_only or metric.counted_only):
+        return frame
+    return frame[frame["clock"] == (Clock.WALL if metric.wall_only else Clock.INSTRUCTIONS).value]
 
 
 def one_of(frame: pd.DataFrame, column: str) -> str:

@@ -10,20 +10,22 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from acon_nb.bench import results
+from acon_nb.bench.board import Board, CellState, StudyState
 from acon_nb.bench.host_lock import host_lock
 from acon_nb.bench.plan import Plan, Setting, Turn
-from acon_nb.cache import key_of
+from acon_nb.cache import atomic_file, key_of
 from acon_nb.errors import AconError, Cancelled
 from acon_nb.host import environment
 from acon_nb.host.facts import Environment
-from acon_nb.progress import CancelToken, OnProgress, Progress, silent
+from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.vm import Clock, End
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 LOG_BYTES = 1 << 20
 ATTEMPTS = 3
+_GATHERED = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,46 +74,6 @@ class Experiment(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellState:
-    """A cell as it stands: runs planned, done (`kept`: of them from an earlier session), failed; its latest log."""
-
-    label: str
-    clock: Clock
-    planned: int
-    done: int = 0
-    kept: int = 0
-    failed: int = 0
-    running: int = 0
-    last_end: str = ""
-    last_error: str = ""
-    log: Path | None = None
-
-    @property
-    def state(self) -> str:
-        """waiting, running, failed (some run was not whole), or done."""
-        if self.running:
-            return "running"
-        if self.done < self.planned:
-            return "waiting"
-        return "failed" if self.failed else "done"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyState:
-    """A study as it stands: `left_s` is the time left by the runs so far (None: not known yet)."""
-
-    name: str
-    phase: str = "new"
-    done: int = 0
-    total: int = 0
-    failed: int = 0
-    started: float | None = None
-    left_s: float | None = None
-    cells: tuple[CellState, ...] = ()
-    error: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Job:
     turn: Turn
     setting: Setting
@@ -132,32 +95,38 @@ class Study:
     session: str = ""
     jobs: int | None = None
     parallel: int | None = None
-    _state: StudyState = field(init=False)
+    _board: Board = field(init=False)
+    _keys: frozenset[str] | None = field(init=False, default=None)
+    _written: list[Path] = field(init=False, default_factory=list)
     _lock: threading.RLock = field(init=False, default_factory=threading.RLock)
-    _seconds: list[tuple[Clock, float]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        cells = tuple(
-            CellState(label=row.label, clock=self.experiment.clock(row), planned=0) for row in self.plan.settings
-        )
-        self._state = StudyState(name=self.plan.name, cells=cells)
-        for job in self._jobs(lambda _: ""):
-            self._cell(job.turn.setting, planned=self._state.cells[job.turn.setting].planned + 1)
-        self._change(total=sum(row.planned for row in self._state.cells))
+        settings = self.plan.settings
+        clocks = [self.experiment.clock(row) for row in settings]
+        planned = Counter(turn.setting for turn in self.plan.turns() if is_due(turn, clocks[turn.setting]))
+        cells = [
+            CellState(label=row.label, clock=clocks[number], planned=planned[number])
+            for number, row in enumerate(settings)
+        ]
+        self._board = Board(self.plan.name, cells, self.parallel or len(os.sched_getaffinity(0)))
 
     @property
     def state(self) -> StudyState:
         """The study as it stands."""
-        with self._lock:
-            return self._state
+        return self._board.state
 
     def rows(self) -> pd.DataFrame:
-        """The rows of this plan that are in the store, in the order of the plan's cells."""
+        """The rows of this plan that are in the store, in the order of the plan's cells.
+
+        After `run` those of what the cells are now alone: rows of an older kernel stay in the store.
+        """
         table = self.store.load(self.experiment.kind, self.plan.name)
         if table.empty:
             return table
         order = {row.label: number for number, row in enumerate(self.plan.settings)}
         mine = table[(table["session"] == self.session) & table["cell"].isin(list(order))]
+        if self._keys is not None:
+            mine = mine[mine["turn_key"].isin(list(self._keys))]
         return mine.sort_values("cell", key=lambda labels: labels.map(order), kind="stable", ignore_index=True)
 
     def run(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
@@ -166,26 +135,29 @@ class Study:
         Errors: those of the builds, `Cancelled`; what was measured before is in the store.
         """
         stop = cancel or CancelToken()
-        self._change(phase="preparing", started=time.time(), error="")
+        self._board.change(phase="preparing", started=time.time(), error="")
         try:
             self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
             stop.check()
             self._measure(on_progress, stop)
         except BaseException as error:
-            self._change(phase="cancelled" if isinstance(error, Cancelled) else "failed", error=str(error), left_s=None)
+            phase = "cancelled" if isinstance(error, Cancelled) else "failed"
+            self._board.change(phase=phase, error=str(error), left_s=None)
             raise
-        self._change(phase="done", left_s=0.0)
+        self._board.change(phase="done", left_s=0.0)
         return self.rows()
 
     def _measure(self, on_progress: OnProgress, stop: CancelToken) -> None:
         identities = {row.label: self.experiment.identity(row) for row in self.plan.settings}
         jobs = list(self._jobs(lambda row: identities[row.label]))
+        self._keys = frozenset(job.key for job in jobs)
+        self._board.begin()
         there = self._kept()
         for job in jobs:
             if job.key in there:
                 self._ended(job, there[job.key], kept=True)
         left = [job for job in jobs if job.key not in there]
-        self._change(phase="running")
+        self._board.change(phase="running")
         self._tell(on_progress)
         for job in left:
             if job.clock is Clock.WALL:
@@ -198,19 +170,22 @@ class Study:
         )
 
     def _jobs(self, identity: Callable[[Setting], str]) -> Iterator[_Job]:
-        """The turns of the plan; the instruction clock needs no warm-up."""
+        """The turns of the plan, each with the hash of all that it measures."""
         settings = self.plan.settings
         clocks = [self.experiment.clock(row) for row in settings]
+        identities = [identity(row) for row in settings]
+        here = environment().host_class
         for turn in self.plan.turns():
             setting, clock = settings[turn.setting], clocks[turn.setting]
-            if turn.warmup and clock is not Clock.WALL:
+            if not is_due(turn, clock):
                 continue
-            key = turn_key(self.experiment.kind, identity(setting), turn, self.session)
+            key = turn_key(self.experiment.kind, setting, identities[turn.setting], turn, clock, self.session, here)
             yield _Job(turn=turn, setting=setting, clock=clock, key=key)
 
     def _kept(self) -> dict[str, Mapping[str, Any]]:
         """The rows of this study that need no second run, by their key."""
-        table = self.store.load(self.experiment.kind, self.plan.name)
+        columns = ("turn_key", "host_fault", "end", "error", "log")
+        table = self.store.load(self.experiment.kind, self.plan.name, only=columns)
         if table.empty:
             return {}
         whole = table[table["host_fault"] == ""]
@@ -220,7 +195,7 @@ class Study:
         """One run, again while the host is at fault; each attempt is a row."""
         for attempt in range(1, ATTEMPTS + 1):
             stop.check()
-            self._cell(job.turn.setting, running=+1)
+            self._board.starts(job.turn.setting)
             try:
                 self._tell(on_progress, f"{job.setting.label}, {job.clock} clock")
                 with host_lock(shared=job.clock is not Clock.WALL, cancel=stop, on_progress=on_progress):
@@ -230,19 +205,17 @@ class Study:
                 stop.check()  # a cancel kills the guest: that is no result
                 row = self._keep(job, measured, attempt, seconds)
             finally:
-                self._cell(job.turn.setting, running=-1)
+                self._board.stops(job.turn.setting)
             if not measured.host_fault:
                 break
-        with self._lock:
-            self._seconds.append((job.clock, seconds))
-        self._ended(job, row)
+        self._ended(job, row, seconds=seconds)
         self._tell(on_progress, f"{job.setting.label}: {measured.end}")
 
     def _keep(self, job: _Job, measured: Measured, attempt: int, seconds: float) -> dict[str, Any]:
         row = run_row(
             measured,
+            plan=self.plan,
             kind=self.experiment.kind,
-            study=self.plan.name,
             session=self.session,
             key=job.key,
             setting=job.setting,
@@ -254,69 +227,57 @@ class Study:
         )
         place = self.store.log_path(row)
         row["log"] = str(place) if keep_log(measured.console, self.store.folder / place) else ""
-        self.store.add(self.experiment.kind, row)
+        path = self.store.add(self.experiment.kind, row)
+        with self._lock:
+            self._written.append(path)
+            if len(self._written) >= _GATHERED:  # many thousands of files would take minutes to read
+                self.store.gather(self._written)
+                self._written.clear()
         return row
 
-    def _ended(self, job: _Job, row: Mapping[str, Any], *, kept: bool = False) -> None:
-        whole = row["end"] == End.POWERED_OFF.value and not row["error"]
-        with self._lock:
-            old = self._state.cells[job.turn.setting]
-            self._cell(
-                job.turn.setting,
-                done=old.done + 1,
-                kept=old.kept + kept,
-                failed=old.failed + (not whole),
-                last_end=str(row["end"]),
-                last_error=str(row["error"]),
-                log=self.store.folder / str(row["log"]) if row["log"] else None,
-            )
-            cells = self._state.cells
-            self._change(done=sum(cell.done for cell in cells), failed=sum(cell.failed for cell in cells))
-            self._change(left_s=self._left_s())
-
-    def _left_s(self) -> float | None:
-        """The time left: what the runs of each clock took so far, on average."""
-        width = {Clock.WALL: 1, Clock.INSTRUCTIONS: self.parallel or len(os.sched_getaffinity(0))}
-        known = {clock: [s for c, s in self._seconds if c is clock] for clock in Clock}
-        everything = [seconds for _, seconds in self._seconds]
-        if not everything:
-            return None
-        left = 0.0
-        for cell in self._state.cells:
-            times = known[cell.clock] or everything
-            left += (cell.planned - cell.done) * sum(times) / len(times) / width[cell.clock]
-        return left
-
-    def _cell(self, number: int, *, running: int = 0, **changes: Any) -> None:
-        with self._lock:
-            cells = list(self._state.cells)
-            cells[number] = replace(cells[number], running=cells[number].running + running, **changes)
-            self._state = replace(self._state, cells=tuple(cells))
-
-    def _change(self, **changes: Any) -> None:
-        with self._lock:
-            self._state = replace(self._state, **changes)
+    def _ended(self, job: _Job, row: Mapping[str, Any], *, kept: bool = False, seconds: float | None = None) -> None:
+        self._board.ends(
+            job.turn.setting,
+            end=str(row["end"]),
+            error=str(row["error"]),
+            log=self.store.folder / str(row["log"]) if row["log"] else None,
+            kept=kept,
+            seconds=seconds,
+        )
 
     def _tell(self, on_progress: OnProgress, text: str = "") -> None:
-        state = self.state
-        left = "" if state.left_s is None else f", some {max(1, round(state.left_s))} s left"
-        failed = f", {state.failed} failed" if state.failed else ""
-        share = state.done / state.total if state.total else 1.0
-        event = f"{state.done} of {state.total} runs{failed}{left}"
-        on_progress(Progress(f"study {state.name}", share, f"{event}: {text}" if text else event))
+        on_progress(self._board.progress(text))
 
 
-def turn_key(kind: str, identity: str, turn: Turn, session: str) -> str:
-    """What a run is by content: a row with this key need not be measured again."""
-    inputs = {"kind": kind, "identity": identity, "block": turn.block, "warmup": turn.warmup, "session": session}
+def is_due(turn: Turn, clock: Clock) -> bool:
+    """Whether a turn is run at all: the instruction clock needs no warm-up."""
+    return not turn.warmup or clock is Clock.WALL
+
+
+def turn_key(
+    kind: str, setting: Setting, identity: str, turn: Turn, clock: Clock, session: str, host_class: str
+) -> str:
+    """What a run is by content: a row with this key need not be measured again.
+
+    On the wall clock that is the host's class too: times of another host are no times of this one.
+    """
+    inputs = {
+        "kind": kind,
+        "cell": setting.label,
+        "identity": identity,
+        "host_class": host_class if clock is Clock.WALL else "",
+        "block": turn.block,
+        "warmup": turn.warmup,
+        "session": session,
+    }
     return key_of(inputs)
 
 
 def run_row(
     measured: Measured,
     *,
+    plan: Plan,
     kind: str,
-    study: str,
     session: str,
     key: str,
     setting: Setting,
@@ -330,10 +291,12 @@ def run_row(
     return {
         **results.stamp(host),
         "kind": kind,
-        "study": study,
+        "study": plan.name,
         "session": session,
         "turn_key": key,
         "cell": setting.label,
+        "baseline": plan.baseline_label,
+        "minimum_effect": float(plan.minimum_effect),
         **{f"factor_{name}": level for name, level in setting.levels.items()},
         "replicate": turn.block,
         "block": turn.block,
@@ -393,6 +356,6 @@ def keep_log(console: Path, place: Path) -> bool:
             data = file.read()
     except (OSError, AconError):
         return False
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(data)
+    with atomic_file(place) as temporary:
+        temporary.write_bytes(data)
     return True

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acon_nb.bench.compare import compare
+from acon_nb.bench.experiments import study_of
 from acon_nb.bench.metrics import metric_on
+from acon_nb.bench.plan import load
 from acon_nb.bench.rows import usable
+from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.vm import Clock
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 MOST_FALSE_ALARMS = 0.05
 LEAST_FOUND = 0.8
 _METRIC = "host_ns_ready"
+_BLOCKS = {Clock.WALL: 8, Clock.INSTRUCTIONS: 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,10 @@ class SelfCheck:
         """Under 5 % false alarms, and at least 80 % of what was planted."""
         quiet = self.comparisons > 0 and self.alarms < MOST_FALSE_ALARMS * self.comparisons
         return quiet and self.found >= LEAST_FOUND * self.planted
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines."""
+        return {**asdict(self), "passed": self.passed}
 
     def text(self) -> str:
         """In words."""
@@ -73,6 +82,23 @@ def noisy_pair(rng: Any, runs: int, *, cv: float, effect: float = 0.0, outliers:
     slowed = np.where(rng.random(2 * runs) < outliers, 1 + rng.exponential(0.4, 2 * runs), 1)
     values = 2e9 * np.exp(logs) * slowed * np.where(copy == "b", 1 + effect, 1)
     return pd.DataFrame({"clock": "wall", "factor_copy": copy, "block": block, _METRIC: values})
+
+
+def booted(
+    out: Path, clock: str, comparisons: int, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None
+) -> SelfCheck:
+    """Boot the plan `copies` on a clock and check its rows, which are kept in `out`; a stopped check goes on.
+
+    A comparison is 8 blocks on the wall clock, the fewest that can be significant, and 2 on the instruction clock.
+    Errors: those of the study.
+    """
+    blocks = _BLOCKS[Clock(clock)]
+    plan = load("copies")
+    plan = replace(plan, name=f"copies-{clock}", fixed={**plan.fixed, "clock": clock}, runs=blocks * comparisons)
+    rows = study_of(plan, out).run(on_progress=on_progress, cancel=cancel)
+    metric = "host_ns_init" if clock == Clock.WALL else "guest_ns_reset_to_init"
+    found = real(rows, [metric], blocks_each=blocks)
+    return replace(found, kind=f"real {clock}")
 
 
 def real(frame: pd.DataFrame, metrics: Sequence[str], *, blocks_each: int | None = None) -> SelfCheck:

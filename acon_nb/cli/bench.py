@@ -136,6 +136,7 @@ def bench_rows(out: Path, kind: str, study_name: str | None, output: Path) -> No
 @click.option("--factor", default="cell", show_default=True, help="The factor whose levels are compared.")
 @click.option("--baseline", help="The level to compare with.  [default: the first]")
 @click.option("--minimum-effect", type=float, help="The share below which a difference does not matter.")
+@click.option("--session", help="The rows of one session.  [default: the newest of each cell]")
 @as_json_option
 def bench_compare(
     study_name: str,
@@ -145,17 +146,28 @@ def bench_compare(
     factor: str,
     baseline: str | None,
     minimum_effect: float | None,
+    session: str | None,
     as_json: bool,
 ) -> None:
     """Say how the cells of a study differ, and how sure that is (docs/study.md)."""
-    from acon_nb.bench import compare, results
+    from acon_nb.bench import compare, metrics, results
+    from acon_nb.bench import rows as choose
 
     rows = results.load(out, study=study_name)
     if rows.empty:
         hint = f"one of: {', '.join(results.Store(out).studies('boot')) or 'none yet'}"
         raise InvalidInput("study", study_name, f"has no rows in {out}", hint=hint)
-    if clock:
-        rows = rows[rows["clock"] == clock]
+    measure = metrics.metric(metric)
+    rows = choose.on_clock_of(rows[rows["clock"] == clock] if clock else rows, measure)
+    if session is None and factor != "session":
+        rows, older = choose.newest(rows)
+        if older:
+            click.echo(f"{older} older rows of these cells are left out (--session NAME takes others)", err=True)
+    elif session is not None:
+        rows = rows[rows["session"] == session]
+    if rows.empty:
+        hint = "leave --clock and --session away to see what there is"
+        raise InvalidInput("metric", metric, "has no rows of that clock and session", hint=hint)
     found = compare.compare(rows, metric, factor=factor, baseline=baseline, minimum_effect=minimum_effect)
     if as_json:
         print_json({"study": study_name, "comparisons": json.loads(found.to_json(orient="records"))})
@@ -165,20 +177,28 @@ def bench_compare(
 
 
 @bench_group.command("selfcheck")
-@click.option("--comparisons", type=int, default=200, show_default=True)
+@click.option("--real", is_flag=True, help="Boot the guide's kernel against itself, on both clocks (takes a while).")
+@click.option("--comparisons", type=int, help="How many.  [default: 200; with --real 20 a clock]")
+@click.option("--clock", type=click.Choice(["wall", "instructions"]), help="With --real: one clock alone.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 @as_json_option
-def bench_selfcheck(comparisons: int, as_json: bool) -> None:
-    """Compare simulated equals with each other: how often the tool raises a false alarm."""
+def bench_selfcheck(real: bool, comparisons: int | None, clock: str | None, out: Path, as_json: bool) -> None:
+    """Compare equals with each other: how often the tool raises a false alarm (docs/statistics.md)."""
     from acon_nb.bench import selfcheck
 
-    if comparisons < 1:
+    if comparisons is not None and comparisons < 1:
         raise InvalidInput("comparisons", comparisons, "is no such number", hint="1 or more")
-    found = selfcheck.simulated(comparisons)
-    if as_json:
-        print_json({"passed": found.passed, "comparisons": found.comparisons, "alarms": found.alarms})
+    if real:
+        wanted = (clock,) if clock else ("wall", "instructions")
+        found = [selfcheck.booted(out, name, comparisons or 20, on_progress=TextProgress()) for name in wanted]
     else:
-        click.echo(found.text())
-    if not found.passed:
+        found = [selfcheck.simulated(comparisons or 200)]
+    if as_json:
+        print_json({"passed": all(check.passed for check in found), "checks": [check.as_dict() for check in found]})
+    else:
+        for check in found:
+            click.echo(check.text())
+    if not all(check.passed for check in found):
         raise SystemExit(1)
 
 

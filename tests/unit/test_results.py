@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -168,14 +169,63 @@ def test_a_row_that_is_in_two_files_counts_once(tmp_path: Path) -> None:
     assert len(store.load("boot")) == 1
 
 
-def test_many_writers_lose_nothing(tmp_path: Path) -> None:
-    def write(writer: int) -> None:
-        for number in range(20):
-            Store(tmp_path).add("boot", row(1) | {"run_id": f"{writer}-{number}"})
+WRITER = """
+import sys
+from pathlib import Path
+from acon_nb.bench.results import SCHEMA, Store
+store = Store(Path(sys.argv[1]))
+for number in range(25):
+    stamp = {"schema": SCHEMA, "run_id": f"{sys.argv[2]}-{number}", "timestamp": "2026-01-01T00:00:00+00:00"}
+    paths = [store.add("boot", {**stamp, "number": number})]
+    if number % 5 == 4:
+        store.compact("boot")
+"""
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, range(4)))
-    assert len(Store(tmp_path).load("boot")) == 80
+
+def test_many_processes_write_and_gather_and_a_reader_never_misses_a_row(tmp_path: Path) -> None:
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, str(name)]) for name in range(4)]
+    seen: set[str] = set()
+    while any(writer.poll() is None for writer in writers):
+        table = Store(tmp_path).load("boot")
+        now = set() if table.empty else set(table["run_id"])
+        assert seen <= now, "a row that was there is gone"
+        assert len(now) == len(table), "a row is there twice"
+        seen = now
+    assert [writer.returncode for writer in writers] == [0] * 4
+    assert len(Store(tmp_path).load("boot")) == 100
+
+
+def test_a_file_that_the_system_refuses_is_no_damaged_one(tmp_path: Path) -> None:
+    path = Store(tmp_path).add("boot", row(1))
+    path.with_name("folder.parquet").mkdir()
+    with pytest.raises(ResultsError, match=r"folder\.parquet cannot be read: Is a directory"):
+        Store(tmp_path).load("boot")
+    assert path.with_name("folder.parquet").is_dir()
+
+
+def test_a_column_may_be_a_text_in_one_row_and_a_number_in_another(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, level in enumerate(["256M", 256, 1.5, None], start=1):
+        store.add("boot", row(number, factor_memory=level) | {"timestamp": f"2026-01-01T00:00:0{number}+00:00"})
+    for _ in range(2):
+        table = store.load("boot")
+        assert list(table["factor_memory"][:3]) == ["256M", 256, 1.5]
+        assert table["factor_memory"].isna()[3]
+        store.compact("boot")
+    assert len(list(tmp_path.rglob("*.parquet"))) == 2
+
+
+def test_a_row_without_its_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "boot").mkdir()
+    pq.write_table(pa.Table.from_pylist([{"schema": SCHEMA, "cell": "a"}]), tmp_path / "boot/x.parquet")
+    with pytest.raises(ResultsError, match=r"x\.parquet has no run_id, timestamp"):
+        Store(tmp_path).load("boot")
+
+
+def test_some_columns_alone_are_read(tmp_path: Path) -> None:
+    Store(tmp_path).add("boot", row(1, study="s", a=1, b=2))
+    table = Store(tmp_path).load("boot", "s", only=["a", "none"])
+    assert set(table) == {"schema", "run_id", "timestamp", "study", "a"}
 
 
 @pytest.mark.parametrize(

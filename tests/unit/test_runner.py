@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from acon_nb.bench import runner
+from acon_nb.bench.board import format_left
 from acon_nb.bench.experiments import study_of
 from acon_nb.bench.host_lock import host_lock
 from acon_nb.bench.plan import Plan, Setting, Turn
@@ -242,3 +245,92 @@ def test_a_level_that_cannot_be_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(InvalidInput, match=words):
         study_of(Plan(name="p", fixed=levels), tmp_path)
+
+
+class Kernel(Counted):
+    """Cells whose content is `content`, such as the hash of a kernel."""
+
+    def __init__(self, folder: Path, content: str) -> None:
+        super().__init__(folder)
+        self.content = content
+
+    def identity(self, _: Setting) -> str:
+        return self.content
+
+
+def test_a_new_kernel_is_measured_anew_and_its_rows_do_not_mix_with_the_old(tmp_path: Path) -> None:
+    plan = Plan(name="one", fixed={"clock": "instructions"}, runs=2)
+    store = Store(tmp_path / "out")
+    for content in ("old", "new"):
+        rows = Study(plan=plan, experiment=Kernel(tmp_path, content), store=store).run()
+        assert len(rows) == 2
+    assert len(store.load("boot", "one")) == 4, "the old rows stay"
+
+
+def test_cells_of_one_content_are_each_measured_after_a_stop_too(tmp_path: Path) -> None:
+    cells = Plan(name="same", factors={"a": ["x", "y"]}, fixed={"clock": "instructions"}, runs=1)
+    experiment = Kernel(tmp_path, "same")
+    Study(plan=cells, experiment=experiment, store=Store(tmp_path / "out")).run()
+    more = Plan(name="same", factors={"a": ["x", "y", "z"]}, fixed={"clock": "instructions"}, runs=1)
+    rows = Study(plan=more, experiment=experiment, store=Store(tmp_path / "out")).run()
+    assert list(rows["cell"]) == ["a=x", "a=y", "a=z"]
+
+
+def test_wall_times_of_another_host_are_no_times_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(name="moved", cells=[{"clock": "wall"}, {"clock": "instructions"}], runs=1, warmups=0)
+    store = Store(tmp_path / "out")
+    Study(plan=plan, experiment=Counted(tmp_path), store=store).run()
+    here = runner.environment()
+    monkeypatch.setattr(runner, "environment", lambda: dataclasses.replace(here, cpu_model="another"))
+    experiment = Counted(tmp_path)
+    Study(plan=plan, experiment=experiment, store=store).run()
+    assert experiment.order == [("clock=wall", False)]
+
+
+def test_rows_know_what_the_plan_said_beforehand(tmp_path: Path) -> None:
+    plan = Plan(name="said", factors={"memory": ["1G", "2G"]}, baseline={"memory": "2G"}, minimum_effect=0.03, runs=1)
+    rows = Study(plan=plan, experiment=Counted(tmp_path), store=Store(tmp_path / "out")).run()
+    assert set(rows["baseline"]) == {"memory=2G"}
+    assert set(rows["minimum_effect"]) == {0.03}
+
+
+def test_many_rows_are_gathered_in_few_files_and_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_GATHERED", 16)
+    plan = Plan(name="many", factors={"n": list(range(100))}, fixed={"clock": "instructions"}, runs=1)
+    study = Study(plan=plan, experiment=Counted(tmp_path), store=Store(tmp_path / "out"))
+    assert sorted(study.run()["factor_n"]) == list(range(100))
+    assert len(list((tmp_path / "out").rglob("*.parquet"))) == 100 // 16 + 100 % 16
+    again = Counted(tmp_path)
+    Study(plan=plan, experiment=again, store=Store(tmp_path / "out")).run()
+    assert again.order == []
+
+
+def test_one_who_needs_the_host_alone_is_not_kept_out_by_those_who_share_it(tmp_path: Path) -> None:
+    """Two guests of the instruction clock that overlap for ever leave no moment in which nobody holds the lock."""
+    stop, held = threading.Event(), threading.Event()
+
+    def share(first: float) -> None:
+        time.sleep(first)
+        while not stop.is_set():
+            with host_lock(shared=True, folder=tmp_path):
+                held.set()
+                time.sleep(0.2)
+
+    threads = [threading.Thread(target=share, args=(first,)) for first in (0, 0.1)]
+    for thread in threads:
+        thread.start()
+    held.wait(20)
+    cancel = CancelToken()
+    threading.Timer(20, cancel.cancel).start()
+    try:
+        with host_lock(shared=False, folder=tmp_path, cancel=cancel):
+            pass
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (90, "90 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_times_left_are_rough(seconds: float, text: str) -> None:
+    assert format_left(seconds) == text

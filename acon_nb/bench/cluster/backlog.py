@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from acon_nb.bench.plan import Plan, Turn
-from acon_nb.bench.runner import turn_key
+from acon_nb.bench.runner import is_due, turn_key
 from acon_nb.vm import Clock
 
 
@@ -37,19 +37,22 @@ class Job:
 def jobs_of(
     plan: Plan,
     clocks: Sequence[Clock],
+    identities: Sequence[str],
     *,
     kind: str,
     session: str,
-    identity: Callable[[int], str],
+    host_class: str,
 ) -> Iterator[Job]:
-    """All runs of a plan, those of the wall clock first; the instruction clock needs no warm-up."""
+    """All runs of a plan on hosts of a class, those of the wall clock first; clocks and identities are the cells'."""
+    settings = plan.settings
     for wanted in (Clock.WALL, Clock.INSTRUCTIONS):
         if wanted not in clocks:
             continue
         for turn in plan.turns():
-            clock = clocks[turn.setting]
-            if clock is wanted and not (turn.warmup and clock is not Clock.WALL):
-                yield Job(turn=turn, clock=clock, key=turn_key(kind, identity(turn.setting), turn, session))
+            number, clock = turn.setting, clocks[turn.setting]
+            if clock is wanted and is_due(turn, clock):
+                key = turn_key(kind, settings[number], identities[number], turn, clock, session, host_class)
+                yield Job(turn=turn, clock=clock, key=key)
 
 
 class Backlog:

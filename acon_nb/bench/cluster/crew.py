@@ -74,15 +74,15 @@ class Crew:
         self.error: AconError | None = None
 
     def muster(self, measured: Iterable[str] = ()) -> str:
-        """Look at the workers that are there and choose the class of the study's hosts; returns it.
+        """Look at the workers that are there and choose the class of the study's hosts; returns their `host_class`.
 
-        `measured` are the classes of the rows that are there.
+        `measured` are the classes of the counted rows that are there.
         """
         seen = look_at(self._pool)
         hosts.require_fit(seen.unfit, skip=self._skip and bool(seen.classes))
         self.unfit = dict(seen.unfit)
         self._label = hosts.choose_class(seen.classes, self._wanted, set(measured))
-        return self._label
+        return next(iter(seen.classes[self._label].values())).environment.host_class
 
     def watch(
         self,

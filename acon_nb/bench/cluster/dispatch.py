@@ -10,29 +10,30 @@ import contextlib
 import queue
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from acon_nb.bench.board import Board
 from acon_nb.bench.cluster import worker
 from acon_nb.bench.cluster.backlog import Backlog, Job, jobs_of
 from acon_nb.bench.cluster.crew import Crew, Joined, Left, join
 from acon_nb.bench.cluster.hosts import Host
 from acon_nb.bench.cluster.kept import Kept
 from acon_nb.bench.cluster.pool import Lost, Pool
-from acon_nb.bench.cluster.standing import Standing
 from acon_nb.bench.cluster.worker import Portable, Reply, Ticket
-from acon_nb.bench.plan import Plan, Setting
+from acon_nb.bench.plan import Plan
 from acon_nb.bench.results import Store
 from acon_nb.bench.runner import ATTEMPTS, Measured, run_row
 from acon_nb.cache import atomic_file, sha256_file
 from acon_nb.errors import AconError
 from acon_nb.progress import CancelToken, OnProgress
-from acon_nb.vm import Clock, End
+from acon_nb.vm import End
 
 _POLL_S = 0.2
 _STOP_S = 15.0
+_GATHERED = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +55,24 @@ class _Ended:
 
 @dataclass(kw_only=True)
 class Dispatch:
-    """One driver's way through a study (parameters as of `ClusterStudy`; the experiment is prepared)."""
+    """One driver's way through a study (parameters as of `ClusterStudy`; the experiment is prepared).
+
+    `keys` are those of all runs, once `run` has come to its end.
+    """
 
     plan: Plan
-    settings: Sequence[Setting]
     experiment: Portable
     store: Store
     session: str
+    host_class: str
     pool: Pool
     crew: Crew
     there: Kept
-    standing: Standing
+    board: Board
     patience_s: float
     on_progress: OnProgress
     stop: CancelToken
+    keys: set[str] = field(init=False, default_factory=set)
     _id: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
     _events: queue.SimpleQueue[Joined | Left | _Ended] = field(init=False, default_factory=queue.SimpleQueue)
     _hosts: dict[str, Host] = field(init=False, default_factory=dict)
@@ -76,11 +81,12 @@ class Dispatch:
     _sent: dict[Any, _Sent] = field(init=False, default_factory=dict)
     _digests: dict[Path, str] = field(init=False, default_factory=dict)
     _identities: list[str] = field(init=False, default_factory=list)
+    _written: list[Path] = field(init=False, default_factory=list)
     _alone_since: float | None = field(init=False, default=None)
 
     def run(self) -> None:
         """Measure all that is not there. Errors: as of `ClusterStudy.run`."""
-        for setting in self.settings:
+        for setting in self.plan.settings:
             self.stop.check()
             self._identities.append(self.experiment.identity(setting))
             for path in self.experiment.parts(setting).values():
@@ -92,7 +98,7 @@ class Dispatch:
         files = {digest: path for path, digest in self._digests.items()}
         try:
             self.crew.watch(files, self._events.put, on_progress=self.on_progress, cancel=self.stop)
-            self.standing.phase("running")
+            self.board.change(phase="running")
             self._tell()
             while not self._backlog.empty or self._sent:
                 self.stop.check()
@@ -103,14 +109,21 @@ class Dispatch:
 
     def _left(self) -> Iterator[Job]:
         """The runs that are not in the store; those that are, are counted as they come by."""
-        clocks = [self.experiment.clock(row) for row in self.settings]
-        kind = self.experiment.kind
-        for job in jobs_of(self.plan, clocks, kind=kind, session=self.session, identity=self._identities.__getitem__):
+        jobs = jobs_of(
+            self.plan,
+            [self.experiment.clock(row) for row in self.plan.settings],
+            self._identities,
+            kind=self.experiment.kind,
+            session=self.session,
+            host_class=self.host_class,
+        )
+        for job in jobs:
+            self.keys.add(job.key)
             row = self.there.rows.get(job.key)
             if row is None:
-                yield replace(job, attempt=1 + self.there.attempts.get(job.key, 0))
+                yield replace(job, attempt=1 + self.there.faults.get(job.key, 0))
             else:
-                self.standing.ended(job.turn.setting, row, self.store.folder, kept=True)
+                self._counts(job, row, kept=True)
 
     def _step(self) -> None:
         try:
@@ -149,7 +162,7 @@ class Dispatch:
             handle = self.pool.submit(address, self._ticket(job, host, address), self._on_done)
             host.started(address, job.clock)
             self._sent[handle] = _Sent(job=job, host=host, address=address, at=time.monotonic())
-            self.standing.started(job.turn.setting)
+            self.board.starts(job.turn.setting)
 
     def _fill_all(self) -> None:
         for key in list(self._active):
@@ -160,12 +173,12 @@ class Dispatch:
 
     def _ticket(self, job: Job, host: Host, address: str) -> Ticket:
         number = job.turn.setting
-        setting = self.settings[number]
+        setting = self.plan.settings[number]
         return Ticket(
             study=self._id,
             incarnation=host.incarnations[address],
             make=type(self.experiment),
-            plan=plan_of(self.plan, self.settings, number),
+            plan=plan_of(self.plan, number),
             turn=replace(job.turn, setting=0),
             identity=self._identities[number],
             parts={name: self._digests[path] for name, path in self.experiment.parts(setting).items()},
@@ -214,11 +227,11 @@ class Dispatch:
     def _keep(self, sent: _Sent, reply: Reply) -> None:
         """Write a run's row, then count it or put it back."""
         self._back(sent, fault=bool(reply.host_fault))
-        job, setting = sent.job, self.settings[sent.job.turn.setting]
+        job, setting = sent.job, self.plan.settings[sent.job.turn.setting]
         row = run_row(
             Measured(row=reply.row, end=reply.end, console=Path(), host_fault=reply.host_fault, error=reply.error),
+            plan=self.plan,
             kind=self.experiment.kind,
-            study=self.plan.name,
             session=self.session,
             key=job.key,
             setting=setting,
@@ -229,17 +242,30 @@ class Dispatch:
             host=reply.host,
         )
         row |= {"worker": sent.address, "log": self._keep_log(row, reply.console)}
-        self.store.add(self.experiment.kind, row)
+        self._written.append(self.store.add(self.experiment.kind, row))
+        if len(self._written) >= _GATHERED:  # many thousands of files would take minutes to read
+            self.store.gather(self._written)
+            self._written.clear()
         if reply.host_fault and job.tries < ATTEMPTS:
             self._backlog.put_back(job.again(sent.host.key))
         else:
-            self.standing.timed(job.clock, reply.seconds)
-            self.standing.ended(job.turn.setting, row, self.store.folder)
+            self._counts(job, row)
         self._tell(f"{setting.label}: {reply.host_fault or reply.end} on {sent.host.name}")
         if self._backlog.has_again:
             self._fill_all()
         else:
             self._fill(sent.host)
+
+    def _counts(self, job: Job, row: Mapping[str, Any], *, kept: bool = False) -> None:
+        """A run is done: its row is in the store."""
+        self.board.ends(
+            job.turn.setting,
+            end=str(row["end"]),
+            error=str(row["error"]),
+            log=self.store.folder / str(row["log"]) if row["log"] else None,
+            kept=kept,
+            seconds=None if kept else float(row["seconds"]),
+        )
 
     def _keep_log(self, row: dict[str, Any], console: bytes) -> str:
         """Write a console's transcript where the row's log belongs; its path below the store, or ""."""
@@ -252,7 +278,7 @@ class Dispatch:
 
     def _back(self, sent: _Sent, *, fault: bool) -> None:
         """A run is no longer on its way."""
-        self.standing.stopped(sent.job.turn.setting)
+        self.board.stops(sent.job.turn.setting)
         sent.host.ended(sent.address, fault=fault)
         self._activity(sent.host)
 
@@ -263,14 +289,14 @@ class Dispatch:
         if was != now:
             (self._active.add if now else self._active.discard)(host.key)
             slots = sum(sum(self._hosts[key].slots.values()) for key in self._active)
-            self.standing.width = {Clock.WALL: len(self._active), Clock.INSTRUCTIONS: slots}
+            self.board.widen(wall=len(self._active), instructions=slots)
 
     def _end_all(self) -> None:
         """Take back what is on its way and wait until its guests are gone."""
         busy = {sent.address for sent in self._sent.values()}
         self.pool.cancel(list(self._sent))
         for sent in self._sent.values():
-            self.standing.stopped(sent.job.turn.setting)
+            self.board.stops(sent.job.turn.setting)
         self._sent.clear()
         deadline = time.monotonic() + _STOP_S
         with contextlib.suppress(AconError):
@@ -281,14 +307,14 @@ class Dispatch:
 
     def _tell(self, text: str = "") -> None:
         hosts = f"{len(self._active)} host{'' if len(self._active) == 1 else 's'}"
-        self.on_progress(self.standing.event(f"{hosts}: {text}" if text else hosts))
+        self.on_progress(self.board.progress(f"{hosts}: {text}" if text else hosts))
 
 
-def plan_of(plan: Plan, settings: Sequence[Setting], number: int) -> Plan:
+def plan_of(plan: Plan, number: int) -> Plan:
     """A plan of one cell of `plan` alone, under the same label."""
-    products = len(settings) - len(plan.cells)
+    products = len(plan.settings) - len(plan.cells)
     names = list(plan.factors) if number < products else list(plan.cells[number - products])
-    levels = settings[number].levels
+    levels = plan.settings[number].levels
     return Plan(
         name=plan.name, study=plan.study, cells=[{name: levels[name] for name in names}], fixed=plan.fixed, runs=1
     )

@@ -7,6 +7,7 @@ store is never measured again, whichever of the two runners measured it.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +16,14 @@ from typing import TYPE_CHECKING
 import filelock
 
 from acon_nb.bench import results
+from acon_nb.bench.board import Board, CellState, StudyState
 from acon_nb.bench.cluster.crew import Crew
 from acon_nb.bench.cluster.dispatch import Dispatch
 from acon_nb.bench.cluster.kept import counted, kept
 from acon_nb.bench.cluster.pool import Pool
-from acon_nb.bench.cluster.standing import Standing
 from acon_nb.bench.cluster.worker import Portable
 from acon_nb.bench.experiments import experiment_of
-from acon_nb.bench.plan import Plan, Setting
-from acon_nb.bench.runner import CellState, StudyState
+from acon_nb.bench.plan import Plan
 from acon_nb.errors import AconError, Cancelled, InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.vm import Clock
@@ -51,8 +51,8 @@ class ClusterStudy:
     host_class: str = ""
     skip_unfit: bool = False
     patience_s: float = 60.0
-    _standing: Standing = field(init=False)
-    _settings: tuple[Setting, ...] = field(init=False)
+    _board: Board = field(init=False)
+    _keys: frozenset[str] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not all(hasattr(self.experiment, name) for name in ("parts", "adopt")):
@@ -61,27 +61,26 @@ class ClusterStudy:
             )
         if self.patience_s < 0:
             raise InvalidInput("patience_s", self.patience_s, "is no time", hint="0 or more seconds")
-        self._settings = self.plan.settings
-        clocks = [self.experiment.clock(row) for row in self._settings]
         runs = {Clock.WALL: self.plan.runs + self.plan.warmups, Clock.INSTRUCTIONS: self.plan.runs}
+        clocks = [self.experiment.clock(row) for row in self.plan.settings]
         cells = [
             CellState(label=row.label, clock=clock, planned=runs[clock])
-            for row, clock in zip(self._settings, clocks, strict=True)
+            for row, clock in zip(self.plan.settings, clocks, strict=True)
         ]
-        self._standing = Standing(self.plan.name, cells)
+        self._board = Board(self.plan.name, cells, 1)
 
     @property
     def state(self) -> StudyState:
         """The study as it stands; may be read from any thread."""
-        return self._standing.state
+        return self._board.state
 
     def rows(self) -> pd.DataFrame:
-        """The rows of this plan that are in the store, in the order of the plan's cells.
+        """The rows of this plan that are in the store, in the order of the plan's cells; after `run` as of `Study`.
 
         A run that was measured twice (by two runners at once) is there once; `attrs["duplicates"]` counts the others.
         """
-        labels = [row.label for row in self._settings]
-        return counted(self.store.load(self.experiment.kind, self.plan.name), labels, self.session)
+        labels = [row.label for row in self.plan.settings]
+        return counted(self.store.load(self.experiment.kind, self.plan.name), labels, self.session, self._keys)
 
     def run(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
         """Check the hosts, prepare, bring the files there, run what is missing, and return all rows.
@@ -95,32 +94,39 @@ class ClusterStudy:
     def measure(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> None:
         """`run` without reading the rows."""
         stop = cancel or CancelToken()
-        self._standing.phase("preparing")
+        self._board.change(phase="preparing", started=time.time(), error="")
         try:
             with self._only_driver():
-                there = kept(self.store, self.experiment.kind, self.plan.name, self.session)
-                crew = Crew(self.pool, host_class=self.host_class, skip_unfit=self.skip_unfit)
-                crew.muster(there.classes)
-                self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
-                stop.check()
-                Dispatch(
-                    settings=self._settings,
-                    plan=self.plan,
-                    experiment=self.experiment,
-                    store=self.store,
-                    session=self.session,
-                    pool=self.pool,
-                    crew=crew,
-                    there=there,
-                    standing=self._standing,
-                    patience_s=self.patience_s,
-                    on_progress=on_progress,
-                    stop=stop,
-                ).run()
+                self._measure(on_progress, stop)
         except BaseException as error:
-            self._standing.phase("cancelled" if isinstance(error, Cancelled) else "failed", str(error))
+            phase = "cancelled" if isinstance(error, Cancelled) else "failed"
+            self._board.change(phase=phase, error=str(error), left_s=None)
             raise
-        self._standing.phase("done")
+        self._board.change(phase="done", left_s=0.0)
+
+    def _measure(self, on_progress: OnProgress, stop: CancelToken) -> None:
+        there = kept(self.store, self.experiment.kind, self.plan.name, self.session)
+        crew = Crew(self.pool, host_class=self.host_class, skip_unfit=self.skip_unfit)
+        found = crew.muster(there.classes)  # before anything is built
+        self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
+        stop.check()
+        self._board.begin()
+        dispatch = Dispatch(
+            plan=self.plan,
+            experiment=self.experiment,
+            store=self.store,
+            session=self.session,
+            host_class=found,
+            pool=self.pool,
+            crew=crew,
+            there=there,
+            board=self._board,
+            patience_s=self.patience_s,
+            on_progress=on_progress,
+            stop=stop,
+        )
+        dispatch.run()
+        self._keys = frozenset(dispatch.keys)
 
     @contextlib.contextmanager
     def _only_driver(self) -> Iterator[None]:

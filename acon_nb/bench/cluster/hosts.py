@@ -120,8 +120,9 @@ def require_fit(found: Mapping[str, str], *, skip: bool) -> None:
 def choose_class(classes: Mapping[str, Mapping[str, HostReport]], wanted: str, measured: Collection[str]) -> str:
     """The one class of a study's hosts.
 
-    `wanted` is a part of its label. Without it: the only one, or that of the rows that are already there (`measured`,
-    by `host_class`). Errors: `InvalidInput` that says how many hosts there are of each.
+    `wanted` is a part of its label. Without it: the only one, or that of the counted rows that are already there and
+    will not be measured again (`measured`, by `host_class`); rows of the wall clock are of a class by their key.
+    Errors: `InvalidInput` that says how many hosts there are of each.
     """
     kernels = {name: {row.boot_id for row in rows.values()} for name, rows in classes.items()}
     listed = [f"{len(found)} hosts: {name}" for name, found in kernels.items()]
