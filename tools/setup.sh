@@ -14,7 +14,7 @@ test_packages="git patch bzip2 lz4 shellcheck cpio libarchive-tools ovmf chromiu
 case $job in
 tour) packages=$tour_packages extras="" groups="" ;;
 lab) packages=$tour_packages extras="[lab,docker]" groups="" ;;
-test) packages="$tour_packages $test_packages" extras="[lab,docker]" groups="--group dev" ;;
+test) packages="$tour_packages $test_packages" extras="[lab,docker,cluster]" groups="--group dev" ;;
 *)
 	echo "setup: '$job' is not one of tour, lab, test" >&2
 	exit 2

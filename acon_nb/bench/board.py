@@ -61,7 +61,7 @@ class Board:
     def __init__(self, name: str, cells: Sequence[CellState], parallel: int) -> None:
         self._lock = threading.RLock()
         self._cells = list(cells)
-        self._parallel = parallel
+        self._width = {Clock.WALL: 1, Clock.INSTRUCTIONS: parallel}
         self._fields: dict[str, Any] = {"name": name, "total": sum(cell.planned for cell in cells)}
         self._seconds = dict.fromkeys(Clock, 0.0)
         self._timed = dict.fromkeys(Clock, 0)
@@ -91,6 +91,11 @@ class Board:
         with self._lock:
             self._fields |= fields
             self._snapshot = None
+
+    def widen(self, *, wall: int, instructions: int) -> None:
+        """How many guests of each clock run at a time from now on (on many hosts: more than one of the wall clock)."""
+        with self._lock:
+            self._width = {Clock.WALL: max(1, wall), Clock.INSTRUCTIONS: max(1, instructions)}
 
     def starts(self, number: int) -> None:
         """A run of a cell starts."""
@@ -141,8 +146,7 @@ class Board:
             return None
         anyhow = sum(self._seconds.values()) / runs
         mean = {clock: self._seconds[clock] / self._timed[clock] if self._timed[clock] else anyhow for clock in Clock}
-        width = {Clock.WALL: 1, Clock.INSTRUCTIONS: self._parallel}
-        return sum(self._left[clock] * mean[clock] / width[clock] for clock in Clock)
+        return sum(self._left[clock] * mean[clock] / self._width[clock] for clock in Clock)
 
 
 def format_left(seconds: float) -> str:

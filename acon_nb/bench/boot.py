@@ -39,7 +39,8 @@ class BootCell:
     """One thing to time: a name for people, a kernel, an initrd made by `boot_initrd`, and the guest.
 
     `firmware` is an image for q35 (none: QEMU's SeaBIOS), `accelerator` as of `VmSpec`; `td` makes the guest a TD.
-    `initcalls` makes the kernel log each initcall, which takes time of its own.
+    `initcalls` makes the kernel log each initcall, which takes time of its own. `tsc_khz` is the rate of this host's
+    time stamp counter (None: measured).
     """
 
     name: str
@@ -56,13 +57,15 @@ class BootCell:
     accelerator: str = "auto"
     td: bool = False
     initcalls: bool = False
+    tsc_khz: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clock", Clock(self.clock))
 
     def spec(self) -> VmSpec:
         """The guest of this cell; the kernel is told the speed of its time stamp counter (docs/clocks.md)."""
-        khz = _INSTRUCTIONS_TSC_KHZ if self.clock is Clock.INSTRUCTIONS else host_tsc_khz()
+        khz = host_tsc_khz() if self.tsc_khz is None and self.clock is Clock.WALL else self.tsc_khz
+        khz = _INSTRUCTIONS_TSC_KHZ if self.clock is Clock.INSTRUCTIONS else khz
         told = f"tsc=reliable tsc_early_khz={khz}" if khz else ""
         logged = _INITCALLS if self.initcalls else ""
         return VmSpec(
@@ -162,12 +165,13 @@ def run(
 
 
 @cache
-def host_tsc_khz() -> int:
+def host_tsc_khz(program: Path | None = None) -> int:
     """The rate of this host's time stamp counter in kHz (0: unknown), which plain TCG passes on to its guests.
 
     A guest under TCG often fails to calibrate it on a busy host, and then counts its time in 10 ms ticks.
+    `program` is `tsc_rate`, built elsewhere (default: built here).
     """
-    return int(process.output([guest_program("tsc_rate")]))
+    return int(process.output([program or guest_program("tsc_rate")]))
 
 
 def row_of(cell: BootCell, outcome: Outcome) -> BootRun:

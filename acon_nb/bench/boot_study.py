@@ -10,6 +10,7 @@ from typing import Any
 
 from acon_nb import kernel
 from acon_nb.bench import boot, kernel_log, milestones, results, symbols
+from acon_nb.bench.guest_program import guest_program
 from acon_nb.bench.plan import Plan, Setting, Turn
 from acon_nb.bench.runner import Measured
 from acon_nb.cache import Cache, sha256_file
@@ -131,10 +132,12 @@ class BootFactors:
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """What a cell boots."""
+    """What a cell boots; on another host also the program that measures the TSC there."""
 
     kernel: Path
     initrd: Path
+    firmware: Path | None = None
+    tsc_rate: Path | None = None
 
 
 class BootExperiment:
@@ -167,9 +170,23 @@ class BootExperiment:
             if cancel is not None:
                 cancel.check()
             image, modules, release = self._kernel(factors, jobs, on_progress, cancel)
-            self._parts[label] = _Parts(kernel=image, initrd=self._initrd(factors, modules, release, on_progress))
+            self._parts[label] = _Parts(
+                kernel=image,
+                initrd=self._initrd(factors, modules, release, on_progress),
+                firmware=factors.firmware_path(),
+                tsc_rate=guest_program("tsc_rate", cache=self._store) if factors.clock == Clock.WALL else None,
+            )
             self._cell(label).spec()
         on_progress(Progress("prepare the cells", 1.0))
+
+    def parts(self, setting: Setting) -> dict[str, Path]:
+        """The files that a cell needs on another host, by name; after `prepare`."""
+        return {name: path for name, path in vars(self._parts[setting.label]).items() if path is not None}
+
+    def adopt(self, setting: Setting, parts: Mapping[str, Path]) -> None:
+        """Take a cell's files as they came from another host, in place of `prepare`."""
+        self._host = capabilities()
+        self._parts[setting.label] = _Parts(**parts)
 
     def identity(self, setting: Setting) -> str:
         """The hash of what the cell boots: the spec with the kernel's and the initrd's bytes, and QEMU's version."""
@@ -214,7 +231,8 @@ class BootExperiment:
             seed=factors.seed,
             timeout_s=factors.timeout_s,
             vcpus=factors.vcpus,
-            firmware=factors.firmware_path(),
+            firmware=parts.firmware,
+            tsc_khz=boot.host_tsc_khz(parts.tsc_rate) if parts.tsc_rate else None,
             accelerator=factors.accelerator,
             td=factors.td,
             initcalls=factors.initcalls,

@@ -14,14 +14,19 @@ from acon_nb.errors import InvalidInput
 _KINDS: dict[str, Callable[[Plan], Experiment]] = {"boot": BootExperiment}
 
 
+def experiment_of(plan: Plan) -> Experiment:
+    """What the factors of a plan mean. Errors: `InvalidInput` for no kind of study, or for what cannot be a cell."""
+    if plan.study not in _KINDS:
+        raise InvalidInput("study", plan.study, "is no kind of study", hint=f"one of {', '.join(_KINDS)}")
+    return _KINDS[plan.study](plan)
+
+
 def study_of(
     plan: Plan, out: Path, *, session: str = "", jobs: int | None = None, parallel: int | None = None
 ) -> Study:
     """The study of a plan, its rows kept in the folder `out`. Errors: `InvalidInput` for what cannot be a cell."""
-    if plan.study not in _KINDS:
-        raise InvalidInput("study", plan.study, "is no kind of study", hint=f"one of {', '.join(_KINDS)}")
     for name, number in (("jobs", jobs), ("parallel", parallel)):
         if number is not None and number < 1:
             raise InvalidInput(name, number, "is no such number", hint="1 or more")
-    experiment = _KINDS[plan.study](plan)
+    experiment = experiment_of(plan)
     return Study(plan=plan, experiment=experiment, store=Store(out), session=session, jobs=jobs, parallel=parallel)

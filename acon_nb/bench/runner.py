@@ -24,14 +24,15 @@ from acon_nb.bench.plan import Plan, Setting, Turn
 from acon_nb.cache import atomic_file, key_of
 from acon_nb.errors import AconError, Cancelled
 from acon_nb.host import environment
+from acon_nb.host.facts import Environment
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.vm import Clock, End
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_LOG_BYTES = 1 << 20
-_ATTEMPTS = 3
+LOG_BYTES = 1 << 20
+ATTEMPTS = 3
 _GATHERED = 512
 
 
@@ -103,7 +104,7 @@ class Study:
     def __post_init__(self) -> None:
         settings = self.plan.settings
         clocks = [self.experiment.clock(row) for row in settings]
-        planned = Counter(turn.setting for turn in self.plan.turns() if _is_due(turn, clocks[turn.setting]))
+        planned = Counter(turn.setting for turn in self.plan.turns() if is_due(turn, clocks[turn.setting]))
         cells = [
             CellState(label=row.label, clock=clocks[number], planned=planned[number])
             for number, row in enumerate(settings)
@@ -170,28 +171,17 @@ class Study:
         )
 
     def _jobs(self, identity: Callable[[Setting], str]) -> Iterator[_Job]:
-        """The turns of the plan, each with the hash of all that it measures.
-
-        On the wall clock that is the host's class too: times of another host are no times of this one.
-        """
+        """The turns of the plan, each with the hash of all that it measures."""
         settings = self.plan.settings
         clocks = [self.experiment.clock(row) for row in settings]
         identities = [identity(row) for row in settings]
         here = environment().host_class
         for turn in self.plan.turns():
             setting, clock = settings[turn.setting], clocks[turn.setting]
-            if not _is_due(turn, clock):
+            if not is_due(turn, clock):
                 continue
-            inputs = {
-                "kind": self.experiment.kind,
-                "cell": setting.label,
-                "identity": identities[turn.setting],
-                "host_class": here if clock is Clock.WALL else "",
-                "block": turn.block,
-                "warmup": turn.warmup,
-                "session": self.session,
-            }
-            yield _Job(turn=turn, setting=setting, clock=clock, key=key_of(inputs))
+            key = turn_key(self.experiment.kind, setting, identities[turn.setting], turn, clock, self.session, here)
+            yield _Job(turn=turn, setting=setting, clock=clock, key=key)
 
     def _kept(self) -> dict[str, Mapping[str, Any]]:
         """The rows of this study that need no second run, by their key."""
@@ -204,7 +194,7 @@ class Study:
 
     def _take_turn(self, job: _Job, stop: CancelToken, on_progress: OnProgress) -> None:
         """One run, again while the host is at fault; each attempt is a row."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             stop.check()
             self._board.starts(job.turn.setting)
             try:
@@ -223,29 +213,19 @@ class Study:
         self._tell(on_progress, f"{job.setting.label}: {measured.end}")
 
     def _keep(self, job: _Job, measured: Measured, attempt: int, seconds: float) -> dict[str, Any]:
-        turn = job.turn
-        row: dict[str, Any] = {
-            **results.stamp(environment()),
-            "kind": self.experiment.kind,
-            "study": self.plan.name,
-            "session": self.session,
-            "turn_key": job.key,
-            "cell": job.setting.label,
-            "baseline": self.plan.baseline_label,
-            "minimum_effect": float(self.plan.minimum_effect),
-            **{f"factor_{name}": level for name, level in job.setting.levels.items()},
-            "replicate": turn.block,
-            "block": turn.block,
-            "position": turn.position,
-            "warmup": turn.warmup,
-            "attempt": attempt,
-            "host_fault": measured.host_fault,
-            "seconds": seconds,
-            **measured.row,
-            "clock": job.clock.value,
-            "end": measured.end.value,
-            "error": measured.error,
-        }
+        row = run_row(
+            measured,
+            plan=self.plan,
+            kind=self.experiment.kind,
+            session=self.session,
+            key=job.key,
+            setting=job.setting,
+            turn=job.turn,
+            clock=job.clock,
+            attempt=attempt,
+            seconds=seconds,
+            host=environment(),
+        )
         place = self.store.log_path(row)
         row["log"] = str(place) if keep_log(measured.console, self.store.folder / place) else ""
         row["kernel_log"] = ""
@@ -276,9 +256,67 @@ class Study:
         on_progress(self._board.progress(text))
 
 
-def _is_due(turn: Turn, clock: Clock) -> bool:
+def is_due(turn: Turn, clock: Clock) -> bool:
     """Whether a turn is run at all: the instruction clock needs no warm-up."""
     return not turn.warmup or clock is Clock.WALL
+
+
+def turn_key(
+    kind: str, setting: Setting, identity: str, turn: Turn, clock: Clock, session: str, host_class: str
+) -> str:
+    """What a run is by content: a row with this key need not be measured again.
+
+    On the wall clock that is the host's class too: times of another host are no times of this one.
+    """
+    inputs = {
+        "kind": kind,
+        "cell": setting.label,
+        "identity": identity,
+        "host_class": host_class if clock is Clock.WALL else "",
+        "block": turn.block,
+        "warmup": turn.warmup,
+        "session": session,
+    }
+    return key_of(inputs)
+
+
+def run_row(
+    measured: Measured,
+    *,
+    plan: Plan,
+    kind: str,
+    session: str,
+    key: str,
+    setting: Setting,
+    turn: Turn,
+    clock: Clock,
+    attempt: int,
+    seconds: float,
+    host: Environment,
+) -> dict[str, Any]:
+    """The row of a run on `host`, `seconds` of wall time long; its log is the caller's to keep and to name."""
+    return {
+        **results.stamp(host),
+        "kind": kind,
+        "study": plan.name,
+        "session": session,
+        "turn_key": key,
+        "cell": setting.label,
+        "baseline": plan.baseline_label,
+        "minimum_effect": float(plan.minimum_effect),
+        **{f"factor_{name}": level for name, level in setting.levels.items()},
+        "replicate": turn.block,
+        "block": turn.block,
+        "position": turn.position,
+        "warmup": turn.warmup,
+        "attempt": attempt,
+        "host_fault": measured.host_fault,
+        "seconds": seconds,
+        **measured.row,
+        "clock": clock.value,
+        "end": measured.end.value,
+        "error": measured.error,
+    }
 
 
 def run_side_by_side(
@@ -321,7 +359,7 @@ def keep_log(console: Path, place: Path) -> bool:
     """Copy the last MiB of a transcript to `place`; whether there was any."""
     try:
         with console.open("rb") as file:
-            file.seek(max(0, console.stat().st_size - _LOG_BYTES))
+            file.seek(max(0, console.stat().st_size - LOG_BYTES))
             data = file.read()
     except (OSError, AconError):
         return False

@@ -13,7 +13,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "docker": "docker-py"}
-HEAVY = ("pandas", "matplotlib", "numpy", "ipywidgets", "scipy", "pyarrow", "docker", "papermill", "nbconvert")
+HEAVY = (
+    *("pandas", "matplotlib", "numpy", "ipywidgets", "scipy", "pyarrow", "docker", "papermill", "nbconvert"),
+    *("distributed", "dask"),
+)
 
 
 def requirement(text: str) -> tuple[str, str]:
@@ -25,7 +28,7 @@ def requirement(text: str) -> tuple[str, str]:
 def test_conda_and_pip_install_the_same() -> None:
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    wanted = dict(map(requirement, [*project["dependencies"], *extras["lab"], *extras["docker"]]))
+    wanted = dict(map(requirement, [*project["dependencies"], *extras["lab"], *extras["docker"], *extras["cluster"]]))
     wanted = {CONDA_NAMES.get(name, name): least for name, least in wanted.items()}
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     (by_pip,) = [item["pip"] for item in listed if isinstance(item, dict)]

@@ -1,0 +1,121 @@
+"""The files that cells boot, on a worker's host: named by the SHA-256 of their bytes, checked each time they are taken.
+
+They lie in the user cache of that host (`cluster/`, for its owner alone), come in pieces, and are renamed into place
+when the whole has the hash that it is called by. A file that has not is thrown away, and comes again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from acon_nb.cache import default_root, require_space, said_no_space
+from acon_nb.errors import AconError
+
+PIECE_BYTES = 4 << 20
+_log = logging.getLogger(__name__)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_UPLOAD = re.compile(r"[0-9a-f]{32}")
+_STALE_S = 24 * 3600.0
+_SPARE_BYTES = 64 << 20
+_FOREIGN_BITS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def folder() -> Path:
+    """Where the files lie. Errors: `AconError` when others can write there."""
+    path = default_root() / "cluster"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _FOREIGN_BITS:
+        raise AconError(f"{path} is not a folder that only its user can write to", hint="look at it, and remove it")
+    return path
+
+
+def find(digest: str) -> Path | None:
+    """The file of that hash, its bytes checked; None when it is not there, or was not what it is called (then gone)."""
+    path = folder() / _checked(_DIGEST, digest)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # a link, for one
+        _throw_away(path, error.strerror or "cannot be opened")
+        return None
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _FOREIGN_BITS:
+            _throw_away(path, "is no plain file of this user's own")
+            return None
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            _throw_away(path, "does not have the hash that it is called by")
+            return None
+    return path
+
+
+def missing(digests: Sequence[str], total_bytes: int = 0) -> list[str]:
+    """Which of the files must come (again). Errors: `NoSpace` when there is no room for `total_bytes` of them."""
+    place = folder()
+    for part in place.glob(".*.part"):
+        if time.time() - part.lstat().st_mtime > _STALE_S:
+            part.unlink(missing_ok=True)
+    gone = [digest for digest in digests if find(digest) is None]
+    if gone:
+        require_space(place, total_bytes + _SPARE_BYTES, "the files of a study")
+    return gone
+
+
+def put(digest: str, upload: str, offset: int, data: bytes, size: int) -> bool:
+    """Take a piece of a file of `size` bytes; True when it was the last and the file is in place.
+
+    `upload` parts the pieces of one sender from those of another. Errors: `AconError` for a piece out of order or a
+    whole with another hash, `NoSpace`.
+    """
+    part = folder() / f".{_checked(_DIGEST, digest)}.{_checked(_UPLOAD, upload)}.part"
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if offset == 0 else 0)
+    with said_no_space(part), os.fdopen(os.open(part, flags, 0o700), "wb") as file:
+        if os.fstat(file.fileno()).st_size != offset:
+            raise AconError(f"{part.name}: a piece at {offset} is out of order")
+        file.seek(offset)
+        file.write(data)
+    if offset + len(data) < size:
+        return False
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != digest:
+        part.unlink()
+        raise AconError(f"{digest}: what came has the hash {found}", hint="run it again")
+    part.chmod(0o500)
+    part.replace(part.with_name(digest))
+    return True
+
+
+def pieces(path: Path) -> Iterator[tuple[int, bytes]]:
+    """A file's pieces with their offsets; one empty piece for an empty file."""
+    offset = 0
+    with path.open("rb") as file:
+        while (data := file.read(PIECE_BYTES)) or not offset:
+            yield offset, data
+            offset += len(data)
+            if not data:
+                return
+
+
+def _throw_away(path: Path, why: str) -> None:
+    _log.warning("%s %s: thrown away", path, why)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _checked(form: re.Pattern[str], text: str) -> str:
+    if not form.fullmatch(text):
+        raise AconError(f"{text!r} names no file of a study")
+    return text

@@ -1,0 +1,320 @@
+"""The driver's loop: runs to the hosts that are free, rows to the store, and what is lost again elsewhere.
+
+A run whose worker is gone, or whose host was at fault, is a row that says so and is done again, three attempts at most;
+a host with three faults in a row gets no more runs. What one event costs does not grow with the study.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from acon_nb.bench.board import Board
+from acon_nb.bench.cluster import worker
+from acon_nb.bench.cluster.backlog import Backlog, Job, jobs_of
+from acon_nb.bench.cluster.crew import Crew, Joined, Left, join
+from acon_nb.bench.cluster.hosts import Host
+from acon_nb.bench.cluster.kept import Kept
+from acon_nb.bench.cluster.pool import Lost, Pool
+from acon_nb.bench.cluster.worker import Portable, Reply, Ticket
+from acon_nb.bench.plan import Plan
+from acon_nb.bench.results import Store
+from acon_nb.bench.runner import ATTEMPTS, Measured, run_row
+from acon_nb.cache import atomic_file, sha256_file
+from acon_nb.errors import AconError
+from acon_nb.progress import CancelToken, OnProgress
+from acon_nb.vm import End
+
+_POLL_S = 0.2
+_STOP_S = 15.0
+_GATHERED = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sent:
+    """A run on its way, since `at` (monotonic seconds)."""
+
+    job: Job
+    host: Host
+    address: str
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ended:
+    """A run has come to its end."""
+
+    handle: Any
+
+
+@dataclass(kw_only=True)
+class Dispatch:
+    """One driver's way through a study (parameters as of `ClusterStudy`; the experiment is prepared).
+
+    `keys` are those of all runs, once `run` has come to its end.
+    """
+
+    plan: Plan
+    experiment: Portable
+    store: Store
+    session: str
+    host_class: str
+    pool: Pool
+    crew: Crew
+    there: Kept
+    board: Board
+    patience_s: float
+    on_progress: OnProgress
+    stop: CancelToken
+    keys: set[str] = field(init=False, default_factory=set)
+    _id: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
+    _events: queue.SimpleQueue[Joined | Left | _Ended] = field(init=False, default_factory=queue.SimpleQueue)
+    _hosts: dict[str, Host] = field(init=False, default_factory=dict)
+    _host_at: dict[str, Host] = field(init=False, default_factory=dict)
+    _active: set[str] = field(init=False, default_factory=set)
+    _sent: dict[Any, _Sent] = field(init=False, default_factory=dict)
+    _digests: dict[Path, str] = field(init=False, default_factory=dict)
+    _identities: list[str] = field(init=False, default_factory=list)
+    _written: list[Path] = field(init=False, default_factory=list)
+    _alone_since: float | None = field(init=False, default=None)
+
+    def run(self) -> None:
+        """Measure all that is not there. Errors: as of `ClusterStudy.run`."""
+        for setting in self.plan.settings:
+            self.stop.check()
+            self._identities.append(self.experiment.identity(setting))
+            for path in self.experiment.parts(setting).values():
+                if path not in self._digests:
+                    self._digests[path] = sha256_file(path)
+        self._backlog = Backlog(self._left())
+        if self._backlog.empty:
+            return
+        files = {digest: path for path, digest in self._digests.items()}
+        try:
+            self.crew.watch(files, self._events.put, on_progress=self.on_progress, cancel=self.stop)
+            self.board.change(phase="running")
+            self._tell()
+            while not self._backlog.empty or self._sent:
+                self.stop.check()
+                self._step()
+        finally:
+            self.crew.close()
+            self._end_all()
+
+    def _left(self) -> Iterator[Job]:
+        """The runs that are not in the store; those that are, are counted as they come by."""
+        jobs = jobs_of(
+            self.plan,
+            [self.experiment.clock(row) for row in self.plan.settings],
+            self._identities,
+            kind=self.experiment.kind,
+            session=self.session,
+            host_class=self.host_class,
+        )
+        for job in jobs:
+            self.keys.add(job.key)
+            row = self.there.rows.get(job.key)
+            if row is None:
+                yield replace(job, attempt=1 + self.there.faults.get(job.key, 0))
+            else:
+                self._counts(job, row, kept=True)
+
+    def _step(self) -> None:
+        try:
+            event = self._events.get(timeout=_POLL_S)
+        except queue.Empty:
+            self._check_hosts()
+            return
+        if isinstance(event, Joined):
+            host = self._host_at[event.address] = join(self._hosts, event)
+            self._activity(host)
+            self._fill(host)
+        elif isinstance(event, Left):
+            self._worker_left(event.address)
+        elif (sent := self._sent.pop(event.handle, None)) is not None:
+            self._ended(event.handle, sent)
+
+    def _check_hosts(self) -> None:
+        """Errors: `AconError` when there has been no host for too long, or the scheduler is gone."""
+        if self.crew.error is not None:
+            raise self.crew.error
+        if self._active or self._sent:
+            self._alone_since = None
+            return
+        self._alone_since = self._alone_since or time.monotonic()
+        if time.monotonic() - self._alone_since > self.patience_s:
+            why = [f"{host.name} was left out: {host.retired}" for host in self._hosts.values() if host.retired]
+            why += [f"{address} {reason}" for address, reason in self.crew.unfit.items()]
+            raise AconError("no host is left to measure on", details=why, hint="start workers and run this again")
+        self._tell("no host is left: waiting for workers")
+
+    def _fill(self, host: Host) -> None:
+        """Give a host all the runs that it can take now."""
+        while job := self._backlog.take(host.key, self._active, lambda clock: host.place_for(clock) is not None):
+            address = host.place_for(job.clock)
+            assert address is not None
+            handle = self.pool.submit(address, self._ticket(job, host, address), self._on_done)
+            host.started(address, job.clock)
+            self._sent[handle] = _Sent(job=job, host=host, address=address, at=time.monotonic())
+            self.board.starts(job.turn.setting)
+
+    def _fill_all(self) -> None:
+        for key in list(self._active):
+            self._fill(self._hosts[key])
+
+    def _on_done(self, handle: Any) -> None:
+        self._events.put(_Ended(handle=handle))
+
+    def _ticket(self, job: Job, host: Host, address: str) -> Ticket:
+        number = job.turn.setting
+        setting = self.plan.settings[number]
+        return Ticket(
+            study=self._id,
+            incarnation=host.incarnations[address],
+            make=type(self.experiment),
+            plan=plan_of(self.plan, number),
+            turn=replace(job.turn, setting=0),
+            identity=self._identities[number],
+            parts={name: self._digests[path] for name, path in self.experiment.parts(setting).items()},
+        )
+
+    def _ended(self, handle: Any, sent: _Sent) -> None:
+        """A run came back, or came to nothing. Errors: what it raised, with its worker named."""
+        try:
+            reply = self.pool.result(handle)
+        except Lost:
+            self._lost(sent)
+            return
+        except AconError as error:
+            self._back(sent, fault=False)
+            where = f"worker: {sent.address} on {sent.host.name}"
+            raise AconError(error.what, hint=error.hint, details=[*error.details, where]) from error
+        if reply.stale and self.crew.mend(sent.address):
+            self._back(sent, fault=False)
+            self._backlog.put_back(sent.job)  # nothing was begun: no attempt
+            self._fill_all()
+            return
+        if reply.host_fault == worker.RESTARTED:
+            self.crew.forget(sent.address)
+            self._host_at.pop(sent.address).slots.pop(sent.address)
+        self._keep(sent, reply)
+
+    def _worker_left(self, address: str) -> None:
+        """A worker is gone: what it was at is lost, and done again."""
+        host = self._host_at.pop(address, None)
+        if host is None:
+            return
+        host.slots.pop(address, None)
+        self._activity(host)
+        for handle in [handle for handle, sent in self._sent.items() if sent.address == address]:
+            sent = self._sent.pop(handle)
+            self.pool.cancel([handle])
+            self._lost(sent)
+        self._fill_all()
+
+    def _lost(self, sent: _Sent) -> None:
+        fault = f"the worker {sent.address} was lost"
+        seconds = time.monotonic() - sent.at
+        reply = Reply(end=End.KILLED, host_fault=fault, error=fault, seconds=seconds, host=sent.host.environment)
+        self._keep(sent, reply)
+
+    def _keep(self, sent: _Sent, reply: Reply) -> None:
+        """Write a run's row, then count it or put it back."""
+        self._back(sent, fault=bool(reply.host_fault))
+        job, setting = sent.job, self.plan.settings[sent.job.turn.setting]
+        row = run_row(
+            Measured(row=reply.row, end=reply.end, console=Path(), host_fault=reply.host_fault, error=reply.error),
+            plan=self.plan,
+            kind=self.experiment.kind,
+            session=self.session,
+            key=job.key,
+            setting=setting,
+            turn=job.turn,
+            clock=job.clock,
+            attempt=job.attempt,
+            seconds=reply.seconds,
+            host=reply.host,
+        )
+        row |= {"worker": sent.address, "log": self._keep_log(row, reply.console)}
+        self._written.append(self.store.add(self.experiment.kind, row))
+        if len(self._written) >= _GATHERED:  # many thousands of files would take minutes to read
+            self.store.gather(self._written)
+            self._written.clear()
+        if reply.host_fault and job.tries < ATTEMPTS:
+            self._backlog.put_back(job.again(sent.host.key))
+        else:
+            self._counts(job, row)
+        self._tell(f"{setting.label}: {reply.host_fault or reply.end} on {sent.host.name}")
+        if self._backlog.has_again:
+            self._fill_all()
+        else:
+            self._fill(sent.host)
+
+    def _counts(self, job: Job, row: Mapping[str, Any], *, kept: bool = False) -> None:
+        """A run is done: its row is in the store."""
+        self.board.ends(
+            job.turn.setting,
+            end=str(row["end"]),
+            error=str(row["error"]),
+            log=self.store.folder / str(row["log"]) if row["log"] else None,
+            kept=kept,
+            seconds=None if kept else float(row["seconds"]),
+        )
+
+    def _keep_log(self, row: dict[str, Any], console: bytes) -> str:
+        """Write a console's transcript where the row's log belongs; its path below the store, or ""."""
+        if not console:
+            return ""
+        place = self.store.log_path(row)
+        with atomic_file(self.store.folder / place) as path:
+            path.write_bytes(console)
+        return str(place)
+
+    def _back(self, sent: _Sent, *, fault: bool) -> None:
+        """A run is no longer on its way."""
+        self.board.stops(sent.job.turn.setting)
+        sent.host.ended(sent.address, fault=fault)
+        self._activity(sent.host)
+
+    def _activity(self, host: Host) -> None:
+        """Note whether a host takes runs."""
+        was = host.key in self._active
+        now = bool(host.slots) and not host.retired
+        if was != now:
+            (self._active.add if now else self._active.discard)(host.key)
+            slots = sum(sum(self._hosts[key].slots.values()) for key in self._active)
+            self.board.widen(wall=len(self._active), instructions=slots)
+
+    def _end_all(self) -> None:
+        """Take back what is on its way and wait until its guests are gone."""
+        busy = {sent.address for sent in self._sent.values()}
+        self.pool.cancel(list(self._sent))
+        for sent in self._sent.values():
+            self.board.stops(sent.job.turn.setting)
+        self._sent.clear()
+        deadline = time.monotonic() + _STOP_S
+        with contextlib.suppress(AconError):
+            while busy and time.monotonic() < deadline:
+                answers = self.pool.ask(worker.running, self._id, workers=list(busy))
+                busy = {address for address, count in answers.items() if count}
+                time.sleep(_POLL_S if busy else 0)
+
+    def _tell(self, text: str = "") -> None:
+        hosts = f"{len(self._active)} host{'' if len(self._active) == 1 else 's'}"
+        self.on_progress(self.board.progress(f"{hosts}: {text}" if text else hosts))
+
+
+def plan_of(plan: Plan, number: int) -> Plan:
+    """A plan of one cell of `plan` alone, under the same label."""
+    products = len(plan.settings) - len(plan.cells)
+    names = list(plan.factors) if number < products else list(plan.cells[number - products])
+    levels = plan.settings[number].levels
+    return Plan(
+        name=plan.name, study=plan.study, cells=[{name: levels[name] for name in names}], fixed=plan.fixed, runs=1
+    )

@@ -1,0 +1,170 @@
+"""Measures a plan on a cluster: the same cells, rows, keys and state as `runner.Study`, a guest a host at a time.
+
+The driver sends each run to one host that is free (`dispatch`), writes its row, and only then counts it. What is in the
+store is never measured again, whichever of the two runners measured it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+
+from acon_nb.bench import results
+from acon_nb.bench.board import Board, CellState, StudyState
+from acon_nb.bench.cluster.crew import Crew
+from acon_nb.bench.cluster.dispatch import Dispatch
+from acon_nb.bench.cluster.kept import counted, kept
+from acon_nb.bench.cluster.pool import Pool
+from acon_nb.bench.cluster.worker import Portable
+from acon_nb.bench.experiments import experiment_of
+from acon_nb.bench.plan import Plan
+from acon_nb.errors import AconError, Cancelled, InvalidInput
+from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.vm import Clock
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class ClusterStudy:
+    """A plan on its way on the hosts of `pool`. `run` does all that is not in the store yet; `state` as of `Study`.
+
+    `session` and `jobs` as of `Study`. `host_class` picks the class of the hosts where there are several; with
+    `skip_unfit` workers that cannot measure are left out instead of refused. When the last host is gone, the study
+    waits `patience_s` for another.
+    Errors: `InvalidInput` at construction for an experiment whose cells cannot travel.
+    """
+
+    plan: Plan
+    experiment: Portable
+    store: results.Store
+    pool: Pool
+    session: str = ""
+    jobs: int | None = None
+    host_class: str = ""
+    skip_unfit: bool = False
+    patience_s: float = 60.0
+    _board: Board = field(init=False)
+    _keys: frozenset[str] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not all(hasattr(self.experiment, name) for name in ("parts", "adopt")):
+            raise InvalidInput(
+                "study", self.plan.study, "cannot be measured on other hosts", hint="acon-nb bench study"
+            )
+        if self.patience_s < 0:
+            raise InvalidInput("patience_s", self.patience_s, "is no time", hint="0 or more seconds")
+        runs = {Clock.WALL: self.plan.runs + self.plan.warmups, Clock.INSTRUCTIONS: self.plan.runs}
+        clocks = [self.experiment.clock(row) for row in self.plan.settings]
+        cells = [
+            CellState(label=row.label, clock=clock, planned=runs[clock])
+            for row, clock in zip(self.plan.settings, clocks, strict=True)
+        ]
+        self._board = Board(self.plan.name, cells, 1)
+
+    @property
+    def state(self) -> StudyState:
+        """The study as it stands; may be read from any thread."""
+        return self._board.state
+
+    def rows(self) -> pd.DataFrame:
+        """The rows of this plan that are in the store, in the order of the plan's cells; after `run` as of `Study`.
+
+        A run that was measured twice (by two runners at once) is there once; `attrs["duplicates"]` counts the others.
+        """
+        labels = [row.label for row in self.plan.settings]
+        return counted(self.store.load(self.experiment.kind, self.plan.name), labels, self.session, self._keys)
+
+    def run(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
+        """Check the hosts, prepare, bring the files there, run what is missing, and return all rows.
+
+        Errors: those of the builds and of `hosts`; `AconError` when another driver measures this study or no host is
+        left; `Cancelled`. What was measured before is in the store.
+        """
+        self.measure(on_progress=on_progress, cancel=cancel)
+        return self.rows()
+
+    def measure(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> None:
+        """`run` without reading the rows."""
+        stop = cancel or CancelToken()
+        self._board.change(phase="preparing", started=time.time(), error="")
+        try:
+            with self._only_driver():
+                self._measure(on_progress, stop)
+        except BaseException as error:
+            phase = "cancelled" if isinstance(error, Cancelled) else "failed"
+            self._board.change(phase=phase, error=str(error), left_s=None)
+            raise
+        self._board.change(phase="done", left_s=0.0)
+
+    def _measure(self, on_progress: OnProgress, stop: CancelToken) -> None:
+        there = kept(self.store, self.experiment.kind, self.plan.name, self.session)
+        crew = Crew(self.pool, host_class=self.host_class, skip_unfit=self.skip_unfit)
+        found = crew.muster(there.classes)  # before anything is built
+        self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
+        stop.check()
+        self._board.begin()
+        dispatch = Dispatch(
+            plan=self.plan,
+            experiment=self.experiment,
+            store=self.store,
+            session=self.session,
+            host_class=found,
+            pool=self.pool,
+            crew=crew,
+            there=there,
+            board=self._board,
+            patience_s=self.patience_s,
+            on_progress=on_progress,
+            stop=stop,
+        )
+        dispatch.run()
+        self._keys = frozenset(dispatch.keys)
+
+    @contextlib.contextmanager
+    def _only_driver(self) -> Iterator[None]:
+        """One driver for a study in a folder: two would measure everything twice."""
+        lock = filelock.FileLock(self.store.folder / f".{self.plan.name}.driver.lock")
+        try:
+            with lock.acquire(timeout=0):
+                yield
+        except filelock.Timeout as error:
+            what = f"another driver is measuring {self.plan.name} into {self.store.folder}"
+            raise AconError(what, hint="wait for it, or choose another folder") from error
+
+
+def cluster_study_of(
+    plan: Plan,
+    out: Path,
+    pool: Pool,
+    *,
+    session: str = "",
+    jobs: int | None = None,
+    host_class: str = "",
+    skip_unfit: bool = False,
+    patience_s: float = 60.0,
+) -> ClusterStudy:
+    """The study of a plan on a cluster, its rows kept in the folder `out` of this host (parameters: `ClusterStudy`).
+
+    Errors: `InvalidInput` for what cannot be a cell, or cannot travel.
+    """
+    if jobs is not None and jobs < 1:
+        raise InvalidInput("jobs", jobs, "is no such number", hint="1 or more")
+    return ClusterStudy(
+        plan=plan,
+        experiment=experiment_of(plan),  # type: ignore[arg-type] # checked at construction
+        store=results.Store(out),
+        pool=pool,
+        session=session,
+        jobs=jobs,
+        host_class=host_class,
+        skip_unfit=skip_unfit,
+        patience_s=patience_s,
+    )
