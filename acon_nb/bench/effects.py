@@ -216,10 +216,9 @@ def _sentence(effect: Effect, settings: Sequence[Setting], what: Measure) -> str
     elif effect.why:
         text = f"{head}: {interval_text(said)}, {held}; no order is told: {effect.why}."
     else:
-        way = _way(said, what)
-        text = f"{head}: {way}{interval_text(said)}, {held}; {sure_text(said)}."
+        text = f"{head}: {_way(said, what)}{interval_text(said)}, {held}; {sure_text(said)}."
         if effect.turns:
-            text += f" But {effect.turns}."
+            text = f"{head}: {effect.turns}. The average, {interval_text(said)}, {held}, says little."
     return text + _died(settings, effect)
 
 

@@ -5,14 +5,22 @@ from acon_nb.plots.initrd import plot_folders, plot_unpack
 from acon_nb.plots.kernel import plot_cost, plot_sizes
 from acon_nb.plots.style import COLOURS, picture_format, save
 from acon_nb.plots.swap import plot_swap
+from acon_nb.plots.swap_guests import plot_guest, plot_latency
+from acon_nb.plots.swap_study import plot_best, plot_effects, plot_pareto, plot_pressure
 
 __all__ = [
     "COLOURS",
     "picture_format",
+    "plot_best",
     "plot_boot",
     "plot_cost",
+    "plot_effects",
     "plot_folders",
+    "plot_guest",
+    "plot_latency",
     "plot_memory",
+    "plot_pareto",
+    "plot_pressure",
     "plot_sizes",
     "plot_swap",
     "plot_unpack",
