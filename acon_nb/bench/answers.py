@@ -181,7 +181,7 @@ def _concerns(row: Mapping[str, Any], frame: pd.DataFrame) -> bool:
         return False
     if "level" in row:
         return bool((frame[column] == row["level"]).any())
-    numbers = [result_value(one, column) for one in frame.to_dict("records")]
+    numbers = [result_value({column: value}, column) for value in frame[column]]
     return any(row["least"] <= number <= row["most"] for number in numbers)
 
 
@@ -323,7 +323,9 @@ def _summary_words(what: Measure, summary: stats.Summary) -> str:
 def _cost(rows: pd.DataFrame, name: str) -> str:
     """The median of a measure over the guests that ended well, with its unit; "" if it is not known."""
     what = measure(name)
-    known = [result_value(row, name) for row in rows.to_dict("records") if row["result"] == Result.WELL]
+    if name not in rows:
+        return ""
+    known = [result_value({name: value}, name) for value in rows.loc[rows["result"] == Result.WELL, name]]
     known = sorted(value for value in known if math.isfinite(value) and value >= 0)
     return what.text(known[len(known) // 2]) if known else ""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float64]]
 
-_DRAWS = 2_000
+_DRAWS = 1_000
 _LEAST_SEEDS = 3
 _Crossing = tuple[float, bool, int, int]
 Values = Mapping[float, Mapping[int, float | None]]  # level -> seed -> value, None where the guest ended badly

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from acon_nb.bench.paired import ALPHA, MINIMUM_EFFECT, Beside, beside, interval_text, judge, sure_text
-from acon_nb.bench.swap_rows import Counted, Measure, applies_to_some, measure, sorting_key, unranked, values
+from acon_nb.bench.swap_rows import Counted, Measure, grouped, measure, sorting_key, unranked, values
 
 Seeds = Mapping[int, float | None]
 _Key = tuple[tuple[str, str], ...]
@@ -140,15 +140,13 @@ def _settings(found: Counted, factor: str, metric: str) -> dict[str, dict[_Key, 
     tables: dict[str, dict[_Key, Seeds]] = {}
     for level in dict.fromkeys(found.levels[factor]):
         here = found.levels[factor] == level
-        if not level and applies_to_some(factor):
+        if not level:
             continue
         tables[level] = {}
-        groups = found.levels[here].groupby(others, sort=False).groups if others else {(): found.levels[here].index}
-        for key, index in groups.items():
-            texts = key if isinstance(key, tuple) else (key,)
+        for key, index in grouped(found.levels[here], others):
             merged = values(found.frame.loc[index].assign(choice=""), metric)
             if merged:
-                tables[level][tuple(zip(others, map(str, texts), strict=True))] = merged[""]
+                tables[level][tuple(zip(others, key, strict=True))] = merged[""]
     return tables
 
 

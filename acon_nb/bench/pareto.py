@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float64]]
 
-_DRAWS = 2_000
+_DRAWS = 1_000
 _LEAST_SEEDS = 3
 
 

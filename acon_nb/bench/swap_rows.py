@@ -110,7 +110,7 @@ def counted(rows: pd.DataFrame, clock: str = "") -> Counted:
     names = [str(name) for name in levels]
     situations = tuple(name for name in names if _factor(name)["role"] == "situation")
     choices = [name for name in names if name not in situations]
-    records = frame.to_dict("records")
+    records = _narrow(frame).to_dict("records")
     frame = frame.assign(
         choice=[choice_of(row, choices) for row in records],
         situation=[_words(situations, row) for row in zip(*(levels[n] for n in situations), strict=True)] or "",
@@ -156,7 +156,7 @@ def values(part: pd.DataFrame, measure: str) -> dict[str, dict[int, float | None
     A value that is not above 0, or not known, of a run that ended well is left out: a ratio cannot have it.
     """
     table: dict[str, dict[int, list[float | None]]] = {}
-    for row in part.to_dict("records"):
+    for row in part[[name for name in ("choice", "pair", "result", measure) if name in part]].to_dict("records"):
         number = result_value(row, measure) if row["result"] == Result.WELL else None
         if number is not None and not 0 < number < math.inf:
             continue
@@ -177,11 +177,16 @@ def strata(found: Counted, without: Sequence[str] = ()) -> list[tuple[str, pd.Da
     names = [name for name in found.situations if name not in without]
     if not names:
         return [("", found.frame)]
-    groups = found.levels.groupby(names, sort=False).groups
-    return [
-        (_words(names, key if isinstance(key, tuple) else (key,)), found.frame.loc[index])
-        for key, index in groups.items()
-    ]
+    return [(_words(names, key), found.frame.loc[index]) for key, index in grouped(found.levels, names)]
+
+
+def grouped(levels: pd.DataFrame, names: Sequence[str]) -> list[tuple[tuple[str, ...], list[Any]]]:
+    """The rows of a table of levels by the levels of some columns, in the order in which they first come."""
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    keys = zip(*(levels[name] for name in names), strict=True) if names else ((),) * len(levels)
+    for index, key in zip(levels.index, keys, strict=True):
+        groups.setdefault(key, []).append(index)
+    return list(groups.items())
 
 
 def factor_of(found: Counted, factor: str) -> pd.Series[str]:
@@ -233,6 +238,12 @@ def unranked(first: str, second: str, clock: str) -> str:
         if one == two and "*" in one:
             return str(row["why"])
     return ""
+
+
+def _narrow(frame: pd.DataFrame) -> pd.DataFrame:
+    """The factors and the ends alone: a row has some hundred other columns, histograms among them."""
+    ends = ("end", "error", "corrupt_pages", "oom_kills")
+    return frame[[name for name in frame if str(name).startswith(_PREFIX) or name in ends]]
 
 
 def _without_spoilt(rows: pd.DataFrame) -> tuple[pd.DataFrame, LeftOut]:
@@ -292,20 +303,15 @@ def _facts() -> Mapping[str, Any]:
     return tomllib.loads(_TABLE.read_text())
 
 
-def applies_to_some(factor: str) -> bool:
-    """Whether a factor means something for some kinds of swap alone."""
-    return bool(_factor(factor).get("applies_to"))
-
-
 def _varying(frame: pd.DataFrame) -> pd.DataFrame:
     """The levels, as words, of the factors that vary; replicates are none."""
     import pandas as pd
 
-    records = frame.to_dict("records")
+    records = _narrow(frame).to_dict("records")
     found: dict[str, list[str]] = {}
     for column in (str(name) for name in frame if str(name).startswith(_PREFIX)):
         name = column.removeprefix(_PREFIX)
-        levels = [_level_of(name, row) for row in records]
+        levels = [(_level(row[column]) or "none") if _applies(name, row) else "" for row in records]
         if _factor(name)["role"] != "replicate" and len(set(levels)) > 1:
             found[name] = levels
     return pd.DataFrame(found, index=frame.index)

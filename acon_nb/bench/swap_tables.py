@@ -228,7 +228,8 @@ def _summary(seeds: Mapping[int, float | None], part: pd.DataFrame) -> dict[str,
 def _points(part: pd.DataFrame, metric: str, saved: str) -> dict[int, tuple[float, float]]:
     """Memory saved and throughput of each seed that ended well; several runs of a seed count once, the first."""
     found: dict[int, tuple[float, float]] = {}
-    for row in part.to_dict("records"):
+    columns = [name for name in ("choice", "pair", "result", metric, saved) if name in part]
+    for row in part[columns].to_dict("records"):
         speed, bytes_saved = result_value(row, metric), result_value(row, saved)
         if bytes_saved != bytes_saved and str(row["choice"]).split(" ")[0] in _NO_POOL:
             bytes_saved = 0.0

@@ -5,11 +5,14 @@ from acon_nb.plots.initrd import plot_folders, plot_unpack
 from acon_nb.plots.kernel import plot_cost, plot_sizes
 from acon_nb.plots.style import COLOURS, picture_format, save
 from acon_nb.plots.swap import plot_swap
+from acon_nb.plots.swap_files import figures_of, guest_figure, save_answers, tables_of
 from acon_nb.plots.swap_guests import plot_guest, plot_latency
 from acon_nb.plots.swap_study import plot_best, plot_effects, plot_pareto, plot_pressure
 
 __all__ = [
     "COLOURS",
+    "figures_of",
+    "guest_figure",
     "picture_format",
     "plot_best",
     "plot_boot",
@@ -25,4 +28,6 @@ __all__ = [
     "plot_swap",
     "plot_unpack",
     "save",
+    "save_answers",
+    "tables_of",
 ]

@@ -1,6 +1,7 @@
 """Views over the package's dataclasses. Without a person in front of the notebook no widget is ever made."""
 
 from acon_nb.widgets.console import Console, console
+from acon_nb.widgets.designer import StudyDesigner, study_designer
 from acon_nb.widgets.initrd import InitrdForm, initrd_form
 from acon_nb.widgets.job import Job, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
@@ -12,11 +13,13 @@ __all__ = [
     "InitrdForm",
     "Job",
     "KernelForm",
+    "StudyDesigner",
     "VmPanel",
     "console",
     "headless",
     "initrd_form",
     "kernel_form",
     "run",
+    "study_designer",
     "vm_panel",
 ]
