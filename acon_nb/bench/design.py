@@ -6,6 +6,7 @@ behind a form, a notebook's parameters and TOML.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from acon_nb.vm import Clock
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_CELLS = 100_000
+_MOST_CELLS = 20_000
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 # What an earlier run must share with a cell to say how long it takes, the most telling first.
 _ALIKE = ("clock", "workload", "memory", "pressure", "swap", "kernel", "machine", "accesses")
@@ -98,14 +99,18 @@ def read_texts(texts: Mapping[str, str], base: Plan, shown: Sequence[str] = ()) 
             _put(levels, wrong, kind, name.strip(), words, field="more")
     cells = _cells(texts.get("cells", ""), kind, wrong)
     runs, seed = (_whole(texts.get(name, ""), name, wrong) for name in ("runs", "seed"))
+    count = math.prod(len(values) for values in levels.values())
+    if count > _MOST_CELLS:
+        wrong["more"] = f"{count} cells are more than a form can check: at most {_MOST_CELLS}"
     if wrong or runs is None or seed is None:
         return None, wrong
+    order = [*(name for name in base.factors if name in levels), *(name for name in levels if name not in base.factors)]
     try:
         plan = replace(
             base,
             name=texts.get("name", "").strip(),
-            factors={name: values for name, values in levels.items() if len(values) > 1},
-            fixed={name: values[0] for name, values in levels.items() if len(values) == 1},
+            factors={name: levels[name] for name in order if len(levels[name]) > 1},
+            fixed={name: levels[name][0] for name in order if len(levels[name]) == 1},
             cells=cells,
             runs=runs,
             seed=seed,
@@ -118,12 +123,33 @@ def read_texts(texts: Mapping[str, str], base: Plan, shown: Sequence[str] = ()) 
     return plan, {}
 
 
+def with_levels(plan: Plan, levels: Mapping[str, Sequence[Level]], *, runs: int = 0) -> Plan:
+    """A plan with other levels of some factors; one level makes it the same everywhere, none leaves it as it was.
+
+    `runs` above 0 is the number of runs (seeds) of each cell. A factor that the listed cells name keeps their levels.
+    Errors: `InvalidInput` for what the study cannot do.
+    """
+    factors, fixed = dict(plan.factors), dict(plan.fixed)
+    for name, values in levels.items():
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise InvalidInput(name, values, "is no list of levels", hint='such as ["disk", "zram:lz4"]')
+        if not values:
+            continue
+        factors.pop(name, None)
+        fixed.pop(name, None)
+        if len(values) == 1:
+            fixed[name] = values[0]
+        else:
+            factors[name] = list(values)
+    changed = replace(plan, factors=factors, fixed=fixed, runs=runs or plan.runs, baseline={})
+    changed = _with_baseline(changed, plan)
+    check(changed)
+    return changed
+
+
 def check(plan: Plan) -> None:
     """Check every cell of a plan as its study would. Errors: `InvalidInput` for a level that cannot be."""
     kind = kind_of(plan)
-    count = _count(plan)
-    if count > _MOST_CELLS:
-        raise InvalidInput("factors", count, "cells are more than a form can check", hint=f"at most {_MOST_CELLS}")
     for setting in plan.settings:
         kind.check(setting.levels)
 
@@ -241,13 +267,6 @@ def _with_baseline(plan: Plan, base: Plan) -> Plan:
         return replace(plan, baseline=base.baseline)
     except InvalidInput:
         return plan
-
-
-def _count(plan: Plan) -> int:
-    count = 1
-    for levels in plan.factors.values():
-        count *= len(levels)
-    return (count if plan.factors or not plan.cells else 0) + len(plan.cells)
 
 
 def _alike(earlier: pd.DataFrame, levels: Mapping[str, Any]) -> pd.DataFrame:

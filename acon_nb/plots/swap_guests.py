@@ -29,6 +29,8 @@ def plot_latency(table: pd.DataFrame, *, most: int = 3) -> Figure:
         axes[0].set_ylabel("share of accesses")
         axes[1].set_ylabel("share of accesses that take longer")
         axes[1].set_yscale("log")
+        tail = 1 - part["share"]
+        axes[1].set_ylim(max(1e-9, float(tail[tail > 0].min()) / 2) if (tail > 0).any() else 0.1, 1.2)
         for ax in axes:
             ax.set_xscale("log")
             ax.set_xlabel(f"latency / µs ({clock_words(table)})")

@@ -514,7 +514,7 @@ def test_samples_become_rates_and_a_counter_that_fell_has_none() -> None:
 
 
 def test_every_figure_names_its_clock_and_its_seeds_and_every_file_is_written(tmp_path: Path) -> None:
-    rows = study(dies={"zram:lz4": 2.5}, seeds=3, access_histogram="[[1000, 90], [900000, 10]]")
+    rows = study(dies={"zram:lz4": 2.5}, pressures=(1.5, 2.5), seeds=3, access_histogram="[[1000, 90], [900000, 10]]")
     rows["samples"] = json.dumps([{"t_ns": t, "major_faults": t} for t in range(3)])
     found = counted(rows)
     figures = plots.figures_of(found)
