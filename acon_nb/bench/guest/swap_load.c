@@ -24,6 +24,7 @@
 #include <sys/klog.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -461,6 +462,13 @@ static void put_result(int status)
 	end_event();
 }
 
+/* Without sync(2), which would wait for what is stuck. */
+static void power_off(void)
+{
+	reboot(RB_POWER_OFF);
+	acon_fail("power off");
+}
+
 /* Show on the console who waits, and for what. */
 static void show_blocked(void)
 {
@@ -561,7 +569,11 @@ static int run(const char *pages_file, const char *out)
 	lock_up(MCL_CURRENT | MCL_FUTURE);
 	status = watch(worker, &stalled);
 	put_result(status);
-	return fclose(port) || stalled || status;
+	if (fclose(port))
+		acon_fail("results port");
+	if (!out) /* not by the shell: a guest that is stuck may not be able to start a program */
+		power_off();
+	return stalled || status;
 }
 
 static int documents(uint64_t count, uint64_t seed)

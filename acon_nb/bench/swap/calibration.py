@@ -25,7 +25,7 @@ from acon_nb.vm import Capabilities, Machine, VmSpec
 CODECS = ("lzo", "lz4", "zstd")
 _SCALING = ("lz4", "zstd")  # those that the dilation is taken from; lzo's decompression is out of line under emulation
 _PAGES = 256
-_ROUNDS = 9
+_ROUNDS = 40
 _DIGITS = 2
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from acon_nb import debian, process
 from acon_nb.bench.guest_program import guest_script
 from acon_nb.bench.swap.programs import load_program
-from acon_nb.cache import Cache, key_of
+from acon_nb.cache import Cache, atomic_file, key_of
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.initrd import tree_of, write_folder
 from acon_nb.process import Child
@@ -44,8 +44,7 @@ def build(name: str, *, cache: Cache | None = None, on_progress: OnProgress = si
 
     Errors: `InvalidInput` (no such corpus), `MissingRequirement`, `AconError` (a program shows too little memory).
     """
-    if name not in NAMES:
-        raise InvalidInput("corpus", name, "is not known", hint=f"one of {', '.join(NAMES)}")
+    _check(name)
     store = cache or Cache()
 
     def make(folder: Path) -> None:
@@ -195,7 +194,20 @@ _MAKERS: dict[str, Callable[[Cache], Iterator[bytes]]] = {
 }
 
 
+def copy(corpus: Path, folder: Path) -> Path:
+    """A copy of a corpus in a folder, as NAME.pages. Errors: `NoSpace`."""
+    with atomic_file(folder / f"{corpus.name}.pages") as temporary:
+        shutil.copyfile(corpus, temporary)
+    return folder / f"{corpus.name}.pages"
+
+
 def forget(name: str, *, cache: Cache | None = None) -> None:
     """Take a corpus out of the cache, so that the next use makes it anew."""
+    _check(name)
     store = cache or Cache()
     shutil.rmtree(store.root / "corpus" / key_of({"name": name, "version": _VERSION}), ignore_errors=True)
+
+
+def _check(name: str) -> None:
+    if name not in NAMES:
+        raise InvalidInput("corpus", name, "is not known", hint=f"one of {', '.join(NAMES)}")

@@ -6,6 +6,7 @@ same-filled). The guest writes them over and over, stamped with each page's numb
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ class Ratios:
     deviation: dict[str, float]
     whole_share: dict[str, float]
     pages: int
+    sha256: str = ""
 
 
 def names() -> tuple[str, ...]:
@@ -106,7 +108,14 @@ def ratios(pages: Path, *, cache: Cache | None = None) -> Ratios:
     kinds = data[PAGES * PAGE_BYTES :].decode()
     lines = process.output([codec_program(cache), "sizes", pages]).splitlines()
     rows = [[int(word) for word in line.split()] for line, kind in zip(lines, kinds, strict=False) if kind == "d"]
-    return ratios_of(rows)
+    return dataclasses.replace(ratios_of(rows), sha256=sha256_file(pages))
+
+
+def corpus_ratios(corpus: Path, *, cache: Cache | None = None) -> Ratios:
+    """The ratios of a corpus' file."""
+    lines = process.output([codec_program(cache), "sizes", corpus]).splitlines()
+    found = ratios_of([[int(word) for word in line.split()] for line in lines])
+    return dataclasses.replace(found, sha256=sha256_file(corpus))
 
 
 def ratios_of(rows: Sequence[Sequence[int]]) -> Ratios:

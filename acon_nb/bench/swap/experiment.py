@@ -21,7 +21,7 @@ from acon_nb.bench.plan import Level, Plan, Setting, Turn
 from acon_nb.bench.runner import Measured
 from acon_nb.bench.swap import calibration, data, rows
 from acon_nb.bench.swap.cell import SwapCell, cell_initrd, image_of
-from acon_nb.bench.swap.factors import SwapFactors
+from acon_nb.bench.swap.factors import SWAP_ONLY, SwapFactors
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.vm import Capabilities, Clock, Machine, VmSpec, capabilities, disk
@@ -184,7 +184,7 @@ class SwapExperiment:
         if factors.workload != "codec" and ratios is not None:
             facts |= {f"data_ratio_{name}": value for name, value in ratios.ratio.items()}
             facts |= {f"data_deviation_{name}": value for name, value in ratios.deviation.items()}
-            facts["data_poor_lz4_share"] = ratios.whole_share.get("lz4")
+            facts |= {"data_poor_lz4_share": ratios.whole_share.get("lz4"), "data_sha256": ratios.sha256}
         self._facts[label] = facts
 
     def _codec_row(self, row: Mapping[str, Any]) -> dict[str, float]:
@@ -212,14 +212,11 @@ def with_checks(plan: Plan) -> Plan:
 
 
 def _codec_cell(plan: Plan, factors: SwapFactors) -> dict[str, Level]:
-    """A cell that runs the codecs: the guest's factors as they are, those of the swap as by default."""
+    """A cell that runs the codecs: the guest's factors as they are, those of a swap that it has not as by default."""
     defaults = SwapFactors()
     cell: dict[str, Level] = {"workload": "codec", "swap": "none"}
-    cell |= {
-        name: getattr(defaults, name)
-        for name in plan.fixed
-        if name not in (*_GUEST, *cell) and getattr(factors, name) != getattr(defaults, name)
-    }
+    fixed = [name for name in SWAP_ONLY if name in plan.fixed and plan.fixed[name] != getattr(defaults, name)]
+    cell |= {name: getattr(defaults, name) for name in fixed}
     return cell | {name: getattr(factors, name) for name in _GUEST if name in plan.varying}
 
 

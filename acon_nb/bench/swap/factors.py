@@ -299,6 +299,9 @@ _OWNED = {
     "zswap": ("pool_percent", "accept_percent", "shrinker", "zswap_writeback"),
 }
 
+# Factors that only some swap has, and no guest without one
+SWAP_ONLY = (*(name for names in _OWNED.values() for name in names), "compressor", "encryption", "tags", "crypt_writes")
+
 
 def _types(factors: SwapFactors) -> None:
     """Errors: `InvalidInput` for a level of another type than its factor's (a whole number is good as a share)."""
