@@ -409,6 +409,7 @@ static _Noreturn void work(const char *pages_file)
 	use(store, WARM, parameters.accesses / 2);
 	pause_for('c');
 	use(store, ACCESS, parameters.accesses - parameters.accesses / 2);
+	pause_for('c'); /* while the memory is still held */
 	shared->phase = END;
 	_exit(0);
 }

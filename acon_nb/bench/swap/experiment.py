@@ -21,7 +21,7 @@ from acon_nb.bench.plan import Level, Plan, Setting, Turn
 from acon_nb.bench.runner import Measured
 from acon_nb.bench.swap import calibration, data, rows
 from acon_nb.bench.swap.cell import SwapCell, cell_initrd, image_of
-from acon_nb.bench.swap.factors import SWAP_ONLY, SwapFactors
+from acon_nb.bench.swap.factors import PAGE_BYTES, SWAP_ONLY, SwapFactors
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.vm import Capabilities, Clock, Machine, VmSpec, capabilities, disk
@@ -168,15 +168,15 @@ class SwapExperiment:
             "configuration": factors.configuration,
             "memory_bytes": factors.memory_bytes,
             "guest_memory_bytes": spec.memory_bytes,
-            "working_set_bytes": factors.pages * 4096,
-            "pages": factors.pages,
-            "swap_size_bytes": factors.swap_bytes,
             "dilation": dilation,
             "kernel_sha256": sha256_file(image),
             "initrd_sha256": sha256_file(initrd),
             "cmdline": spec.append,
         }
-        if factors.disk == "delay":
+        if factors.workload != "codec":
+            facts |= {"working_set_bytes": factors.pages * PAGE_BYTES, "pages": factors.pages}
+            facts["swap_size_bytes"] = factors.swap_bytes
+        if factors.disk == "delay" and factors.workload != "codec":
             facts |= {"disk_latency_ns": latency_ns, "disk_latency_hardware_ns": factors.disk_latency_hardware_ns}
         if found is not None:
             facts |= {f"dilation_{name}": value for name, value in found.of_codec.items()}

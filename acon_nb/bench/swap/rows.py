@@ -137,23 +137,32 @@ def _counters(factors: SwapFactors, events: Sequence[Event]) -> dict[str, Any]:
     if not whole:
         return {}
     start, last = whole[0], whole[-1]
-    filled = next((event for event in whole if event["phase"] == "settle"), None)
-    warm = next((event for event in whole if event["phase"] == "warm-up" and event is not last), None)
-    row: dict[str, Any] = {f"fill_{name}": value for name, value in _change(factors, start, filled or last).items()}
-    if warm:
-        row |= _change(factors, warm, last)
-    pool, stored = _pool(factors, last)
-    row |= {"pool_bytes": pool, "pool_stored_bytes": stored, **_pool_details(factors, last)}
-    if pool and stored:
-        row |= {"saved_bytes": stored - pool, "compression_ratio": stored / pool}
-    state = sample(factors, last)
-    row |= {name: state.get(name) for name in ("memavailable_bytes", "swap_used_bytes")}
+    filled, warm, done = (_in_phase(whole, phase) for phase in ("settle", "warm-up", "access"))
+    row = {f"fill_{name}": value for name, value in _change(factors, start, filled or last).items()}
+    if warm and warm is not last:
+        row |= _change(factors, warm, done or last)
+    row["memavailable_start_bytes"] = _kib(start["meminfo_kib"].get("MemAvailable"))
     row["memtotal_bytes"] = _kib(start["meminfo_kib"].get("MemTotal"))
     if "oom_kill" in last["vmstat"]:
         row["oom_kills"] = last["vmstat"]["oom_kill"] - start["vmstat"].get("oom_kill", 0)
     peaks = [found["pool_bytes"] for found in samples(factors, events) if "pool_bytes" in found]
     row["peak_pool_bytes"] = max(peaks) if peaks else None
+    return row | _state(factors, done or _last(events, "sample") or last)
+
+
+def _state(factors: SwapFactors, event: Event) -> dict[str, Any]:
+    """What was held when the accesses ended; of a guest that died, when it was last looked at."""
+    found = sample(factors, event)
+    row = {name: found.get(name) for name in ("memavailable_bytes", "swap_used_bytes")}
+    pool, stored = _pool(factors, event)
+    row |= {"pool_bytes": pool, "pool_stored_bytes": stored, **_pool_details(factors, event)}
+    if pool and stored:
+        row |= {"saved_bytes": stored - pool, "compression_ratio": stored / pool}
     return row
+
+
+def _in_phase(events: Iterable[Event], phase: str) -> Event | None:
+    return next((event for event in events if event["phase"] == phase), None)
 
 
 def _change(factors: SwapFactors, first: Event, last: Event) -> dict[str, Any]:
@@ -162,7 +171,9 @@ def _change(factors: SwapFactors, first: Event, last: Event) -> dict[str, Any]:
     row = {name: new[name] - old[name] for name in names if name in old and name in new}
     before, after = first.get("cpu_ticks"), last.get("cpu_ticks")
     if before and after:
-        row |= {f"{name}_cpu_ns": (after[name] - before[name]) * _TICK_NS for name in after}
+        spent = {name: (after[name] - before[name]) * _TICK_NS for name in after}
+        spent["idle"] += spent["iowait"]  # idle while something waits for a disk
+        row |= {f"{name}_cpu_ns": value for name, value in spent.items()}
     return row
 
 
