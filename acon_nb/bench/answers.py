@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from acon_nb.bench import stats
 from acon_nb.bench.best import Best, best_of
-from acon_nb.bench.calibration import calibration_words
 from acon_nb.bench.paired import Sure, beside, interval_text, judge, sure_text
+from acon_nb.bench.swap.data import ALGORITHMS
+from acon_nb.bench.swap.tables import calibration_lines, determinism_lines
 from acon_nb.bench.swap_rows import (
     THROUGHPUT,
     Counted,
@@ -36,6 +37,7 @@ from acon_nb.bench.swap_rows import (
 from acon_nb.bench.swap_tables import baseline_of, df_breakeven, df_effects, df_outcomes
 from acon_nb.errors import InvalidInput
 from acon_nb.units import format_bytes
+from acon_nb.vm import Clock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,7 +203,7 @@ def _explained(found: Counted, asked: Question, baseline: str) -> Explanation:
         answer=tuple(told),
         turns=tuple(text for axis in axes for text in df_breakeven(found, asked.metric, axis=axis)["sentence"]),
         effects=tuple(effects["sentence"]) if len(effects) else (),
-        evidence=(*found.notes, *_left_out(found), *calibration_words(found)),
+        evidence=(*found.notes, *_left_out(found), *_checks(found), *_ratios(found.frame)),
         limits=tuple(limits(found)),
     )
 
@@ -350,6 +352,34 @@ def _left_out(found: Counted) -> list[str]:
     if sizes.nunique() > 1:
         lines.append(f"The study is not complete: cells have {sizes.min()} to {sizes.max()} seeds.")
     return lines
+
+
+def _checks(found: Counted) -> list[str]:
+    """Calibration and determinism, or that the study has none."""
+    import pandas as pd
+
+    rows = pd.concat([found.frame, found.calibration])
+    repeats = determinism_lines(rows) if found.clock == Clock.INSTRUCTIONS else []
+    if found.clock == Clock.INSTRUCTIONS and not repeats:
+        repeats = ["No guest was run twice: nothing shows that this study repeats."]
+    measured = calibration_lines(rows) if "factor_workload" in rows else []
+    if not any(text.startswith("Calibration") for text in measured):
+        measured.insert(0, "No dilation was measured: how the disk's latency compares with hardware is not known.")
+    return [*measured, *repeats]
+
+
+def _ratios(frame: pd.DataFrame) -> list[str]:
+    """What each algorithm makes of the data, page by page, on the host."""
+    columns = [
+        name for name in (f"data_ratio_{one}" for one in ALGORITHMS) if name in frame and frame[name].notna().any()
+    ]
+    if not columns or "factor_data" not in frame:
+        return []
+    told = []
+    for name, part in frame.groupby("factor_data", sort=False):
+        numbers = [f"{column.rpartition('_')[2]} {part[column].astype(float).median():.2f}" for column in columns]
+        told.append(f"{name}: {', '.join(numbers)}")
+    return [f"Data, compression ratio page by page: {'; '.join(told)}."]
 
 
 def _seeds(found: Counted) -> str:

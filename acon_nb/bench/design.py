@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from acon_nb.bench.boot_study import BootFactors, boot_factors
 from acon_nb.bench.plan import Level, Plan
+from acon_nb.bench.swap import SwapFactors
 from acon_nb.errors import InvalidInput
 from acon_nb.units import format_seconds
 from acon_nb.vm import Clock
@@ -36,7 +37,10 @@ class Kind:
     check: Callable[[Mapping[str, Any]], Any]
 
 
-KINDS: Mapping[str, Kind] = {"boot": Kind(factors=BootFactors, check=boot_factors)}
+KINDS: Mapping[str, Kind] = {
+    "boot": Kind(factors=BootFactors, check=boot_factors),
+    "swap": Kind(factors=SwapFactors, check=SwapFactors.of),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

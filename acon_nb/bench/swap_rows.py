@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from acon_nb.bench.metrics import metric
 from acon_nb.bench.rows import FACTS, LeftOut, changed, one_of
 from acon_nb.errors import InvalidInput
 from acon_nb.vm import Clock, End
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _TABLE = Path(__file__).with_name("answers.toml")
 _PREFIX = "factor_"
 THROUGHPUT = "access_ops_per_s"
+_RATES = {THROUGHPUT: "accesses / s", "fill_pages_per_s": "4 KiB pages / s"}
+_LATENCIES = ("access_", "hit_", "fault_", "fill_")
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ns|us|µs|ms|s|x|%|[KMGT]?)")
 _UNITS = {
     "": 1.0, "x": 1.0, "%": 1.0, "ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9,
@@ -59,7 +62,7 @@ class Measure:
         """A value for people: "13,162 accesses / s"."""
         scaled = value / self.scale
         digits = 0 if abs(scaled) >= 100 else 1 if abs(scaled) >= 10 else 2
-        return f"{scaled:,.{digits}f} {self.unit}"
+        return f"{scaled:,.{digits}f} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,12 +223,19 @@ def number_of(level: Any) -> float:
 
 @functools.cache
 def measure(name: str) -> Measure:
-    """A measure by its column. Errors: `InvalidInput` for one that swap studies do not have."""
-    table = {row["name"]: row for row in _facts()["metric"]}
-    if name not in table:
-        raise InvalidInput("metric", name, "is no measure of a swap study", hint=f"one of {', '.join(table)}")
-    row = table[name]
-    return Measure(**{**row, "words": tuple(row["words"])})
+    """A measure by its column, in the units in which swap is told. Errors: `InvalidInput` for a column that is none."""
+    found = metric(name)
+    unit, scale = found.unit, float(found.scale)
+    if unit == "1/s":
+        unit = _RATES.get(name, "1 / s")
+    elif unit == "s" and name.startswith(_LATENCIES):
+        unit, scale = "µs", 1e3
+    words = (
+        ("longer", "shorter") if unit in ("s", "µs") else ("faster", "slower") if "/ s" in unit else ("more", "less")
+    )
+    label = "access throughput" if name == THROUGHPUT else found.label
+    more = found.more_is_better
+    return Measure(name=name, label=label, unit=unit, scale=scale, more_is_better=more, words=words)
 
 
 def unranked(first: str, second: str, clock: str) -> str:

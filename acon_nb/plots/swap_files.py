@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_FORMATS = ("pdf", "svg", "png")
+_FORMATS = ("pdf", "png")
 _AXES = ("pressure", "disk_latency")
 
 
@@ -78,7 +78,7 @@ def guest_figure(rows: pd.DataFrame, choice: str = "", seed: int | None = None, 
 
 
 def save_answers(rows: pd.DataFrame, folder: Path, question: Question | None = None) -> list[Path]:
-    """Write every figure (PDF, SVG, PNG), every table (CSV) and the explanation (text); returns the files.
+    """Write every figure (PDF for print, PNG), every table (CSV) and the explanation (text); returns the files.
 
     Rows of two clocks give two sets of files, each with the clock in its names. Errors: those of `explain`.
     """

@@ -113,7 +113,7 @@ class _View:
         texts = {name: field.value for name, field in self.fields.items()}
         plan, wrong = design.read_texts(texts, self.designer.plan, self.designer.shown)
         for name, place in self.errors.items():
-            text = pre(wrong[name], bad=True) if name in wrong else ""
+            text = _red(wrong[name]) if name in wrong else ""
             if place.value != text:
                 place.value = text
         self.valid = plan is not None
@@ -146,6 +146,11 @@ class _View:
         ends = rows["end"].value_counts().to_dict() if len(rows) else {}
         told = ", ".join(f"{count} {end}" for end, count in ends.items()) or "no runs"
         self.result.value = pre(f"{len(rows)} rows: {told}")
+
+
+def _red(text: str) -> str:
+    style = "color: var(--jp-error-color1); line-height: 1.3; overflow-wrap: anywhere"
+    return f'<div style="{style}">{html.escape(text)}</div>'
 
 
 def _earlier(out: Path, kind: str) -> pd.DataFrame | None:

@@ -18,7 +18,6 @@ from acon_nb.bench import results
 from acon_nb.bench.answers import Question, clock_flips, explain
 from acon_nb.bench.best import best_of
 from acon_nb.bench.breakeven import Kind, break_evens
-from acon_nb.bench.calibration import repeats
 from acon_nb.bench.paired import Sure, beside, judge, sure_text
 from acon_nb.bench.pareto import front
 from acon_nb.bench.swap_guests import df_guest, df_latency, histogram_of, samples_of
@@ -51,6 +50,8 @@ def row_of(swap: str, pressure: float, seed: int, **more: Any) -> dict[str, Any]
         "warmup": False,
         "host_class": "h",
         "seed": seed,
+        "cell": swap,
+        "configuration": swap.replace(":", " "),
         "factor_swap": kind,
         "factor_compressor": compressor,
         "factor_encryption": "none",
@@ -337,12 +338,13 @@ def test_calibrations_are_set_apart_and_copies_show_that_it_repeats() -> None:
     rows = study(seeds=2, pressures=(1.5,), counters_sha256="aa")
     codec = row_of("none", 0, 1, factor_workload="codec")
     copy = {**rows.iloc[0].to_dict(), "factor_copy": "again"}
-    found = counted(pd.concat([rows, pd.DataFrame([codec, copy])], ignore_index=True))
-    assert len(found.frame) == len(rows)
-    assert (repeats(found).repeated, repeats(found).equal) == (1, 1)
-    copy["counters_sha256"] = "bb"
-    found = counted(pd.concat([rows, pd.DataFrame([codec, copy])], ignore_index=True))
-    assert "DETERMINISM IS BROKEN" in repeats(found).text()
+    both = pd.concat([rows, pd.DataFrame([codec, copy])], ignore_index=True)
+    assert len(counted(both).frame) == len(rows)
+    (told,) = explain(both)
+    assert "Determinism: 1 of 1 repeated runs gave the same counters and latencies, bit for bit." in told.evidence
+    both.loc[len(both) - 1, "counters_sha256"] = "bb"
+    (told,) = explain(both)
+    assert any("Determinism FAILS" in text for text in told.evidence)
     with pytest.raises(InvalidInput, match="calibrations alone"):
         counted(pd.DataFrame([codec]))
 
@@ -406,14 +408,21 @@ def test_a_pair_that_must_not_be_ranked_is_not() -> None:
 def test_the_explanation_answers_first_and_is_honest() -> None:
     rows = study(dies={"zram:lz4": 2.5}, dilation=9.4, disk_latency_ns=752_000, disk_latency_hardware_ns=80_000,
                  access_p99_ns=4.1e6, data_ratio_lz4=2.6, data_ratio_zstd=3.9)  # fmt: skip
+    times = {
+        f"codec_{side}_{name}_ns": ns
+        for side, ns in (("host", 5e3), ("guest", 47e3))
+        for name in ("lzo", "lz4", "zstd")
+    }
+    codec = row_of("none", 0, 1, factor_workload="codec", dilation=9.4, **times)
+    rows = pd.concat([rows, pd.DataFrame([codec])], ignore_index=True)
     (told,) = explain(rows, Question(pressure=2.8))
     assert told.answer[0] == "pressure 2.8 was not measured: 3 is the nearest."
     assert told.answer[1].startswith("For pressure=3: zswap zstd, access throughput 4,4")
     assert any("zram lz4: out of memory in 6 of 6: no choice here" in text for text in told.answer)
     text = "\n".join(told.lines)
     assert "Instruction clock, 6 seeds" in text
-    assert "Dilation: this clock spends 9.4 times" in text
-    assert "80.0 µs (here 752.0 µs)" in text
+    assert "Calibration, instructions clock: the guest's time is 9.4 times the host's" in text
+    assert "a disk of 80.0 µs answers after 752.0 µs of the guest's time" in text
     assert "mix: lz4 2.60, zstd 3.90" in text
     assert "It cannot say: A p99 near 4 ms is one tick" in text
     assert "No guest was run twice" in text
@@ -514,7 +523,10 @@ def test_samples_become_rates_and_a_counter_that_fell_has_none() -> None:
 
 
 def test_every_figure_names_its_clock_and_its_seeds_and_every_file_is_written(tmp_path: Path) -> None:
-    rows = study(dies={"zram:lz4": 2.5}, pressures=(1.5, 2.5), seeds=3, access_histogram="[[1000, 90], [900000, 10]]")
+    three = {name: CURVES[name] for name in ("disk", "zram:lz4", "zswap:zstd")}
+    rows = study(
+        three, dies={"zram:lz4": 2.5}, pressures=(1.5, 2.5), seeds=3, access_histogram="[[1000, 90], [900000, 10]]"
+    )
     rows["samples"] = json.dumps([{"t_ns": t, "major_faults": t} for t in range(3)])
     found = counted(rows)
     figures = plots.figures_of(found)
@@ -523,7 +535,7 @@ def test_every_figure_names_its_clock_and_its_seeds_and_every_file_is_written(tm
         assert "instruction clock, n = 3 seeds" in figure.get_suptitle()
     files = plots.save_answers(rows, tmp_path / "figures", Question(pressure=1.5))
     names = {path.name for path in files}
-    assert {"instructions-pareto.pdf", "instructions-best.svg", "instructions-pressure.png"} <= names
+    assert {"instructions-pareto.pdf", "instructions-best.pdf", "instructions-pressure.png"} <= names
     assert {"instructions-effects.csv", "instructions-outcomes.csv", "instructions-explanation.txt"} <= names
     assert all(path.stat().st_size for path in files)
     assert "zram lz4" in (tmp_path / "figures/instructions-explanation.txt").read_text()
