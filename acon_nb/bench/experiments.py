@@ -9,9 +9,10 @@ from acon_nb.bench.boot_study import BootExperiment
 from acon_nb.bench.plan import Plan
 from acon_nb.bench.results import Store
 from acon_nb.bench.runner import Experiment, Study
+from acon_nb.bench.swap.experiment import SwapExperiment
 from acon_nb.errors import InvalidInput
 
-_KINDS: dict[str, Callable[[Plan], Experiment]] = {"boot": BootExperiment}
+_KINDS: dict[str, Callable[[Plan], Experiment]] = {"boot": BootExperiment, "swap": SwapExperiment}
 
 
 def experiment_of(plan: Plan) -> Experiment:
@@ -29,4 +30,5 @@ def study_of(
         if number is not None and number < 1:
             raise InvalidInput(name, number, "is no such number", hint="1 or more")
     experiment = experiment_of(plan)
+    plan = getattr(experiment, "plan", plan)  # some kinds add cells that check the others
     return Study(plan=plan, experiment=experiment, store=Store(out), session=session, jobs=jobs, parallel=parallel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from acon_nb import process
@@ -10,6 +11,7 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import MissingRequirement
 
 _FOLDER = Path(__file__).with_name("guest")
+_PACKAGES = {"m": "libc6-dev", "lz4": "liblz4-dev", "zstd": "libzstd-dev", "lzo2": "liblzo2-dev"}
 _FLAGS = ("-std=c11", "-O2", "-g0", "-Wall", "-Wextra", "-Werror", "-static", "-march=x86-64-v2")
 
 
@@ -18,23 +20,31 @@ def guest_script(name: str) -> Path:
     return _FOLDER / name
 
 
-def guest_program(name: str, *, cache: Cache | None = None) -> Path:
+def guest_program(
+    name: str, *, libraries: Sequence[str] = (), shared: Sequence[str] = ("acon",), cache: Cache | None = None
+) -> Path:
     """Build `guest/NAME.c` with what it shares; returns the path of the static program.
 
-    Errors: `MissingRequirement` (no gcc), `CommandFailed` (it does not compile, or libc.a is missing).
+    `libraries` are linked (their static archives come with Debian's -dev packages), `shared` are the sources beside
+    it, each with a header. Errors: `MissingRequirement` (no gcc, no static library), `CommandFailed` (it does not
+    compile).
     """
     if shutil.which("gcc") is None:
         raise MissingRequirement("gcc", "building the guest's programs", hint="apt-get install gcc libc6-dev")
-    sources = [_FOLDER / "acon.c", _FOLDER / f"{name}.c"]
+    sources = [*(_FOLDER / f"{part}.c" for part in shared), _FOLDER / f"{name}.c"]
+    headers = [_FOLDER / f"{part}.h" for part in shared]
+    archives = [_archive(library) for library in libraries]
     inputs = {
         "program": name,
-        "sources": [sha256_file(path) for path in (*sources, _FOLDER / "acon.h")],
+        "sources": [sha256_file(path) for path in (*sources, *headers, *archives)],
         "flags": _FLAGS,
         "compiler": process.output(["gcc", "--version"]).splitlines()[0],
     }
 
     def make(folder: Path) -> None:
-        process.run(["gcc", *_FLAGS, "-o", folder / name, *sources], cwd=folder, hint="apt-get install gcc libc6-dev")
+        linked = [f"-l{library}" for library in libraries]
+        argv: list[str | Path] = ["gcc", *_FLAGS, "-o", folder / name, *sources, *linked]
+        process.run(argv, cwd=folder, hint="apt-get install gcc libc6-dev")
         (folder / name).chmod(0o755)
 
     return (cache or Cache()).get("guest", inputs, make).path / name
@@ -55,3 +65,12 @@ def guest_code(name: str, *, bits: int, cache: Cache | None = None) -> bytes:
         process.run(["objcopy", "-O", "binary", "-j", ".text", folder / "code.o", folder / "code"], cwd=folder)
 
     return ((cache or Cache()).get("guest", inputs, make).path / "code").read_bytes()
+
+
+def _archive(library: str) -> Path:
+    """The static archive of a library. Errors: `MissingRequirement`."""
+    found = Path(process.output(["gcc", f"-print-file-name=lib{library}.a"]).strip())
+    if not found.is_absolute():
+        package = f"apt-get install {_PACKAGES.get(library, f'lib{library}-dev')}"
+        raise MissingRequirement(f"lib{library}.a", "building the guest's programs", hint=package)
+    return found

@@ -22,6 +22,35 @@ _PHASES = {
 }
 _HOST_BYTES = ("qemu_", "host_", "kernel_bytes", "initrd_bytes")
 _MORE_IS_BETTER = ("memavailable", "memtotal", "memfree")
+# Of a swap study: label, unit, scale, whether more is better. None is exact, since its replicates are seeds.
+_SWAP: dict[str, tuple[str, str, float, bool]] = {
+    "access_ops_per_s": ("accesses", "1/s", 1, True),
+    "fill_pages_per_s": ("pages filled", "1/s", 1, True),
+    "pool_bytes": ("RAM that the pool takes", "MiB", 1 << 20, False),
+    "peak_pool_bytes": ("RAM that the pool took at most", "MiB", 1 << 20, False),
+    "pool_stored_bytes": ("pages in the pool", "MiB", 1 << 20, True),
+    "saved_bytes": ("RAM saved", "MiB", 1 << 20, True),
+    "compression_ratio": ("pages in the pool over its RAM", "", 1, True),
+    "disk_read_bytes": ("read from the disk", "MiB", 1 << 20, False),
+    "disk_written_bytes": ("written to the disk", "MiB", 1 << 20, False),
+    "fill_disk_written_bytes": ("written to the disk in the fill", "MiB", 1 << 20, False),
+    "swap_used_bytes": ("swap used", "MiB", 1 << 20, False),
+    "major_faults": ("major faults", "", 1, False),
+    "fault_count": ("accesses that fault", "", 1, False),
+    "pswpin_pages": ("pages swapped in", "", 1, False),
+    "pswpout_pages": ("pages swapped out", "", 1, False),
+    "zswpin_pages": ("pages from zswap", "", 1, False),
+    "zswpout_pages": ("pages to zswap", "", 1, False),
+    "zswpwb_pages": ("pages that zswap wrote back", "", 1, False),
+    "user_cpu_ns": ("CPU time of the user", "s", 1e9, False),
+    "system_cpu_ns": ("CPU time of the kernel", "s", 1e9, False),
+    "idle_cpu_ns": ("idle CPU time", "s", 1e9, True),
+    "kswapd_cpu_ns": ("CPU time of kswapd", "s", 1e9, False),
+    "psi_some_ns": ("stalled for memory, some tasks", "s", 1e9, False),
+    "psi_full_ns": ("stalled for memory, all tasks", "s", 1e9, False),
+}
+_LATENCIES = {"access": "an access", "hit": "a hit", "fault": "a fault", "fill": "a page of the fill"}
+_QUANTILES = {"p50": "median", "p90": "p90", "p99": "p99", "p999": "p99.9", "max": "longest", "mean": "mean"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +84,7 @@ class Metric:
             return format_bytes(value)
         if self.unit == "s":
             return f"{value / 1e6:,.3f} ms" if self.counts(clock) else format_seconds(value / 1e9)
-        return f"{value:g}"
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
     def difference_text(self, value: float, clock: str) -> str:
         """A difference without its sign: "1,234 instructions", "4,096 bytes", "12.0 ms"."""
@@ -87,6 +116,9 @@ def metric(name: str) -> Metric:
     if name.startswith("guest_ns_"):
         label = f"the kernel's first line to {_words(name.removeprefix('guest_ns_'))}"
         return Metric(name=name, label=label, unit="s", scale=1e9, exact=True)
+    swap = _swap_metric(name)
+    if swap is not None:
+        return swap
     if name.endswith("_bytes"):
         return Metric(
             name=name,
@@ -96,8 +128,20 @@ def metric(name: str) -> Metric:
             more_is_better=name.startswith(_MORE_IS_BETTER),
             exact=not name.startswith(_HOST_BYTES),
         )
-    hint = "a column host_ns_..., guest_ns_... or ..._bytes"
+    hint = "a column host_ns_..., guest_ns_..., ..._bytes, or of a swap study, such as access_ops_per_s"
     raise InvalidInput("metric", name, "is no measure of a run", hint=hint)
+
+
+def _swap_metric(name: str) -> Metric | None:
+    """The measure of a swap study's column, or None."""
+    if name in _SWAP:
+        label, unit, scale, more_is_better = _SWAP[name]
+        return Metric(name=name, label=label, unit=unit, scale=scale, more_is_better=more_is_better)
+    kind, _, rest = name.partition("_")
+    quantile = rest.removesuffix("_ns")
+    if kind in _LATENCIES and rest.endswith("_ns") and quantile in _QUANTILES:
+        return Metric(name=name, label=f"{_QUANTILES[quantile]} latency of {_LATENCIES[kind]}", unit="s", scale=1e9)
+    return None
 
 
 def metric_on(name: str, clock: str) -> Metric:

@@ -4,7 +4,7 @@
 Exit status: 0 done, 1 failed as named, 2 wrong usage.
 """
 
-from acon_nb.cli import bench, boot, cluster, initrd, kernel, nightly, notebook, run
+from acon_nb.cli import answers, bench, boot, cluster, initrd, kernel, nightly, notebook, run, swap
 from acon_nb.cli.base import main
 
-__all__ = ["bench", "boot", "cluster", "initrd", "kernel", "main", "nightly", "notebook", "run"]
+__all__ = ["answers", "bench", "boot", "cluster", "initrd", "kernel", "main", "nightly", "notebook", "run", "swap"]

@@ -224,20 +224,3 @@ def _end(failed: list[str]) -> None:
         click.echo(text, err=True)
     if failed:
         raise SystemExit(1)
-
-
-@bench_group.command("swap")
-@click.option("--preset", type=click.Choice(["smoke"]), required=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
-@as_json_option
-def bench_swap(preset: str, out: Path, as_json: bool) -> None:
-    """Put the guide's open question once: disk, zram and zswap under a tmpfs past the memory."""
-    from acon_nb import tour
-
-    del preset  # one so far
-    spec = tour.TourSpec(out=out)
-    runs = tour.swaps(spec, tour.prepare(spec, on_progress=TextProgress()), on_progress=TextProgress())
-    if as_json:
-        print_json({"runs": json.loads(runs.to_json(orient="records"))})
-    else:
-        click.echo(tour.swap_table(runs).T.to_string(header=False))

@@ -9,18 +9,29 @@ from acon_nb.plots.study import plot_study
 from acon_nb.plots.style import COLOURS, picture_format, save
 from acon_nb.plots.swap import plot_swap
 from acon_nb.plots.trend import plot_trend
+from acon_nb.plots.swap_files import figures_of, guest_figure, save_answers, tables_of
+from acon_nb.plots.swap_guests import plot_guest, plot_latency
+from acon_nb.plots.swap_study import plot_best, plot_effects, plot_pareto, plot_pressure
 
 __all__ = [
     "COLOURS",
+    "figures_of",
+    "guest_figure",
     "picture_format",
+    "plot_best",
     "plot_boot",
     "plot_cost",
+    "plot_effects",
     "plot_folders",
+    "plot_guest",
     "plot_initcall_difference",
     "plot_initcalls",
+    "plot_latency",
     "plot_memory",
     "plot_memory_parts",
+    "plot_pareto",
     "plot_phases",
+    "plot_pressure",
     "plot_qemu_memory",
     "plot_sizes",
     "plot_study",
@@ -28,4 +39,6 @@ __all__ = [
     "plot_trend",
     "plot_unpack",
     "save",
+    "save_answers",
+    "tables_of",
 ]

@@ -3,6 +3,7 @@
 from acon_nb.widgets.board import Board, board
 from acon_nb.widgets.console import Console, console
 from acon_nb.widgets.explorer import Explorer, explorer
+from acon_nb.widgets.designer import StudyDesigner, study_designer
 from acon_nb.widgets.initrd import InitrdForm, initrd_form
 from acon_nb.widgets.job import Job, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
@@ -16,6 +17,7 @@ __all__ = [
     "InitrdForm",
     "Job",
     "KernelForm",
+    "StudyDesigner",
     "VmPanel",
     "board",
     "console",
@@ -24,5 +26,6 @@ __all__ = [
     "initrd_form",
     "kernel_form",
     "run",
+    "study_designer",
     "vm_panel",
 ]

@@ -1,0 +1,63 @@
+"""`acon-nb bench answers`: a swap study in words, figures and tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli.bench import bench_group
+from acon_nb.errors import InvalidInput
+
+
+@bench_group.command("answers")
+@click.argument("study_name", metavar="STUDY")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for figures and tables.")
+@click.option("--data", default="", help="A level of data of the study.  [default: each]")
+@click.option("--pressure", type=float, default=0.0, help="Working set over RAM; the nearest measured answers.")
+@click.option("--disk-latency", default="", help="The device as on hardware, such as 80us; the nearest answers.")
+@click.option("--workload", default="", help="A workload of the study.  [default: each]")
+@click.option("--pattern", default="", help="A pattern of accesses of the study.  [default: each]")
+@click.option("--metric", default="access_ops_per_s", show_default=True)
+@click.option("--clock", type=click.Choice(["wall", "instructions"]), help="Rows of one clock.  [default: each]")
+@as_json_option
+def bench_answers(
+    study_name: str,
+    out: Path,
+    output: Path | None,
+    data: str,
+    pressure: float,
+    disk_latency: str,
+    workload: str,
+    pattern: str,
+    metric: str,
+    clock: str | None,
+    as_json: bool,
+) -> None:
+    """Say what a swap study answers: which swap for which data, pressure and device, at what cost, how sure."""
+    from acon_nb.bench import results
+    from acon_nb.bench.answers import Question, explain
+    from acon_nb.plots.swap_files import save_answers
+
+    question = Question(
+        data=data, pressure=pressure, disk_latency=disk_latency, workload=workload, pattern=pattern, metric=metric,
+        clock=clock or "",
+    )  # fmt: skip
+    rows = results.load(out, "swap", study_name)
+    if rows.empty:
+        hint = f"one of: {', '.join(results.Store(out).studies('swap')) or 'none yet'}"
+        raise InvalidInput("study", study_name, f"has no rows in {out}", hint=hint)
+    told = explain(rows, question)
+    files = save_answers(rows, output, question) if output is not None else []
+    if as_json:
+        records = json.loads(json.dumps([dataclasses.asdict(one) for one in told]))
+        print_json({"study": study_name, "explanations": records, "files": [str(path) for path in files]})
+        return
+    for one in told:
+        click.echo("\n".join(one.lines))
+    for path in files:
+        click.echo(str(path))

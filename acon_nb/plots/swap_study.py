@@ -1,0 +1,291 @@
+"""Figures of a swap study, one for each table of `acon_nb.bench.swap_tables` and of the same name.
+
+Every figure names its clock, its units, its number of seeds and its intervals; guests that ended badly are marked, not
+left out. Kinds of swap differ in marker and line, the rest of a choice in colour: each can be told without colour.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from acon_nb.bench.swap_rows import THROUGHPUT, measure
+from acon_nb.plots.style import COLOURS
+from acon_nb.plots.swap_style import (
+    Style,
+    axis_of_levels,
+    clock_words,
+    grid,
+    is_known,
+    legend,
+    plain_ticks,
+    styles_of,
+    title,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MOST_PANELS = 6
+_MIB = float(1 << 20)
+
+
+def plot_pareto(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
+    """Throughput against memory saved (`df_pareto`), a panel a situation: filled markers are on the front.
+
+    Bars are 95 % intervals over the seeds. A choice with guests that ended badly has no point but its ends in words.
+    """
+    figure, axes, shown = _panels(table, "situation", most, (4.3, 3.9))
+    styles = styles_of(table["choice"])
+    what = measure(str(table["metric"].iloc[0]))
+    for ax, (situation, part) in zip(axes, shown, strict=True):
+        _front_line(ax, part, what.scale)
+        for row in part.to_dict("records"):
+            _pareto_point(ax, row, styles[row["choice"]], what.scale)
+        ax.margins(0.08)
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel("memory saved: pool holds less pool takes / MiB")
+        ax.set_ylabel(f"{what.label} / ({what.unit})")
+        ax.set_title(situation or "all rows", fontsize=9)
+    legend(figure, axes)
+    text = "Throughput against memory saved (filled: on the Pareto front; %: in so many redrawn studies)"
+    figure.suptitle(title(text, table, "n", most=most))
+    return figure
+
+
+def plot_pressure(table: pd.DataFrame, points: pd.DataFrame | None = None, *, most: int = 3) -> Figure:
+    """Cost along a numeric factor (`df_pressure`), the ratio to the baseline, and break-evens (`df_breakeven`).
+
+    Throughput is shown as the time of one access, so that up is dearer; other measures as they are. A cross is a level
+    at which guests ended badly.
+    """
+    names = list(dict.fromkeys(table["situation"]))[:most]
+    figure, lines = grid(len(names), 2, (5.2, 3.9))
+    styles = styles_of(table["choice"])
+    for axes, situation in zip(lines, names, strict=True):
+        part = table[table["situation"] == situation]
+        marks = points[points["situation"] == situation] if points is not None and len(points) else None
+        _cost_panel(axes[0], part, styles)
+        _ratio_panel(axes[1], part, styles, marks)
+        axes[0].set_title(situation or "all rows", fontsize=9)
+    axis = str(table["axis"].iloc[0])
+    legend(figure, [axes[0] for axes in lines])
+    text = f"Cost along {axis} (bars: 95 % over seeds; ✖: ended badly; ◆: break-even)"
+    figure.suptitle(title(text, table, "n", most=most))
+    return figure
+
+
+def plot_best(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
+    """The best choice by two factors (`df_best`), a panel a situation.
+
+    Hatched: choices that cannot be told apart (all are named). ? : one seed. The lowest line names what ended badly.
+    """
+    down, across = str(table["down"].iloc[0]), str(table["across"].iloc[0])
+    columns = table["across_level"].nunique()
+    figure, axes, shown = _panels(table, "situation", most, (max(4.0, 1.5 * columns + 1.6), 0.0), rows_of="down_level")
+    kinds = _first_colours(table)
+    for ax, (situation, part) in zip(axes, shown, strict=True):
+        lows, highs = (list(dict.fromkeys(part[name])) for name in ("down_level", "across_level"))
+        for row in part.to_dict("records"):
+            _best_cell(ax, row, highs.index(row["across_level"]), lows.index(row["down_level"]), kinds)
+        ax.set_xticks(range(len(highs)), [str(level) or "none" for level in highs])
+        ax.set_yticks(range(len(lows)), [wrapped(str(level) or "none", 22) for level in lows])
+        ax.set_xlim(-0.5, len(highs) - 0.5)
+        ax.set_ylim(len(lows) - 0.5, -0.5)
+        ax.set_xlabel(f"{across} (working set / RAM)" if across == "pressure" else across)
+        ax.set_ylabel(down)
+        ax.set_title(situation or "all rows", fontsize=9)
+    what = measure(str(table["metric"].iloc[0]))
+    text = f"Best choice by {what.label}; hatched: cannot be told apart; ✕: ended badly"
+    figure.suptitle(title(text, table, "seeds", most=most))
+    return figure
+
+
+def plot_effects(table: pd.DataFrame) -> Figure:
+    """What each level of each factor does with all else equal (`df_effects`): ratios with 95 % intervals.
+
+    Filled: sure. Hollow: cannot be told. A diamond is an average whose sign flips between settings.
+    """
+    from acon_nb.show import ShownFigure
+
+    figure = ShownFigure(figsize=(8.5, 0.34 * max(1, len(table)) + 1.7), layout="constrained")
+    ax = figure.add_subplot()
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.axvline(1, color="0.6", linewidth=1)
+    labels = []
+    for place, row in enumerate(table.to_dict("records")):
+        labels.append(f"{row['factor']}: {wrapped(str(row['level']), 40)} beside {row['beside']}")
+        if not is_known(row["ratio"]):
+            ax.annotate("no setting in which both ended well", (1, place), fontsize=8, va="center", ha="center")
+            continue
+        _effect_bar(ax, row, place)
+    ax.set_yticks(range(len(labels)), labels, fontsize=8)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.set_xscale("log")
+    plain_ticks(ax, "x")
+    metric = measure(str(table["metric"].iloc[0])) if len(table) else measure(THROUGHPUT)
+    ax.set_xlabel(f"times the {metric.label} (1: no effect; {clock_words(table)})")
+    figure.suptitle(title("What each factor does, all else equal; diamond: the sign flips", table, "seeds"))
+    return figure
+
+
+def _pareto_point(ax: Axes, row: dict[Any, Any], style: Style, scale: float) -> None:
+    if row["failures"]:
+        text = f"{row['choice']}: {row['failures']}"
+        count = sum(1 for line in ax.texts if line.get_gid() == "ends")
+        ax.annotate(text, (0.02, 0.02 + 0.06 * count), xycoords="axes fraction", fontsize=7, color="0.35", gid="ends")
+        return
+    if not is_known(row["saved"]) or not is_known(row["speed"]):
+        return
+    x, y = row["saved"] / _MIB, row["speed"] / scale
+    errors = [
+        [[max(0.0, value - row[f"{name}_low"] / unit)], [max(0.0, row[f"{name}_high"] / unit - value)]]
+        for name, value, unit in (("saved", x, _MIB), ("speed", y, scale))
+    ]
+    face = style.colour if row["on_front"] else "white"
+    ax.errorbar([x], [y], xerr=errors[0], yerr=errors[1], fmt=style.marker, color=style.colour, mfc=face, capsize=3,
+                label=row["choice"])  # fmt: skip
+    if is_known(row["support"]) and 0.005 < row["support"] < 0.995:
+        text = f"{100 * row['support']:.0f} %"
+        ax.annotate(text, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7)
+
+
+def _front_line(ax: Axes, part: pd.DataFrame, scale: float) -> None:
+    """The front as a step, in the order of memory saved."""
+    front = part[part["on_front"] & part["saved"].notna()].sort_values("saved")
+    if len(front) > 1:
+        xs, ys = front["saved"].astype(float) / _MIB, front["speed"].astype(float) / scale
+        ax.step(xs, ys, where="pre", color="0.7", linewidth=1, zorder=0)
+
+
+def _cost_panel(ax: Axes, part: pd.DataFrame, styles: dict[str, Style]) -> None:
+    metric = str(part["metric"].iloc[0])
+    what, inverse = measure(metric), metric == THROUGHPUT
+
+    def shown(value: Any) -> float:
+        if not is_known(value):
+            return math.nan
+        return 1e6 / float(value) if inverse else float(value) / what.scale
+
+    for choice, mine in part.groupby("choice", sort=False):
+        style = styles[str(choice)]
+        rows = mine.sort_values("level").to_dict("records")
+        well = [row for row in rows if not row["failures"] and is_known(row["median"])]
+        ys = [shown(row["median"]) for row in well]
+        ends = [sorted((shown(row["low"]), shown(row["high"]))) for row in well]
+        bars = [[max(0.0, y - low) for y, (low, _) in zip(ys, ends, strict=True)],
+                [max(0.0, high - y) for y, (_, high) in zip(ys, ends, strict=True)]]  # fmt: skip
+        xs = [row["level"] for row in well]
+        ax.errorbar(xs, ys, yerr=bars, fmt=style.marker + style.line, color=style.colour, capsize=3, label=choice)
+    _died(ax, part, styles)
+    ax.set_yscale("log")
+    plain_ticks(ax, "y")
+    axis_of_levels(ax, part)
+    ax.set_ylabel(f"time of an access / µs ({clock_words(part)})" if inverse else f"{what.label} / {what.unit}")
+
+
+def _died(ax: Axes, part: pd.DataFrame, styles: dict[str, Style]) -> None:
+    """A cross above the axis for each level at which guests of a choice ended badly, with how many."""
+    bad = part[part["failures"] != ""]
+    for number, (choice, mine) in enumerate(bad.groupby("choice", sort=False)):
+        place = 0.97 - 0.06 * number
+        transform = ax.get_xaxis_transform()
+        levels = list(mine["level"])
+        ax.plot(
+            levels, [place] * len(levels), "X", color=styles[str(choice)].colour, transform=transform, clip_on=False
+        )
+        text = f"{choice}: {mine['failures'].iloc[0]}"
+        ax.text(levels[0], place, f"{text}  ", transform=transform, ha="right", va="center", fontsize=7)
+
+
+def _ratio_panel(ax: Axes, part: pd.DataFrame, styles: dict[str, Style], points: pd.DataFrame | None) -> None:
+    baseline = str(part["baseline"].iloc[0])
+    ax.axhline(1, color="0.6", linewidth=1)
+    for choice, mine in part.groupby("choice", sort=False):
+        style = styles[str(choice)]
+        rows = [row for row in mine.sort_values("level").to_dict("records")
+                if is_known(row["ratio"]) and not row["failures"]]  # fmt: skip
+        if choice == baseline or not rows:
+            continue
+        ys = [row["ratio"] for row in rows]
+        bars = [[max(0.0, row["ratio"] - row["ratio_low"]) for row in rows],
+                [max(0.0, row["ratio_high"] - row["ratio"]) for row in rows]]  # fmt: skip
+        xs = [row["level"] for row in rows]
+        ax.errorbar(xs, ys, yerr=bars, fmt=style.marker + style.line, color=style.colour, capsize=3, label=choice)
+    ax.set_yscale("log")
+    plain_ticks(ax, "y")
+    axis_of_levels(ax, part)
+    if points is not None:
+        _break_even_marks(ax, points, baseline, styles)
+    what = measure(str(part["metric"].iloc[0]))
+    ax.set_ylabel(f"times the {what.label} of {baseline},\npaired by seed")
+
+
+def _break_even_marks(ax: Axes, points: pd.DataFrame, baseline: str, styles: dict[str, Style]) -> None:
+    """Break-evens with the baseline lie on the line at 1; those of two others at the lower edge, with their names."""
+    for number, row in enumerate(points[points["kind"] == "crossing"].to_dict("records")):
+        with_baseline = row["first"] == baseline
+        transform = ax.transData if with_baseline else ax.get_xaxis_transform()
+        y = 1.0 if with_baseline else 0.05 + 0.06 * (number % 4)
+        colour = styles[row["second"]].colour if row["second"] in styles else "black"
+        if is_known(row["low"]):
+            ax.plot([row["low"], row["high"]], [y, y], "-", color=colour, linewidth=5, alpha=0.45, transform=transform)
+        ax.plot([row["at"]], [y], "D", color=colour, mec="black", markersize=7, transform=transform, zorder=5)
+        if not with_baseline:
+            text = f" {row['first']} = {row['second']}"
+            ax.text(row["at"], y, text, transform=transform, fontsize=7, va="center")
+
+
+def _best_cell(ax: Axes, row: dict[Any, Any], x: int, y: int, colours: dict[str, str]) -> None:
+    from matplotlib.patches import Rectangle
+
+    names = str(row["best"]).split(" | ") if row["best"] else []
+    tied = len(names) > 1
+    face = "0.35" if not names else "white" if tied else colours.get(names[0], "white")
+    hatch = "///" if tied else None
+    box = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="0.8", hatch=hatch, linewidth=1, alpha=0.55)
+    ax.add_patch(box)
+    lines = ["none ended well"] if not names else names[:4] + ([f"and {len(names) - 4} more"] if len(names) > 4 else [])
+    if row["sure"] == "one seed":
+        lines = ["?", names[0], "(one seed)"] if names else lines
+    text = "\n".join(lines)
+    ax.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if not names else "black",
+            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1} if tied else None)  # fmt: skip
+    if row["died"]:
+        died = "\n".join(f"✕ {wrapped(text, 30)}" for text in str(row["died"]).split("; ")[:3])
+        ax.text(x, y + 0.47, died, ha="center", va="bottom", fontsize=5.5, color="white" if not names else "0.2")
+
+
+def _effect_bar(ax: Axes, row: dict[Any, Any], place: int) -> None:
+    sure = row["sure"] in ("tested", "every seed") and not row["why"]
+    colour = COLOURS[0] if sure else "0.45"
+    marker = "D" if row["turns"] else "o"
+    error = [[max(0.0, row["ratio"] - row["low"])], [max(0.0, row["high"] - row["ratio"])]]
+    face = colour if sure and not row["turns"] else "white"
+    ax.errorbar([row["ratio"]], [place], xerr=error, fmt=marker, color=colour, mfc=face, capsize=3)
+    text = "not ranked" if row["why"] else "" if sure or row["turns"] else str(row["sure"])
+    ax.annotate(text, (row["high"], place), xytext=(6, 0), textcoords="offset points", fontsize=7, va="center")
+
+
+def _first_colours(table: pd.DataFrame) -> dict[str, str]:
+    """A colour for each choice that is the best somewhere."""
+    names = [name for text in table["best"] for name in str(text).split(" | ")[:1] if name]
+    return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(dict.fromkeys(names))}
+
+
+def _panels(
+    table: pd.DataFrame, by: str, most: int, size: tuple[float, float], *, rows_of: str = ""
+) -> tuple[Figure, list[Axes], list[tuple[str, pd.DataFrame]]]:
+    """A panel for each value of a column, three a row; of more than `most` the title says so."""
+    groups = [(str(name), part) for name, part in table.groupby(by, sort=False)]
+    shown = groups[:most]
+    columns = min(3, len(shown)) if size[0] < 5 else 1
+    height = size[1] or 0.85 * max(part[rows_of].nunique() for _, part in shown) + 1.3
+    figure, lines = grid(-(-len(shown) // columns), columns, (size[0], height))
+    axes = [ax for line in lines for ax in line]
+    for ax in axes[len(shown) :]:
+        ax.set_visible(False)
+    return figure, axes[: len(shown)], shown
