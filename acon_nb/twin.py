@@ -13,13 +13,13 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acon_nb import process, tdx
 from acon_nb.cache import atomic_file
-from acon_nb.errors import AconError, Cancelled, CommandFailed, GuestFailed, InvalidInput, MissingRequirement
+from acon_nb.errors import Cancelled, CommandFailed, GuestFailed, InvalidInput, MissingRequirement
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.tdx import BootInputs, Comparison, EventLog, LogKind
 from acon_nb.tdx.events import EXITS
@@ -111,9 +111,10 @@ def capture_acpi(
 ) -> Path:
     """Write the ACPI tables that QEMU gives the guest of `spec` to `folder`: table-loader, rsdp, tables.
 
-    They are made anew once the firmware has set up the PCI devices, so the firmware is booted with the same devices
-    (without TD and KVM; SMM and the PIC, which a TD lacks, are off) until it asks for the kernel, then stopped and asked
-    over qtest. Errors: `GuestFailed`, `InvalidInput` for a spec without a firmware, `Cancelled`.
+    QEMU makes them when the firmware asks for them, which has set up the PCI devices by then. So the firmware is booted
+    with the same devices (without TD and KVM; SMM and the PIC, which a TD lacks, are off) until the kernel runs, then
+    the guest is stopped and QEMU asked over qtest. Errors: `GuestFailed`, `InvalidInput` for a spec without a firmware,
+    `Cancelled`.
     """
     if spec.firmware is None:
         hint = "BIOS=/usr/share/ovmf/OVMF.fd"
@@ -125,8 +126,8 @@ def capture_acpi(
         server.bind(str(run_folder / "qtest"))
         server.listen(1)
         server.settimeout(_START_S)
-        extra = ("-chardev", f"socket,id=qtest,path={_option(run_folder / 'qtest')}", "-qtest", "chardev:qtest")
-        extra += ("-qtest-log", "none", "-machine", "smm=off,pic=off")
+        qtest = ("-chardev", f"socket,id=qtest,path={_option(run_folder / 'qtest')}", "-qtest", "chardev:qtest")
+        extra = (*qtest, "-qtest-log", "none", "-machine", "smm=off,pic=off", "-no-shutdown")
         asked = replace(
             spec,
             **plain,  # type: ignore[arg-type]
@@ -139,8 +140,7 @@ def capture_acpi(
         started = time.monotonic()
         machine.start()
         on_progress(Progress("capture ACPI tables", None, "the firmware runs"))
-        trace = run_folder / "run" / "fw_cfg.trace"
-        while not _asked_for_kernel(trace):
+        while not _in_kernel(machine):
             _check_alive(machine, None, started, timeout_s, cancel)
             time.sleep(_POLL_S)
         machine.pause()
@@ -158,12 +158,10 @@ def _acpi_names() -> tuple[str, ...]:
     return tuple(f"etc/{name}" if name == "table-loader" else f"etc/acpi/{name}" for name in ACPI_FILES)
 
 
-def _asked_for_kernel(trace: Path) -> bool:
-    """Whether QEMU's trace shows that the firmware reads the command line, which it does after all PCI set-up."""
-    try:
-        return re.search(rb"fw_cfg_select .*'cmdline_(size|data)'", trace.read_bytes()) is not None
-    except OSError:
-        return False
+def _in_kernel(machine: Machine) -> bool:
+    """Whether the guest's first CPU is in the kernel proper: its addresses are the highest 2 GiB, no firmware's are."""
+    text = machine.execute("human-monitor-command", {"command-line": "info registers"}, timeout_s=_QMP_S)
+    return re.search(r"RIP=ffffffff[89a-f]", str(text)) is not None
 
 
 def _with_version(inputs: BootInputs) -> BootInputs:

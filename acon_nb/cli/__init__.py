@@ -4,7 +4,7 @@
 Exit status: 0 done, 1 failed as named, 2 wrong usage.
 """
 
-from acon_nb.cli import bench, initrd, kernel, notebook, run
+from acon_nb.cli import bench, initrd, kernel, measure, notebook, run
 from acon_nb.cli.base import main
 
-__all__ = ["bench", "initrd", "kernel", "main", "notebook", "run"]
+__all__ = ["bench", "initrd", "kernel", "main", "measure", "notebook", "run"]

@@ -164,8 +164,9 @@ def parse_log(raw: bytes, kind: LogKind | None = None, *, source: str = "log") -
     kind = kind or (LogKind.TD if header_index == 1 else LogKind.TPM)
     events: list[LoggedEvent] = []
     notes: list[str] = []
-    end = start
+    size_bytes = start
     for number, (index, event_type, digest, data, end) in enumerate(_records(raw, start, algorithms, source)):
+        size_bytes = end
         if event_type == EV_NO_ACTION:
             notes.append(f"event {number} is EV_NO_ACTION: not measured")
         elif index not in kind.indexes:
@@ -174,7 +175,7 @@ def parse_log(raw: bytes, kind: LogKind | None = None, *, source: str = "log") -
             register = kind.register(index)
             event = LoggedEvent(number=number, register=register, event_type=event_type, digest=digest, data=data)
             events.append(event)
-    return EventLog(kind=kind, events=tuple(events), size_bytes=end, notes=tuple(notes))
+    return EventLog(kind=kind, events=tuple(events), size_bytes=size_bytes, notes=tuple(notes))
 
 
 def parse_ccel_table(raw: bytes) -> CcelTable:

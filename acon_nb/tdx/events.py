@@ -212,9 +212,9 @@ def _variables(material: Material, register: str) -> Iterator[PredictedEvent]:
 def _acpi(material: Material, register: str, *, with_tpm: bool) -> Iterator[PredictedEvent]:
     if not material.stack.on("acpi"):
         return
-    names = (*ACPI_FILES, "tpm/log") if with_tpm else ACPI_FILES
-    for name in names:
-        file = f"etc/{name}" if name in ("table-loader", "tpm/log") else f"etc/acpi/{name}"
+    loader, rsdp, tables = ACPI_FILES
+    for name in (loader, rsdp, "tpm/log", tables) if with_tpm else ACPI_FILES:  # the order of the loader's commands
+        file = f"etc/{name}" if name in (loader, "tpm/log") else f"etc/acpi/{name}"
         words: dict[str, object] = {"what": f"ACPI: {file}", "depends": ("qemu", "devices", "append")}
         data = material.acpi.get(name) if not with_tpm else None
         if data is not None:
