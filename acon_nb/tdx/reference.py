@@ -86,9 +86,8 @@ def _schema() -> dict[str, Any]:
 def _check(part: str, value: Any) -> None:
     import jsonschema
 
-    schema = {**_schema()["$defs"][part], "$schema": _schema()["$schema"]}
-    try:
-        jsonschema.validate(value, schema)
-    except jsonschema.ValidationError as error:
+    schema = _schema()["$defs"][part]
+    error = next(jsonschema.Draft202012Validator(schema).iter_errors(value), None)
+    if error is not None:
         hint = "see acon_nb/tdx/rvps.schema.json"
-        raise InvalidInput(part, error.json_path, error.message[:120], hint=hint) from error
+        raise InvalidInput(part, error.json_path, error.message[:120], hint=hint)
