@@ -10,7 +10,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
 
 tour_packages="python3-venv qemu-system-x86 gcc libc6-dev make flex bison bc libelf-dev zstd xz-utils"
-test_packages="git patch bzip2 lz4 shellcheck cpio libarchive-tools ovmf chromium fonts-dejavu-core docker.io podman"
+test_packages="git patch bzip2 lz4 shellcheck cpio libarchive-tools ovmf swtpm swtpm-tools chromium fonts-dejavu-core docker.io podman"
 case $job in
 tour) packages=$tour_packages extras="" groups="" ;;
 lab) packages=$tour_packages extras="[lab,docker]" groups="" ;;

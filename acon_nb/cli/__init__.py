@@ -4,7 +4,20 @@
 Exit status: 0 done, 1 failed as named, 2 wrong usage.
 """
 
-from acon_nb.cli import answers, bench, boot, cluster, initrd, kernel, nightly, notebook, run, swap
+from acon_nb.cli import answers, bench, boot, cluster, initrd, kernel, measure, nightly, notebook, run, swap
 from acon_nb.cli.base import main
 
-__all__ = ["answers", "bench", "boot", "cluster", "initrd", "kernel", "main", "nightly", "notebook", "run", "swap"]
+__all__ = [
+    "answers",
+    "bench",
+    "boot",
+    "cluster",
+    "initrd",
+    "kernel",
+    "main",
+    "measure",
+    "nightly",
+    "notebook",
+    "run",
+    "swap",
+]

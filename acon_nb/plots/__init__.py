@@ -8,10 +8,10 @@ from acon_nb.plots.kernel import plot_cost, plot_sizes
 from acon_nb.plots.study import plot_study
 from acon_nb.plots.style import COLOURS, picture_format, save
 from acon_nb.plots.swap import plot_swap
-from acon_nb.plots.trend import plot_trend
 from acon_nb.plots.swap_files import figures_of, guest_figure, save_answers, tables_of
 from acon_nb.plots.swap_guests import plot_guest, plot_latency
 from acon_nb.plots.swap_study import plot_best, plot_effects, plot_pareto, plot_pressure
+from acon_nb.plots.trend import plot_trend
 
 __all__ = [
     "COLOURS",

@@ -2,8 +2,8 @@
 
 from acon_nb.widgets.board import Board, board
 from acon_nb.widgets.console import Console, console
-from acon_nb.widgets.explorer import Explorer, explorer
 from acon_nb.widgets.designer import StudyDesigner, study_designer
+from acon_nb.widgets.explorer import Explorer, explorer
 from acon_nb.widgets.initrd import InitrdForm, initrd_form
 from acon_nb.widgets.job import Job, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form

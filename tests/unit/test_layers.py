@@ -15,7 +15,7 @@ FLOORS = [
     ("process", "cache", "supervisor"),
     ("host", "debian"),
     ROOMS,
-    ("bench", "launch"),
+    ("bench", "launch", "twin"),
     ("plots", "show", "tour", "doctor", "widgets", "report", "notebook_files", "lab_server"),
     ("cli",),
 ]

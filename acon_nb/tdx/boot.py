@@ -1,0 +1,126 @@
+"""The measurement of a boot, said before it: MRTD, RTMR[0..3], and for the twin a TPM's PCRs.
+
+A register with an event that cannot be known offline has no value: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.tdx.eventlog import ZERO, LogKind, extend
+from acon_nb.tdx.events import PredictedEvent, Variant, td_events, tpm_events
+from acon_nb.tdx.inputs import BootInputs, Material, load
+from acon_nb.tdx.mrtd import Mrtd, mrtd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a boot must measure. `kind` says whose registers; `mrtd` is None for a TPM; `notes` are what to know."""
+
+    kind: LogKind
+    inputs: BootInputs
+    variant: Variant
+    events: tuple[PredictedEvent, ...]
+    mrtd: Mrtd | None
+    notes: tuple[str, ...]
+    material: Material = field(repr=False, compare=False)
+
+    @cached_property
+    def registers(self) -> dict[str, bytes | None]:
+        """The value of each register after the boot; None where an event of it cannot be known offline."""
+        values: dict[str, bytes | None] = {}
+        if self.kind is LogKind.TD:
+            values = {self.kind.register(index): ZERO for index in self.kind.indexes}
+        for event in self.events:
+            value = values.get(event.register, ZERO)
+            known = value is not None and event.digest is not None
+            values[event.register] = extend(value, event.digest) if known else None  # type: ignore[arg-type]
+        return values
+
+    @property
+    def unknown(self) -> tuple[PredictedEvent, ...]:
+        """The events that cannot be known offline."""
+        return tuple(event for event in self.events if event.digest is None)
+
+    def with_variant(self, variant: Variant) -> Prediction:
+        """The same boot on a stack that does otherwise; nothing is read anew."""
+        return _predict(self.material, self.kind, variant)
+
+    def variants(self) -> Iterator[Prediction]:
+        """The same boot on each other stack that is in the field, those with the fewest differences first."""
+        others = [
+            Variant(token, patch, place)
+            for token in ("suffix", "prefix")
+            for patch in (True, False)
+            for place in (True, False)
+        ]
+        for other in sorted(others, key=lambda it: len(self.variant.differences(it))):
+            if other != self.variant:
+                yield self.with_variant(other)
+
+
+def predict(inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> Prediction:
+    """What a TD must measure that boots `inputs`: MRTD and RTMR[0..3].
+
+    Errors: `InvalidInput` for files that are not what they should be, `MissingRequirement` without lief.
+    """
+    return of_material(load(inputs, on_progress=on_progress, cancel=cancel), LogKind.TD)
+
+
+def predict_twin(
+    inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None
+) -> Prediction:
+    """What a plain guest with a TPM must measure that boots `inputs`: its PCRs. Errors: as `predict`."""
+    return of_material(load(inputs, on_progress=on_progress, cancel=cancel), LogKind.TPM)
+
+
+def of_material(material: Material, kind: LogKind) -> Prediction:
+    """The prediction of inputs that were read (`inputs.load`), by the stack that they show."""
+    stack = material.stack
+    named = stack.kernel_named if kind is LogKind.TPM else not stack.kernel_patched
+    variant = Variant(stack.token, not named, stack.on("separator_rtmr1"))
+    return _predict(material, kind, variant)
+
+
+def _predict(material: Material, kind: LogKind, variant: Variant) -> Prediction:
+    td = kind is LogKind.TD
+    events = tuple(td_events(material, variant) if td else tpm_events(material, variant))
+    return Prediction(
+        kind=kind,
+        inputs=material.inputs,
+        variant=variant,
+        events=events,
+        mrtd=mrtd(material.firmware) if td else None,
+        notes=tuple(_notes(material, kind)),
+        material=material,
+    )
+
+
+def _notes(material: Material, kind: LogKind) -> Iterator[str]:
+    stack, kernel = material.stack, material.kernel
+    if kind is LogKind.TD and not stack.on("rtmr"):
+        yield "This firmware has no module that measures into RTMRs: they stay zero, and only MRTD tells TDs apart."
+    elif kind is LogKind.TD and not kernel.measures_cc:
+        yield (
+            f"The EFI stub of kernel {kernel.release} does not know the CC protocol (Linux 6.9 and later do): command "
+            "line and initrd are not measured."
+        )
+    if kind is LogKind.TPM and not kernel.measures_tpm:
+        yield f"The EFI stub of kernel {kernel.release} does not measure: command line and initrd are in no PCR."
+    if not material.inputs.qemu:
+        yield "QEMU's version was not given: the kernel is taken as patched by an old one."
+    for switch in stack.switches:
+        if switch.name == "separator_rtmr1" and "names no version" in switch.known_by and stack.on("rtmr"):
+            yield f"Where the second separator goes is not certain: {switch.known_by}."
+
+
+def without_initrd(prediction: Prediction) -> Prediction:
+    """The same boot without an initrd: what a guest measures that was not given one."""
+    material = prediction.material
+    inputs = replace(material.inputs, initrd=None)
+    return _predict(
+        replace(material, inputs=inputs, initrd_digest=None, initrd_bytes=None), prediction.kind, prediction.variant
+    )

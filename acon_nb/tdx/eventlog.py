@@ -1,0 +1,243 @@
+"""Event logs of a measured boot, read and replayed: a TD's CCEL, a TPM's TCG2 log.
+
+One TCG_PCR_EVENT ("Spec ID Event03") that names the hash algorithms, then TCG_PCR_EVENT2 records. The index of a record
+is a PCR in a TPM's log, and the register's number plus one in a TD's (0 is MRTD). A log ends at 0xFFFFFFFF, at zero
+padding or with the file. Hostile input is expected: no length is believed before it was compared with what is there.
+Source: TCG PC Client Platform Firmware Profile, "Event Logging"; UEFI specification 2.10, section 38.4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from acon_nb.errors import InvalidInput
+
+SHA384 = 0x000C
+DIGEST_BYTES = 48
+ZERO = bytes(DIGEST_BYTES)
+EV_NO_ACTION = 3
+TPM_LOG_PLACE = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+CCEL_PLACE = Path("/sys/firmware/acpi/tables/data/CCEL")
+_LOG_LIMIT_BYTES = 64 << 20
+_EVENT_LIMIT = 100_000
+_SPEC_ID = b"Spec ID Event03\0"
+_ALGORITHM_LIMIT = 16
+_SIZES = {0x0004: 20, 0x000B: 32, 0x000C: 48, 0x000D: 64, 0x0012: 32}
+_END = 0xFFFFFFFF
+
+EVENT_TYPES: Mapping[int, str] = {
+    0x0: "EV_PREBOOT_CERT",
+    0x1: "EV_POST_CODE",
+    0x3: "EV_NO_ACTION",
+    0x4: "EV_SEPARATOR",
+    0x5: "EV_ACTION",
+    0x6: "EV_EVENT_TAG",
+    0x7: "EV_S_CRTM_CONTENTS",
+    0x8: "EV_S_CRTM_VERSION",
+    0x9: "EV_CPU_MICROCODE",
+    0xA: "EV_PLATFORM_CONFIG_FLAGS",
+    0xB: "EV_TABLE_OF_DEVICES",
+    0xC: "EV_COMPACT_HASH",
+    0xD: "EV_IPL",
+    0xE: "EV_IPL_PARTITION_DATA",
+    0xF: "EV_NONHOST_CODE",
+    0x10: "EV_NONHOST_CONFIG",
+    0x11: "EV_NONHOST_INFO",
+    0x12: "EV_OMIT_BOOT_DEVICE_EVENTS",
+    0x80000001: "EV_EFI_VARIABLE_DRIVER_CONFIG",
+    0x80000002: "EV_EFI_VARIABLE_BOOT",
+    0x80000003: "EV_EFI_BOOT_SERVICES_APPLICATION",
+    0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER",
+    0x80000005: "EV_EFI_RUNTIME_SERVICES_DRIVER",
+    0x80000006: "EV_EFI_GPT_EVENT",
+    0x80000007: "EV_EFI_ACTION",
+    0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
+    0x80000009: "EV_EFI_HANDOFF_TABLES",
+    0x8000000A: "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
+    0x8000000B: "EV_EFI_HANDOFF_TABLES2",
+    0x8000000C: "EV_EFI_VARIABLE_BOOT2",
+    0x80000010: "EV_EFI_HCRTM_EVENT",
+    0x800000E0: "EV_EFI_VARIABLE_AUTHORITY",
+    0x800000E1: "EV_EFI_SPDM_FIRMWARE_BLOB",
+    0x800000E2: "EV_EFI_SPDM_FIRMWARE_CONFIG",
+}
+
+
+class LogKind(StrEnum):
+    """Whose registers a log tells of."""
+
+    TD = "CCEL"
+    TPM = "TCG2"
+
+    def register(self, index: int) -> str:
+        """The name of the register that an index of this log stands for."""
+        if self is LogKind.TPM:
+            return f"PCR[{index}]"
+        return f"RTMR[{index - 1}]" if index else "MRTD"
+
+    @property
+    def indexes(self) -> range:
+        """The indexes that stand for registers which can be extended."""
+        return range(24) if self is LogKind.TPM else range(1, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedEvent:
+    """One record: the register it was extended into, its type, the SHA-384 digest, and its data (not always hashed)."""
+
+    number: int
+    register: str
+    event_type: int
+    digest: bytes
+    data: bytes
+
+    @property
+    def type_name(self) -> str:
+        """The type's name in the specification."""
+        return EVENT_TYPES.get(self.event_type, f"{self.event_type:#x}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventLog:
+    """A log that was read: its events in order, and in `notes` what was left out and why.
+
+    `size_bytes` is what the log takes of what was read: the rest is padding, or memory after it.
+    """
+
+    kind: LogKind
+    events: tuple[LoggedEvent, ...]
+    size_bytes: int
+    notes: tuple[str, ...] = ()
+
+    def registers(self) -> dict[str, bytes]:
+        """Each register after all events; those without an event are zero."""
+        values = {self.kind.register(index): ZERO for index in (self.kind.indexes if self.kind is LogKind.TD else ())}
+        for event in self.events:
+            values[event.register] = extend(values.get(event.register, ZERO), event.digest)
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class CcelTable:
+    """The ACPI table CCEL: the kind of guest (2: TDX), and where its log lies in the guest's memory."""
+
+    cc_type: int
+    cc_subtype: int
+    log_bytes: int
+    log_address: int
+
+
+def extend(register: bytes, digest: bytes) -> bytes:
+    """A register after one more measurement: SHA384(register || digest)."""
+    return hashlib.sha384(register + digest).digest()
+
+
+def read_log(path: Path, kind: LogKind | None = None) -> EventLog:
+    """Read a log from a file. Errors: `InvalidInput`."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LOG_LIMIT_BYTES + 1)
+    except OSError as error:
+        hint = f"in a TD it is {CCEL_PLACE}, with a TPM {TPM_LOG_PLACE}"
+        raise InvalidInput("log", path, error.strerror or "cannot be read", hint=hint) from error
+    if len(raw) > _LOG_LIMIT_BYTES:
+        raise InvalidInput("log", path, f"is larger than {_LOG_LIMIT_BYTES >> 20} MiB", hint="give the log alone")
+    return parse_log(raw, kind, source=str(path))
+
+
+def parse_log(raw: bytes, kind: LogKind | None = None, *, source: str = "log") -> EventLog:
+    """Read a log from its bytes; `kind` is found out from its header if not given.
+
+    Errors: `InvalidInput` for what is no log of this form, has no SHA-384, or breaks off inside a record.
+    """
+    algorithms, header_index, start = _header(raw, source)
+    if SHA384 not in algorithms:
+        names = ", ".join(f"{name:#06x}" for name in algorithms) or "none"
+        raise InvalidInput(
+            "log", source, f"has no SHA-384 (algorithms: {names})", hint="swtpm_setup --pcr-banks sha384"
+        )
+    kind = kind or (LogKind.TD if header_index == 1 else LogKind.TPM)
+    events: list[LoggedEvent] = []
+    notes: list[str] = []
+    size_bytes = start
+    for number, (index, event_type, digest, data, end) in enumerate(_records(raw, start, algorithms, source)):
+        size_bytes = end
+        if event_type == EV_NO_ACTION:
+            notes.append(f"event {number} is EV_NO_ACTION: not measured")
+        elif index not in kind.indexes:
+            notes.append(f"event {number} names index {index}, which is no register")
+        else:
+            register = kind.register(index)
+            event = LoggedEvent(number=number, register=register, event_type=event_type, digest=digest, data=data)
+            events.append(event)
+    return EventLog(kind=kind, events=tuple(events), size_bytes=size_bytes, notes=tuple(notes))
+
+
+def parse_ccel_table(raw: bytes) -> CcelTable:
+    """Read the ACPI table CCEL (/sys/firmware/acpi/tables/CCEL). Errors: `InvalidInput`."""
+    if len(raw) < 56 or raw[:4] != b"CCEL" or not 56 <= struct.unpack_from("<I", raw, 4)[0] <= len(raw):
+        hint = "it is /sys/firmware/acpi/tables/CCEL; the log is in data/CCEL beside it"
+        raise InvalidInput("table", raw[:8].hex(), "is no ACPI table CCEL", hint=hint)
+    if sum(raw[: struct.unpack_from("<I", raw, 4)[0]]) % 256:
+        raise InvalidInput("table", "CCEL", "has a wrong checksum", hint="read it anew")
+    cc_type, cc_subtype, _, length, address = struct.unpack_from("<BBHQQ", raw, 36)
+    return CcelTable(cc_type=cc_type, cc_subtype=cc_subtype, log_bytes=length, log_address=address)
+
+
+def _header(raw: bytes, source: str) -> tuple[dict[int, int], int, int]:
+    """Algorithms with their digests' sizes, the header's index, and where the records start."""
+    hint = "give a CCEL or TCG2 log (crypto-agile, 'Spec ID Event03')"
+    if len(raw) < 32 + 28 or raw[32 : 32 + 16] != _SPEC_ID:
+        raise InvalidInput("log", source, "is no event log", hint=hint)
+    index, _, size = struct.unpack_from("<II20xI", raw)
+    end = 32 + size
+    count = struct.unpack_from("<I", raw, 32 + 24)[0]
+    if end > len(raw) or count > _ALGORITHM_LIMIT or 28 + 4 * count > size:
+        raise InvalidInput("log", source, "has a damaged header", hint=hint)
+    algorithms = dict(struct.unpack_from("<HH", raw, 60 + 4 * number) for number in range(count))
+    for name, length in algorithms.items():
+        if _SIZES.get(name, length) != length or not 1 <= length <= 64:
+            raise InvalidInput("log", source, f"gives algorithm {name:#06x} digests of {length} bytes", hint=hint)
+    return algorithms, index, end
+
+
+def _records(
+    raw: bytes, place: int, algorithms: Mapping[int, int], source: str
+) -> Iterator[tuple[int, int, bytes, bytes, int]]:
+    """(index, type, SHA-384 digest, data, where it ends) of each record."""
+
+    def take(size: int) -> int:
+        nonlocal place
+        if size > len(raw) - place:
+            hint = "take the log anew; what comes before this place is whole"
+            raise InvalidInput("log", source, f"breaks off in event {number} at byte {place}", hint=hint)
+        place += size
+        return place - size
+
+    for number in range(_EVENT_LIMIT):
+        if len(raw) - place < 4 or raw[place : place + 4] == b"\xff" * 4 or not any(raw[place : place + 12]):
+            return
+        index, event_type, count = struct.unpack_from("<III", raw, take(12))
+        if count > len(algorithms):
+            hint = "take the log anew; it is damaged there"
+            raise InvalidInput("log", source, f"claims {count} digests in event {number}", hint=hint)
+        digest = b""
+        for _ in range(count):
+            (name,) = struct.unpack_from("<H", raw, take(2))
+            if name not in algorithms:
+                hint = "take the log anew; it is damaged there"
+                raise InvalidInput("log", source, f"has a digest of {name:#06x} in event {number}", hint=hint)
+            start = take(algorithms[name])
+            digest = raw[start : start + DIGEST_BYTES] if name == SHA384 else digest
+        (size,) = struct.unpack_from("<I", raw, take(4))
+        start = take(size)
+        if not digest and event_type != EV_NO_ACTION:
+            hint = "a log of the SHA-384 bank is needed throughout"
+            raise InvalidInput("log", source, f"has no SHA-384 digest in event {number}", hint=hint)
+        yield index, event_type, digest, raw[start : start + size], place
+    raise InvalidInput("log", source, f"has more than {_EVENT_LIMIT} events", hint="this is no log of a boot")

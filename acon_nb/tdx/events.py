@@ -1,0 +1,299 @@
+"""The events of a boot to come: what is hashed into which register, in which order, by whom.
+
+The order and the bytes are those of edk2's OvmfPkg and of Linux's EFI stub for a Direct Linux Boot; the table is in
+docs/measured-boot.md. What cannot be known offline is an event without a digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from acon_nb.tdx import variables
+from acon_nb.tdx.eventlog import EVENT_TYPES
+from acon_nb.tdx.firmware import SectionType
+from acon_nb.tdx.hob import td_hob
+from acon_nb.tdx.inputs import ACPI_FILES, Material, boot_options
+from acon_nb.tdx.kernel_image import load_options
+
+_TYPES = {name: number for number, name in EVENT_TYPES.items()}
+_SEPARATOR = bytes(4)
+CALLING = "Calling EFI Application from Boot Option"
+EXITS = ("Exit Boot Services Invocation", "Exit Boot Services Returned with Success")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedEvent:
+    """One measurement to come: what is extended into which register.
+
+    `label` tells events of one type apart ("PK", "initrd"); `what` says in words what is hashed, `source` where its
+    bytes come from, `depends` which inputs it depends on. `digest` is None where it cannot be known offline, and
+    `why` says why. `hashed_bytes` is the number of bytes that are hashed, None where that is not known.
+    """
+
+    register: str
+    event_type: int
+    label: str
+    what: str
+    source: str
+    depends: tuple[str, ...] = ()
+    digest: bytes | None = None
+    hashed_bytes: int | None = None
+    why: str = ""
+
+    @property
+    def type_name(self) -> str:
+        """The type's name in the specification."""
+        return EVENT_TYPES.get(self.event_type, f"{self.event_type:#x}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs between stacks in the field, as it is taken for one prediction.
+
+    `token` is "prefix" or "suffix", `kernel_patched` whether QEMU's changes in the kernel's header are measured,
+    `separator_rtmr1` whether the second separator goes to RTMR[1].
+    """
+
+    token: str
+    kernel_patched: bool
+    separator_rtmr1: bool
+
+    def differences(self, other: Variant) -> tuple[str, ...]:
+        """In words, what `other` does that this one does not."""
+        token = f"the token initrd=initrd stands {'before' if other.token == 'prefix' else 'after'} the command line"
+        kernel = f"the kernel is measured {'with' if other.kernel_patched else 'without'} QEMU's changes in its header"
+        place = f"the separator at ready to boot goes to RTMR[{1 if other.separator_rtmr1 else 0}]"
+        rows = (
+            (self.token != other.token, token),
+            (self.kernel_patched != other.kernel_patched, kernel),
+            (self.separator_rtmr1 != other.separator_rtmr1, place),
+        )
+        return tuple(text for differs, text in rows if differs)
+
+
+def _hashed(register: str, event_type: str, label: str, data: bytes, **words: object) -> PredictedEvent:
+    """An event whose digest is the SHA-384 of bytes that are known."""
+    return _given(register, event_type, label, hashlib.sha384(data).digest(), len(data), **words)
+
+
+def _given(
+    register: str, event_type: str, label: str, digest: bytes | None, hashed_bytes: int | None, **words: object
+) -> PredictedEvent:
+    return PredictedEvent(
+        register=register,
+        event_type=_TYPES[event_type],
+        label=label,
+        digest=digest,
+        hashed_bytes=hashed_bytes,
+        **words,  # type: ignore[arg-type]
+    )
+
+
+def _separator(register: str, *, first: bool = False) -> PredictedEvent:
+    when = "the end of the secure boot variables" if first else "ready to boot"
+    source = "four zero bytes"
+    return _hashed(register, "EV_SEPARATOR", "separator", _SEPARATOR, what=f"separator: {when}", source=source)
+
+
+def _action(register: str, text: str) -> PredictedEvent:
+    return _hashed(register, "EV_EFI_ACTION", text, text.encode(), what=f'action "{text}"', source="the text itself")
+
+
+def td_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]:
+    """What a TD measures into RTMR[0..2], in order."""
+    if not material.stack.on("rtmr"):
+        return
+    yield from _td_configuration(material)
+    yield from _variables(material, "RTMR[0]")
+    yield _separator("RTMR[0]", first=True)
+    yield from _acpi(material, "RTMR[0]", with_tpm=False)
+    yield from _authority(material, "RTMR[0]")
+    yield _kernel(material, variant, "RTMR[1]")
+    yield from _smbios(material, "RTMR[0]")
+    yield from _boot_options(material, "RTMR[0]")
+    yield _action("RTMR[1]", CALLING)
+    yield _separator("RTMR[1]" if variant.separator_rtmr1 else "RTMR[0]")
+    if material.kernel.measures_cc:
+        yield from _stub(material, variant, "RTMR[2]")
+    for text in EXITS:
+        yield _action("RTMR[1]", text)
+
+
+def tpm_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]:
+    """What a guest with a TPM measures into its PCRs, in order."""
+    yield from _tpm_firmware(material)
+    yield from _variables(material, "PCR[7]")
+    yield _separator("PCR[7]", first=True)
+    yield from _acpi(material, "PCR[1]", with_tpm=True)
+    yield from _authority(material, "PCR[7]")
+    yield _kernel(material, variant, "PCR[4]")
+    yield from _smbios(material, "PCR[1]")
+    yield from _boot_options(material, "PCR[1]")
+    yield _action("PCR[4]", CALLING)
+    for index in range(7):
+        yield _separator(f"PCR[{index}]")
+    if material.kernel.measures_tpm:
+        yield from _stub(material, variant, "PCR[9]")
+    for text in EXITS:
+        yield _action("PCR[5]", text)
+
+
+def _td_configuration(material: Material) -> Iterator[PredictedEvent]:
+    firmware, inputs = material.firmware, material.inputs
+    yield _hashed(
+        "RTMR[0]",
+        "EV_EFI_HANDOFF_TABLES2",
+        "TdxTable",
+        td_hob(firmware, inputs.memory_bytes),
+        what="TD HOB: which memory the TD has, and what of it is accepted",
+        source="made as QEMU makes it of the memory's size and the firmware's sections",
+        depends=("memory_bytes", "firmware"),
+    )
+    section = next(iter(firmware.of(SectionType.CFV)), None)
+    place = f"{section.raw_bytes:#x} bytes at {section.data_offset:#x} of the image" if section else "no such section"
+    yield _hashed(
+        "RTMR[0]",
+        "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
+        "CFV",
+        material.configuration,
+        what="configuration volume, with the UEFI variables",
+        source=place,
+        depends=("firmware",),
+    )
+    if material.stack.on("fw_cfg"):
+        for name in ("BootMenu", "bootorder"):
+            words: dict[str, object] = {"what": f"QEMU's {name}", "source": f"fw_cfg {name}", "depends": ("devices",)}
+            words["why"] = "how this firmware hashes it was not seen in a log that could be checked"
+            yield _given("RTMR[0]", "EV_PLATFORM_CONFIG_FLAGS", name, None, None, **words)
+
+
+def _tpm_firmware(material: Material) -> Iterator[PredictedEvent]:
+    version = material.content.version.encode("utf-16-le") + b"\0\0"
+    yield _hashed(
+        "PCR[0]",
+        "EV_S_CRTM_VERSION",
+        "version",
+        version,
+        what=f'version of the firmware, "{material.content.version}"',
+        source="PcdFirmwareVersionString in the image",
+        depends=("firmware",),
+    )
+    volumes = material.content.volumes()
+    source = "unpacked from the image's compressed section"
+    why = "PEI writes into its own volume before it measures it"
+    words: dict[str, object] = {"source": source, "depends": ("firmware",)}
+    peifv = len(volumes[0]) if volumes else None
+    blob = "EV_EFI_PLATFORM_FIRMWARE_BLOB"
+    yield _given("PCR[0]", blob, "PEIFV", None, peifv, what="volume with the PEI modules", why=why, **words)
+    if len(volumes) > 1:
+        yield _hashed("PCR[0]", blob, "DXEFV", volumes[1], what="volume with the DXE modules", **words)
+    else:
+        why = "the image has no compressed volumes that can be unpacked"
+        yield _given("PCR[0]", blob, "DXEFV", None, None, what="volume with the DXE modules", why=why, **words)
+
+
+def _variables(material: Material, register: str) -> Iterator[PredictedEvent]:
+    built = material.stack.on("secure_boot")
+    for row in variables.measured(material.variables, secure_boot_built=built):
+        value = "no value" if not row.value else f"{len(row.value)} bytes"
+        yield _hashed(
+            register,
+            "EV_EFI_VARIABLE_DRIVER_CONFIG",
+            row.name,
+            row.hashed,
+            what=f"UEFI variable {row.name} ({value})",
+            source="variables of the firmware's configuration volume",
+            depends=("firmware",),
+        )
+
+
+def _acpi(material: Material, register: str, *, with_tpm: bool) -> Iterator[PredictedEvent]:
+    if not material.stack.on("acpi"):
+        return
+    loader, rsdp, tables = ACPI_FILES
+    for name in (loader, rsdp, "tpm/log", tables) if with_tpm else ACPI_FILES:  # the order of the loader's commands
+        file = f"etc/{name}" if name in (loader, "tpm/log") else f"etc/acpi/{name}"
+        words: dict[str, object] = {"what": f"ACPI: {file}", "depends": ("qemu", "devices", "append")}
+        data = material.acpi.get(name) if not with_tpm else None
+        if data is not None:
+            words["source"] = f"captured from QEMU: {material.inputs.acpi}"
+            yield _hashed(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", data, **words)
+            continue
+        why = "QEMU makes it of its version and the guest's devices; acon-nb measure acpi captures it"
+        words |= {"source": f"fw_cfg {file}", "why": why}
+        yield _given(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", None, None, **words)
+
+
+def _authority(material: Material, register: str) -> Iterator[PredictedEvent]:
+    if material.stack.on("secure_boot") and variables.secure_boot(material.variables):
+        why = "secure boot is on: which certificate verifies the kernel is not worked out here"
+        source, depends = "the firmware's db, and the kernel's signature", ("firmware", "kernel")
+        what = "certificate that verified the kernel"
+        words: dict[str, object] = {"what": what, "source": source, "depends": depends, "why": why}
+        yield _given(register, "EV_EFI_VARIABLE_AUTHORITY", "db", None, None, **words)
+
+
+def _kernel(material: Material, variant: Variant, register: str) -> PredictedEvent:
+    source = f"{material.kernel.path.name} as its file is"
+    depends: tuple[str, ...] = ("kernel", "qemu")
+    if variant.kernel_patched:
+        source = f"{material.kernel.path.name} with QEMU's changes in its header"
+        depends = ("kernel", "qemu", "initrd", "memory_bytes", "append")  # its size; its address; vga= alone
+    return _given(
+        register,
+        "EV_EFI_BOOT_SERVICES_APPLICATION",
+        "kernel",
+        material.patched_digest if variant.kernel_patched else material.kernel_digest,
+        len(material.kernel.image),
+        what="kernel (Authenticode hash)",
+        source=source,
+        depends=depends,
+    )
+
+
+def _smbios(material: Material, register: str) -> Iterator[PredictedEvent]:
+    if material.stack.on("smbios"):
+        why = "the firmware leaves out fields of QEMU's tables before it hashes them"
+        words: dict[str, object] = {"what": "SMBIOS tables", "source": "fw_cfg etc/smbios/smbios-tables", "why": why}
+        yield _given(register, "EV_EFI_HANDOFF_TABLES", "SMBIOS", None, None, depends=("qemu", "devices"), **words)
+
+
+def _boot_options(material: Material, register: str) -> Iterator[PredictedEvent]:
+    for name, value in boot_options(menu=material.stack.on("boot_menu")):
+        yield _hashed(
+            register,
+            "EV_EFI_VARIABLE_BOOT",
+            name,
+            value,
+            what=f"UEFI variable {name}: the value alone",
+            source="boot options that OVMF makes itself",
+            depends=("firmware",),
+        )
+
+
+def _stub(material: Material, variant: Variant, register: str) -> Iterator[PredictedEvent]:
+    token = variant.token if material.initrd_bytes is not None else ""
+    where = {"prefix": ", initrd=initrd before it", "suffix": ", initrd=initrd after it", "": ""}[token]
+    yield _hashed(
+        register,
+        "EV_EVENT_TAG",
+        "command line",
+        load_options(material.inputs.append, token=token),
+        what=f"kernel command line in UTF-16{where}",
+        source="append",
+        depends=("append", "initrd") if token else ("append",),
+    )
+    if material.initrd_digest is not None:
+        assert material.inputs.initrd is not None
+        yield _given(
+            register,
+            "EV_EVENT_TAG",
+            "initrd",
+            material.initrd_digest,
+            material.initrd_bytes,
+            what="initrd, the file as it is",
+            source=material.inputs.initrd.name,
+            depends=("initrd",),
+        )

@@ -1,0 +1,70 @@
+"""The TD HOB list that QEMU hands to a TD's firmware, which measures it into RTMR[0].
+
+Source: QEMU hw/i386/tdvf-hob.c and target/i386/kvm/tdx.c (tdx_init_ram_entries, tdx_accept_ram_range); UEFI PI
+specification, volume 3, "HOB". The list depends on the memory's size and on the firmware's sections, on nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from acon_nb.errors import InvalidInput
+from acon_nb.tdx.firmware import SectionType, Tdvf
+
+_FOUR_GIB = 1 << 32
+_LOW_LIMIT_BYTES = 0xB0000000  # q35: with more memory than that, 2 GiB lie below the hole (hw/i386/pc_q35.c)
+_LOW_BYTES = 0x80000000
+_HANDOFF, _RESOURCE, _END = 1, 3, 0xFFFF
+_HANDOFF_BYTES, _RESOURCE_BYTES, _END_BYTES = 56, 48, 8
+_VERSION = 9
+_SYSTEM_MEMORY, _UNACCEPTED = 0, 7
+_ATTRIBUTES = 7  # present, initialised, tested
+
+
+def below_4g_bytes(memory_bytes: int) -> int:
+    """The part of a q35 machine's memory that lies below 4 GiB."""
+    return memory_bytes if memory_bytes < _LOW_LIMIT_BYTES else _LOW_BYTES
+
+
+def td_hob(firmware: Tdvf, memory_bytes: int) -> bytes:
+    """The list as it is measured: up to its END entry, which is left out.
+
+    Errors: `InvalidInput` when the firmware has no place for it, or its places are no part of the memory.
+    """
+    place = next(iter(firmware.of(SectionType.TD_HOB)), None)
+    if place is None:
+        raise InvalidInput("firmware", firmware.path, "has no TD_HOB section", hint="take a TDVF, such as Debian's")
+    accepted = firmware.of(SectionType.TD_HOB, SectionType.TEMP_MEM)
+    ranges = ram_ranges(memory_bytes, [(part.address, part.memory_bytes) for part in accepted])
+    total = _HANDOFF_BYTES + _RESOURCE_BYTES * len(ranges) + _END_BYTES
+    if total > place.memory_bytes:
+        raise InvalidInput("firmware", firmware.path, "has too small a TD_HOB section", hint="take another image")
+    parts = [struct.pack("<HHIII5Q", _HANDOFF, _HANDOFF_BYTES, 0, _VERSION, 0, 0, 0, 0, 0, place.address + total)]
+    for start, size, kind in ranges:
+        head = struct.pack("<HHI16xII", _RESOURCE, _RESOURCE_BYTES, 0, kind, _ATTRIBUTES)
+        parts.append(head + struct.pack("<QQ", start, size))
+    return b"".join(parts)
+
+
+def ram_ranges(memory_bytes: int, accepted: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(start, bytes, resource type) of a TD's memory by address: what the firmware uses at once is accepted already.
+
+    Errors: `InvalidInput` for a range that is no part of the memory.
+    """
+    low = below_4g_bytes(memory_bytes)
+    ranges = [(0, low, _UNACCEPTED)]
+    if memory_bytes > low:
+        ranges.append((_FOUR_GIB, memory_bytes - low, _UNACCEPTED))
+    for start, size in accepted:
+        for number, (begin, length, kind) in enumerate(ranges):
+            if kind == _UNACCEPTED and begin <= start and start + size <= begin + length:
+                before = (begin, start - begin, _UNACCEPTED)
+                after = (start + size, begin + length - start - size, _UNACCEPTED)
+                parts = (before, (start, size, _SYSTEM_MEMORY), after)
+                ranges[number : number + 1] = [part for part in parts if part[1]]
+                break
+        else:
+            hint = "give the TD more memory, or take another firmware"
+            raise InvalidInput("memory_bytes", memory_bytes, f"has no free range at {start:#x}", hint=hint)
+    return sorted(ranges)

@@ -1,0 +1,169 @@
+"""What a measurement is made of: the files and texts of a Direct Linux Boot, and what is hashed of them."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from acon_nb.errors import InvalidInput
+from acon_nb.progress import CancelToken, OnProgress, Progress, silent
+from acon_nb.tdx import profiles, variables, volumes
+from acon_nb.tdx.firmware import SectionType, Tdvf, read_tdvf
+from acon_nb.tdx.kernel_image import KernelFile, authenticode, patched, read_kernel
+
+ACPI_FILES = ("table-loader", "rsdp", "tables")  # of fw_cfg, in the order in which a firmware measures them
+_ACPI_LIMIT_BYTES = 16 << 20
+_CHUNK_BYTES = 1 << 20
+_APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootInputs:
+    """A Direct Linux Boot whose measurement is asked for.
+
+    `firmware` is a TDVF, `append` the kernel command line, `memory_bytes` what the guest gets. `edk2` is the firmware's
+    release (202411; "": found out from the image), `qemu` the version of QEMU ("": taken as an old one). `acpi` is a
+    folder with the tables that this QEMU gives such a guest (`acon_nb.twin.capture_acpi`); without it RTMR[0] of most
+    firmwares cannot be known. Errors: `InvalidInput` at construction.
+    """
+
+    firmware: Path
+    kernel: Path
+    initrd: Path | None = None
+    append: str = "console=ttyS0"
+    memory_bytes: int = 2 << 30
+    edk2: str = ""
+    qemu: str = ""
+    acpi: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes <= 0 or self.memory_bytes % (1 << 20):
+            raise InvalidInput("memory_bytes", self.memory_bytes, "is not a whole number of MiB", hint="such as 2048M")
+        raw = self.append.encode(errors="surrogateescape")
+        if len(raw) > _APPEND_LIMIT_BYTES or b"\0" in raw or b"\n" in raw:
+            raise InvalidInput("append", self.append, f"is no kernel command line of up to {_APPEND_LIMIT_BYTES} bytes")
+        if self.initrd is not None and not self.initrd.is_file():
+            hint = "make one: acon-nb initrd from busybox -o F"
+            raise InvalidInput("initrd", self.initrd, "is no file", hint=hint)
+        profiles.edk2_release(self.edk2)
+        profiles.qemu_version(self.qemu)
+
+    def changed(self, **fields: Any) -> BootInputs:
+        """The same boot with some fields changed."""
+        return replace(self, **fields)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What was read of a boot's inputs; what is costly to hash is hashed once.
+
+    `initrd_digest` is None without an initrd; `acpi` maps the names of `ACPI_FILES` to their bytes, or is empty.
+    """
+
+    inputs: BootInputs
+    firmware: Tdvf
+    kernel: KernelFile
+    initrd_digest: bytes | None
+    initrd_bytes: int | None
+    acpi: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def content(self) -> volumes.Content:
+        """The firmware, unpacked."""
+        return volumes.unpack(self.firmware.image)
+
+    @cached_property
+    def stack(self) -> profiles.Stack:
+        """The switches that the firmware and QEMU have."""
+        return profiles.stack(self.content, edk2=self.inputs.edk2, qemu=self.inputs.qemu)
+
+    @cached_property
+    def configuration(self) -> bytes:
+        """The firmware's configuration volume."""
+        return b"".join(self.firmware.raw(section) for section in self.firmware.of(SectionType.CFV))
+
+    @cached_property
+    def variables(self) -> variables.Variables:
+        """The UEFI variables that the firmware starts with."""
+        return variables.read_variables(self.configuration)
+
+    @cached_property
+    def kernel_digest(self) -> bytes:
+        """Authenticode hash of the kernel as its file is."""
+        return authenticode(self.kernel.image, self.kernel.path)
+
+    @cached_property
+    def patched_digest(self) -> bytes:
+        """Authenticode hash of the kernel with QEMU's changes in its header."""
+        inputs = self.inputs
+        image = patched(self.kernel, inputs.append, self.initrd_bytes, inputs.memory_bytes)
+        return authenticode(image, self.kernel.path)
+
+
+def load(inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> Material:
+    """Read the files of a boot; the initrd is hashed as it streams by. Errors: `InvalidInput`, `Cancelled`."""
+    firmware = read_tdvf(inputs.firmware)
+    kernel = read_kernel(inputs.kernel)
+    digest, size = (None, None) if inputs.initrd is None else _hash_file(inputs.initrd, on_progress, cancel)
+    acpi = {} if inputs.acpi is None else read_acpi(inputs.acpi)
+    return Material(inputs, firmware, kernel, digest, size, acpi)
+
+
+def read_acpi(folder: Path) -> dict[str, bytes]:
+    """The ACPI files of a capture. Errors: `InvalidInput`."""
+    found = {}
+    for name in ACPI_FILES:
+        path = folder / name
+        if not path.is_file() or path.stat().st_size > _ACPI_LIMIT_BYTES:
+            hint = "make the folder with: acon-nb measure acpi FOLDER"
+            raise InvalidInput("acpi", folder, f"has no {name} of a capture", hint=hint)
+        found[name] = path.read_bytes()
+    return found
+
+
+def _hash_file(path: Path, on_progress: OnProgress, cancel: CancelToken | None) -> tuple[bytes, int]:
+    state, done, total = hashlib.sha384(), 0, max(1, path.stat().st_size)
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            state.update(buffer[:size])
+            done += size
+            if cancel is not None:
+                cancel.check()
+            on_progress(Progress("hash initrd", min(1.0, done / total)))
+    return state.digest(), done
+
+
+# edk2: the volume DXEFV of OvmfPkg (FvNameGuid) and its two applications that are boot options.
+_DXEFV = uuid.UUID("7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1")
+_UI_APP = uuid.UUID("462caa21-7614-4503-836e-8ab6f4662331")
+_MENU_APP = uuid.UUID("eec25bdc-67f2-4d95-b1d5-f81b2039d11d")
+_HIDDEN, _ACTIVE, _APPLICATION = 0x8, 0x1, 0x100
+
+
+def boot_options(*, menu: bool) -> tuple[tuple[str, bytes], ...]:
+    """BootOrder and the boot options that OVMF makes before a direct boot (`menu`: with the boot menu as its own).
+
+    Source: edk2 OvmfPkg PlatformBootManagerLib; both forms were read from logs of Debian's OVMF 2022.11, 2025.02
+    and 2026.08. A direct boot starts before devices are connected, so disks and network cards add none.
+    """
+    hidden = _APPLICATION | _HIDDEN | _ACTIVE
+    if not menu:
+        return ("BootOrder", b"\0\0"), ("Boot0000", _load_option(hidden, "UiApp", _UI_APP))
+    return (
+        ("BootOrder", b"\0\0\1\0"),
+        ("Boot0000", _load_option(hidden, "BootManagerMenuApp", _MENU_APP)),
+        ("Boot0001", _load_option(_APPLICATION | _ACTIVE, "EFI Firmware Setup", _UI_APP)),
+    )
+
+
+def _load_option(attributes: int, name: str, application: uuid.UUID) -> bytes:
+    """EFI_LOAD_OPTION of an application in DXEFV (UEFI specification, section 3.1.3)."""
+    path = b"\x04\x07\x14\0" + _DXEFV.bytes_le + b"\x04\x06\x14\0" + application.bytes_le + b"\x7f\xff\x04\0"
+    head = attributes.to_bytes(4, "little") + len(path).to_bytes(2, "little")
+    return head + name.encode("utf-16-le") + b"\0\0" + path

@@ -1,0 +1,80 @@
+"""MRTD: the measurement of a TD's initial memory, computed from its firmware image.
+
+One running SHA-384 over what the host asks of the TDX module: TDH.MEM.PAGE.ADD of each page and TDH.MR.EXTEND of each
+256 bytes of it. The order of the two is the host's: upstream KVM adds a page and extends it (KVM_TDX_INIT_MEM_REGION),
+an Intel tree and Ubuntu 24.04's add a whole section first.
+Source: Intel TDX Module Base Architecture Specification, "MRTD: Build-Time Measurement Register".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from enum import StrEnum
+
+from acon_nb.tdx.firmware import MR_EXTEND, PAGE_AUG, PAGE_BYTES, Section, Tdvf
+
+_CHUNK_BYTES = 256
+_PAD = bytes(104)
+_ADD = b"MEM.PAGE.ADD".ljust(16, b"\0")
+_EXTEND = b"MR.EXTEND".ljust(16, b"\0")
+
+
+class PageOrder(StrEnum):
+    """The host's order of adding and extending: page by page (upstream KVM), or section by section."""
+
+    PAGE = "per page"
+    SECTION = "per section"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mrtd:
+    """Both values that a TDVF can give; which one a TD has is decided by its host's kernel, not by the image."""
+
+    per_page: bytes
+    per_section: bytes
+
+    def of(self, order: PageOrder) -> bytes:
+        """The value of one order."""
+        return self.per_page if order is PageOrder.PAGE else self.per_section
+
+
+def mrtd(firmware: Tdvf) -> Mrtd:
+    """The MRTD of a TD that starts from `firmware`, in both page orders (48 bytes each)."""
+    return Mrtd(per_page=_digest(firmware, PageOrder.PAGE), per_section=_digest(firmware, PageOrder.SECTION))
+
+
+def _digest(firmware: Tdvf, order: PageOrder) -> bytes:
+    state = hashlib.sha384()
+    for section in firmware.sections:
+        pages = range(section.address, section.address + section.memory_bytes, PAGE_BYTES)
+        added = not section.attributes & PAGE_AUG
+        extended = bool(section.attributes & MR_EXTEND)
+        if order is PageOrder.SECTION or not extended:
+            if added:
+                state.update(b"".join(map(_page_add, pages)))
+            if extended:
+                for page in pages:
+                    state.update(_page_extend(firmware.image, section, page))
+            continue
+        for page in pages:
+            if added:
+                state.update(_page_add(page))
+            state.update(_page_extend(firmware.image, section, page))
+    return state.digest()
+
+
+def _page_add(address: int) -> bytes:
+    return _ADD + struct.pack("<Q", address) + _PAD
+
+
+def _page_extend(image: bytes, section: Section, page: int) -> bytes:
+    """The 16 extends of a page, what lies beyond the section's bytes being zeros."""
+    start = section.data_offset + page - section.address
+    end = min(section.data_offset + section.raw_bytes, start + PAGE_BYTES)
+    data = image[start : max(start, end)].ljust(PAGE_BYTES, b"\0")
+    parts = []
+    for offset in range(0, PAGE_BYTES, _CHUNK_BYTES):
+        parts += [_EXTEND, struct.pack("<Q", page + offset), _PAD, data[offset : offset + _CHUNK_BYTES]]
+    return b"".join(parts)

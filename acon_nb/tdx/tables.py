@@ -1,0 +1,155 @@
+"""Predictions, logs and comparisons as tables for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from acon_nb.tdx.boot import Prediction
+from acon_nb.tdx.compare import Comparison, Side
+from acon_nb.tdx.eventlog import EventLog
+from acon_nb.tdx.expected import Expected
+from acon_nb.tdx.firmware import MR_EXTEND, PAGE_AUG, Tdvf
+from acon_nb.tdx.mrtd import PageOrder
+from acon_nb.tdx.profiles import Stack
+from acon_nb.tdx.words import label_of
+from acon_nb.units import format_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNKNOWN = "cannot be known offline"
+
+
+def register_table(prediction: Prediction) -> pd.DataFrame:
+    """MRTD in both page orders and each register, with what its value depends on."""
+    rows = []
+    if prediction.mrtd is not None:
+        rows += [
+            {
+                "register": f"MRTD, {order}",
+                "value": prediction.mrtd.of(order).hex(),
+                "events": "pages",
+                "depends on": "firmware",
+            }
+            for order in PageOrder
+        ]
+    for name, value in prediction.registers.items():
+        events = [event for event in prediction.events if event.register == name]
+        depends = dict.fromkeys(word for event in events for word in event.depends)
+        shown = UNKNOWN if value is None else value.hex()
+        rows.append({"register": name, "value": shown, "events": str(len(events)), "depends on": ", ".join(depends)})
+    return _frame(rows)
+
+
+def event_table(prediction: Prediction) -> pd.DataFrame:
+    """Each event to come: register, type, what is hashed, how much, where it comes from, what it depends on."""
+    return _frame(
+        {
+            "register": event.register,
+            "type": event.type_name,
+            "what is hashed": event.what,
+            "bytes": "unknown" if event.hashed_bytes is None else f"{event.hashed_bytes:,}",
+            "source": event.source,
+            "depends on": ", ".join(event.depends) or "nothing",
+            "SHA-384": f"{UNKNOWN}: {event.why}" if event.digest is None else event.digest.hex()[:16] + "…",
+        }
+        for event in prediction.events
+    )
+
+
+def log_table(log: EventLog) -> pd.DataFrame:
+    """Each event of a log."""
+    return _frame(
+        {
+            "number": event.number,
+            "register": event.register,
+            "type": event.type_name,
+            "what": label_of(event),
+            "data": format_bytes(len(event.data)),
+            "SHA-384": event.digest.hex()[:16] + "…",
+        }
+        for event in log.events
+    )
+
+
+def side_table(side: Side) -> pd.DataFrame:
+    """The registers of a log, a quote or a stored prediction."""
+    values = side.registers() if isinstance(side, EventLog) else side.registers
+    mrtd = {f"MRTD, {order}": value for order, value in side.mrtd.items()} if isinstance(side, Expected) else {}
+    shown = {**mrtd, **values}
+    return _frame({"register": name, "value": value.hex() if value else UNKNOWN} for name, value in shown.items())
+
+
+def comparison_table(comparison: Comparison) -> pd.DataFrame:
+    """Each register of a comparison with its verdict and the first difference in it."""
+    rows = ({"register": row.register, "verdict": row.verdict.value, "why": row.text} for row in comparison.registers)
+    return _frame(rows)
+
+
+def difference_table(comparison: Comparison) -> pd.DataFrame:
+    """Each event that differs, the first one first."""
+    rows = ({"register": row.register, "event": row.number, "difference": row.text} for row in comparison.differences)
+    return _frame(rows, ("register", "event", "difference"))
+
+
+def change_table(before: Prediction, after: Prediction) -> pd.DataFrame:
+    """Which registers move, and by which events, from one prediction to another."""
+    first, second = before.registers, after.registers
+    rows = []
+    if before.mrtd is not None and after.mrtd is not None:
+        moved = before.mrtd != after.mrtd
+        rows.append({"register": "MRTD", "moves": _moves(moved), "by": "firmware" if moved else ""})
+    for name in dict.fromkeys([*first, *second]):
+        old = Counter((event.label, event.digest) for event in before.events if event.register == name)
+        new = Counter((event.label, event.digest) for event in after.events if event.register == name)
+        by = dict.fromkeys(label for label, _ in [*(old - new), *(new - old)])
+        unknown = first.get(name) is None and not by
+        moves = "stays, as far as it can be known" if unknown else _moves(bool(by))
+        rows.append({"register": name, "moves": moves, "by": ", ".join(by)})
+    return _frame(rows)
+
+
+def stack_table(stack: Stack) -> pd.DataFrame:
+    """The switches of a stack: on or off, how that is known, the commit behind each."""
+    return _frame(
+        {
+            "switch": switch.what,
+            "here": "yes" if switch.on else "no",
+            "known by": switch.known_by,
+            "source": switch.source,
+        }
+        for switch in stack.switches
+    )
+
+
+def section_table(firmware: Tdvf) -> pd.DataFrame:
+    """The sections of a TDVF: what of a TD's first memory is only added, and what is measured by content."""
+    return _frame(
+        {
+            "section": section.name,
+            "address": f"{section.address:#x}",
+            "memory": format_bytes(section.memory_bytes),
+            "in the image": format_bytes(section.raw_bytes),
+            "MRTD gets": _measured(section.attributes),
+        }
+        for section in firmware.sections
+    )
+
+
+def _measured(attributes: int) -> str:
+    if attributes & PAGE_AUG:
+        return "nothing (pages are added later)"
+    return "addresses and content" if attributes & MR_EXTEND else "addresses"
+
+
+def _moves(moved: bool) -> str:
+    return "moves" if moved else "stays"
+
+
+def _frame(rows: object, columns: Sequence[str] = ()) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame(list(rows))  # type: ignore[call-overload]
+    return frame if len(frame) or not columns else pd.DataFrame(columns=list(columns))
