@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from acon_nb.bench import results
 from acon_nb.bench.kernel_log import Record, of_text
 from acon_nb.errors import InvalidInput
+from acon_nb.vm import Clock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,7 @@ class Boot:
 
     `init_us` is when `/init` was run (None: it was not), `end_us` the last record before that. `lost` counts returns
     without a call: the log's begin was overwritten. `line_us` is the shortest span, taken for a line of the log.
+    `clock` is instructions where the guest lived on that clock (1 µs: 1000 instructions), by its command line.
     """
 
     calls: tuple[Initcall, ...]
@@ -76,12 +78,17 @@ class Boot:
     end_us: int
     line_us: int
     lost: int
+    clock: Clock = Clock.WALL
 
     def took_us(self, call: Initcall) -> int:
         """What an initcall took; one that never returned took the rest of the log."""
         if call.ended_us is None:
             return max(0, self.end_us - call.began_us)
         return max(0, call.ended_us - call.began_us - self.line_us)
+
+    def text(self, us: float) -> str:
+        """A time for people: "12.3 ms", or "12.3 × 10⁶ instructions"."""
+        return f"{us / 1e3:.1f} {'× 10⁶ instructions' if self.clock is Clock.INSTRUCTIONS else 'ms'}"
 
 
 def read(log: str | Sequence[Record]) -> Boot:
@@ -124,7 +131,7 @@ def read(log: str | Sequence[Record]) -> Boot:
     line_us = min((max(0, c.ended_us - c.began_us) for c in calls if c.ended_us is not None), default=0)
     return Boot(
         calls=tuple(calls), probes=tuple(probes), gaps=tuple(_gaps(calls, records, end_us)),
-        init_us=init_us, end_us=end_us, line_us=line_us, lost=lost,
+        init_us=init_us, end_us=end_us, line_us=line_us, lost=lost, clock=_clock(records),
     )  # fmt: skip
 
 
@@ -145,7 +152,7 @@ def call_table(boot: Boot, *, most: int | None = 20) -> pd.DataFrame:
     ]  # fmt: skip
     rows.sort(key=lambda row: row["began_us"])
     whole = max(1, boot.end_us)
-    return results.frame({**row, "share": row["took_us"] / whole} for row in rows)
+    return results.frame({**row, "share": row["took_us"] / whole} for row in rows).astype({"returned": "Int64"})
 
 
 def difference(first: Boot, second: Boot, *, names: tuple[str, str] = ("first", "second")) -> pd.DataFrame:
@@ -153,10 +160,13 @@ def difference(first: Boot, second: Boot, *, names: tuple[str, str] = ("first", 
 
     Columns: `name`, `NAME_us` of each boot (empty where it has no such initcall), `difference_us` (second less first).
     The time outside of initcalls is a row of its own, so that the differences add up to that of the whole boot but for
-    the lines of the log.
+    the lines of the log. Errors: `InvalidInput` for boots of two clocks.
     """
     import pandas as pd
 
+    if first.clock != second.clock:
+        hint = "measure both on one clock"
+        raise InvalidInput("boots", f"{first.clock}, {second.clock}", "lived on two clocks", hint=hint)
     sums = [_sums(boot) for boot in (first, second)]
     rows: list[dict[str, Any]] = []
     for name in dict.fromkeys([*sums[0], *sums[1]]):
@@ -169,20 +179,33 @@ def difference(first: Boot, second: Boot, *, names: tuple[str, str] = ("first", 
     return frame.astype({f"{label}_us": "Int64" for label in names})
 
 
+def apart(first: str, second: str) -> tuple[str, str]:
+    """Two cells' labels without the levels that both have."""
+    levels = [label.split(", ") for label in (first, second)]
+    kept = [", ".join(level for level in one if level not in other) for one, other in (levels, levels[::-1])]
+    return (kept[0] or first, kept[1] or second)
+
+
 def sentences(boot: Boot) -> list[str]:
     """What a person asks first, in words."""
     before = [call for call in boot.calls if call.began_us <= boot.end_us]
     inside = sum(boot.took_us(call) for call in _outermost(before))
     said = [
-        f"{len(before)} initcalls take {inside / 1e3:.1f} ms of the {boot.end_us / 1e3:.1f} ms"
+        f"{len(before)} initcalls take {boot.text(inside)} of the {boot.text(boot.end_us)}"
         f" from the kernel's first line to {'/init' if boot.init_us is not None else 'the end of the log'}"
     ]
     longest = sorted(before, key=lambda call: -boot.took_us(call))[:3]
-    said.append("longest: " + ", ".join(f"{call.name} {boot.took_us(call) / 1e3:.1f} ms" for call in longest))
+    said.append("longest: " + ", ".join(f"{call.name} {boot.text(boot.took_us(call))}" for call in longest))
     said += [f"{call.name} never returned" for call in boot.calls if call.ended_us is None]
     if boot.lost:
         said.append(f"{boot.lost} initcalls are cut off at the log's begin: boot with a larger log_buf_len")
     return said
+
+
+def _clock(records: Sequence[Record]) -> Clock:
+    """The clock of a guest of ours: on the instruction clock its counter is told to run at 1 GHz (docs/clocks.md)."""
+    lines = (record.text for record in records[:100] if "ommand line: " in record.text)
+    return Clock.INSTRUCTIONS if any("tsc_early_khz=1000000 " in f"{line} " for line in lines) else Clock.WALL
 
 
 def _ended(call: Initcall, us: int, match: re.Match[str]) -> Initcall:
@@ -248,7 +271,7 @@ def _said(records: Sequence[Record], began: int, ended: int) -> str:
 
 
 def of_rows(rows: Iterable[Mapping[str, Any]], folder: Any) -> dict[str, Boot]:
-    """The boots of a study by cell: the first whole run of each cell that logged its initcalls.
+    """The boots of a study by cell, in the labels' order: of each cell the first run that logged its initcalls.
 
     `rows` are those of `results.load`, `folder` that of the results. Errors: `InvalidInput` where no run did.
     """
@@ -264,4 +287,4 @@ def of_rows(rows: Iterable[Mapping[str, Any]], folder: Any) -> dict[str, Boot]:
         found[cell] = read(text)
     if not found:
         raise InvalidInput("study", "", "has no run that logged its initcalls", hint="set initcalls = true in its plan")
-    return found
+    return dict(sorted(found.items()))

@@ -180,6 +180,24 @@ def load(place: str | Path) -> Plan:
     return Plan.of({"name": path.stem, **data})
 
 
+def of_lines(field: str, lines: Sequence[str]) -> dict[str, Any]:
+    """A table from lines of TOML (`memory = ["256M", "512M"]`), as a notebook's parameters hold them.
+
+    Errors: `InvalidInput` that names `field` and the line.
+    """
+    found: dict[str, Any] = {}
+    for line in lines:
+        try:
+            table = tomllib.loads(line)
+        except (tomllib.TOMLDecodeError, TypeError, AttributeError) as error:
+            raise InvalidInput(field, line, "is no line of TOML", hint='such as memory = ["256M", "512M"]') from error
+        for name, value in table.items():
+            if name in found:
+                raise InvalidInput(field, line, "names a factor twice", hint="take one of the two away")
+            found[name] = value
+    return found
+
+
 def built_in() -> tuple[str, ...]:
     """The names of the plans that come with the package."""
     return tuple(sorted(path.stem for path in _BUILT_IN.glob("*.toml")))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @bench_group.command("initcalls")
 @click.argument("logs", metavar="[LOG [LOG]]", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--study", "study_name", help="The cells of a study that logged their initcalls, in place of logs.")
+@click.option("--cell", "cells", multiple=True, help="A cell of the study, or two; part of its label is enough.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 @click.option("--system-map", type=click.Path(path_type=Path), help="Names for a kernel without KALLSYMS.")
 @click.option("--most", type=click.IntRange(1), default=20, show_default=True, help="How many initcalls.")
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 def bench_initcalls(
     logs: tuple[Path, ...],
     study_name: str | None,
+    cells: tuple[str, ...],
     out: Path,
     system_map: Path | None,
     most: int,
@@ -39,16 +41,17 @@ def bench_initcalls(
 
     if plot is not None:
         plots.picture_format(plot)
-    boots = _boots(logs, study_name, out, system_map)
+    boots = _boots(logs, study_name, cells, out, system_map)
     if len(boots) > 2:
-        hint = "give two logs, or a study with two cells that log their initcalls"
+        hint = f"choose one or two with --cell: {'; '.join(boots)}"
         raise InvalidInput("boots", len(boots), "are more than two", hint=hint)
     names = list(boots)
     first = boots[names[0]]
     if len(names) == 2:
-        pair = (names[0], names[1])
-        table = initcalls.difference(first, boots[names[1]], names=pair).head(most)
-        figure = plots.plot_initcall_difference(table, names=pair, most=most) if plot else None
+        pair = initcalls.apart(names[0], names[1])
+        table = initcalls.difference(first, boots[names[1]], names=pair)
+        figure = plots.plot_initcall_difference(table, names=pair, most=most, clock=first.clock) if plot else None
+        table = table.head(most)
     else:
         table = initcalls.call_table(first, most=most)
         figure = plots.plot_initcalls(first, most=most) if plot else None
@@ -64,14 +67,21 @@ def bench_initcalls(
     click.echo(table.to_string(index=False))
 
 
-def _boots(logs: tuple[Path, ...], study_name: str | None, out: Path, system_map: Path | None) -> dict[str, Boot]:
+def _boots(
+    logs: tuple[Path, ...], study_name: str | None, cells: tuple[str, ...], out: Path, system_map: Path | None
+) -> dict[str, Boot]:
     from acon_nb.bench import initcalls, results, symbols
 
     if bool(logs) == bool(study_name):
         raise InvalidInput("logs", len(logs), "and a study cannot stand together, nor both be missing", hint="give one")
     if study_name:
         rows = results.load(out, study=study_name)
-        return initcalls.of_rows(rows.to_dict("records"), out)  # type: ignore[arg-type]
+        boots = initcalls.of_rows(rows.to_dict("records"), out)  # type: ignore[arg-type]
+        chosen = {name: boot for name, boot in boots.items() if not cells or any(cell in name for cell in cells)}
+        if not chosen:
+            hint = f"one of: {'; '.join(boots)}"
+            raise InvalidInput("cell", ", ".join(cells), "logged no initcalls", hint=hint)
+        return chosen
     found: dict[str, Boot] = {}
     for path in logs:
         text = path.read_text(errors="replace")

@@ -61,7 +61,7 @@ def _stack(ax: Axes, part: pd.DataFrame, label: str, scale: float) -> None:
     ax.legend(marks, names, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), fontsize=8)
 
 
-def plot_initcalls(boot: Boot, *, most: int = 20, clock: str = Clock.INSTRUCTIONS) -> Figure:
+def plot_initcalls(boot: Boot, *, most: int = 20) -> Figure:
     """The longest initcalls where they are in the boot, in its order, with the gaps in grey (`bench.initcalls`)."""
     calls = call_table(boot, most=most)
     figure, axes = subplots(1, width=9.5)
@@ -82,8 +82,8 @@ def plot_initcalls(boot: Boot, *, most: int = 20, clock: str = Clock.INSTRUCTION
     ax.set_yticks(range(len(calls)), list(calls["name"]), fontsize=8)
     ax.set_ylim(len(calls) - 0.5, -0.5)
     ax.set_xlim(0, 1.02 * end)
-    unit = "10⁶ instructions" if clock == Clock.INSTRUCTIONS else "ms"
-    where = "instruction clock" if clock == Clock.INSTRUCTIONS else "guest's clock"
+    counted = boot.clock is Clock.INSTRUCTIONS
+    unit, where = ("10⁶ instructions", "instruction clock") if counted else ("ms", "guest's clock")
     ax.set_xlabel(f"{unit} since the kernel's first line ({where}, n = 1); the axis ends at /init")
     shown = int((calls["what"] == "initcall").sum())
     figure.suptitle(f"The longest {shown} of {len(boot.calls)} initcalls; grey: no initcall runs")

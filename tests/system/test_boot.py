@@ -18,6 +18,7 @@ from acon_nb.errors import GuestFailed
 from acon_nb.vm import Clock, End
 
 pytestmark = pytest.mark.system
+KINDS = ("ram", "code", "heap", "files", "other")
 
 
 def test_phases_on_the_hosts_clock_are_in_order(guide_kernel, boot_initrd, tmp_path):
@@ -29,12 +30,18 @@ def test_phases_on_the_hosts_clock_are_in_order(guide_kernel, boot_initrd, tmp_p
     assert [row.end for row in rows] == [End.POWERED_OFF] * 2
     for row in rows:
         phases = row.host_ns
-        assert 0 < phases["kernel_entry"] < phases["init"] < phases["ready"] < phases["end"]
+        order = ("vmm_start", "kernel_entry", "log", "init", "ready", "end")
+        assert sorted(phases, key=phases.__getitem__) == list(order)
+        assert phases["vmm_start"] > 0
         assert 0 < row.guest_ns["init"] < row.guest_ns["ready"]
         assert "reset_to_init" not in row.guest_ns
         assert 0 < row.memavailable_bytes < row.memtotal_bytes < cell.memory_bytes
         assert row.memory_line.startswith("Memory: ")
-        assert row.qemu_pss_bytes > 10 << 20
+        assert row.qemu["ram_pss_bytes"] > 10 << 20
+        assert row.qemu["code_pss_bytes"] > (1 << 20 if row.accelerator == "tcg" else -1)
+        assert row.qemu["pss_bytes"] == sum(row.qemu[f"{kind}_pss_bytes"] for kind in KINDS)
+        assert sum(row.mem.values()) + row.memavailable_bytes == cell.memory_bytes
+        assert abs(row.mem["unsettled_bytes"]) < 1 << 20
         assert row.kernel_release == guide_kernel.version
     loaded = store.load("boot")
     assert len(loaded) == 2
@@ -57,6 +64,9 @@ def test_the_instruction_clock_repeats_with_both_cores_busy(guide_kernel, boot_i
     assert first.guest_ns == second.guest_ns
     assert first.guest_ns["init"] % 1000 == 0
     assert first.memory_line == second.memory_line
+    assert first.mem == second.mem
+    assert sum(first.mem.values()) + first.memavailable_bytes == cell.memory_bytes
+    assert first.mem["unsettled_bytes"] == 0
 
 
 def test_the_seed_is_what_moves_the_random_numbers(guide_kernel, boot_initrd):
@@ -99,7 +109,7 @@ def test_the_command_gives_one_json_object(guide_kernel):
     done = CliRunner().invoke(main, argv)
     assert done.exit_code == 0, done.output
     runs = json.loads(done.stdout)["runs"]
-    assert set(runs[0]["phases_ns"]) == {"kernel_entry", "init", "ready", "end"}
+    assert set(runs[0]["phases_ns"]) == {"vmm_start", "kernel_entry", "log", "init", "ready", "end"}
     assert runs[0]["end"] == "powered off"
 
 
