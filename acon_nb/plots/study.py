@@ -26,8 +26,8 @@ def plot_study(found: Explored) -> Figure:
     view, rows = found.view, found.rows
     panels = grouped(rows, [view.facet] if view.facet else [])
     places = levels(rows, view.x)
-    wide = max(4.6, 1.0 + 0.9 * len(places)) if len(panels) == 1 else max(3.0, 0.8 + 0.55 * len(places))
-    figure = ShownFigure(figsize=(min(16.0, wide * max(1, len(panels))), 4.2), layout="constrained")
+    wide = max(3.0, 0.8 + 0.9 * len(places)) * max(1, len(panels))
+    figure = ShownFigure(figsize=(min(16.0, max(7.0, wide)), 4.2), layout="constrained")
     measure = metric_on(view.metric, found.clock)
     first: Axes | None = None
     for number, (key, part) in enumerate(panels):
@@ -36,12 +36,14 @@ def plot_study(found: Explored) -> Figure:
         _panel(ax, part, found, places, measure.scale)
         if key:
             ax.set_title(f"{view.facet} = {key[0]}", fontsize=9)
-    if first is not None:
+    if first is not None:  # the panels share their axis
+        first.set_ylim(0, 1.1 * float(rows[view.metric].max()) / measure.scale)
         unit = "10⁹ instructions" if measure.counts(found.clock) else measure.unit
         first.set_ylabel(f"{measure.label} / {unit}\n({found.clock} clock)")
     counts = [len(part) for _, part in grouped(rows, [name for name in (view.facet, view.colour, view.x) if name])]
     runs = f"n = {min(counts)}" if len(set(counts)) == 1 else f"n = {min(counts)} to {max(counts)}"
-    figure.suptitle(f"{measure.label} by {view.x} ({runs}; dots: runs; bars: medians and 95 % intervals)", fontsize=10)
+    said = f"{measure.label} by {view.x} ({found.clock} clock, {runs})"
+    figure.suptitle(f"{said}\ndots: runs; bars: medians and their 95 % intervals", fontsize=10)
     return figure
 
 
@@ -68,8 +70,6 @@ def _panel(ax: Axes, rows: pd.DataFrame, found: Explored, places: list[str], sca
     ax.set_xticks(range(len(places)), [_wrapped(name) for name in places], fontsize=8)
     ax.set_xlim(-0.6, len(places) - 0.4)
     ax.set_xlabel(view.x)
-    ax.set_ylim(bottom=0)
-    ax.margins(y=0.12)
     ax.spines[["top", "right"]].set_visible(False)
 
 

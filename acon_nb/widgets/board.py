@@ -37,6 +37,9 @@ _STATES = {
 }
 
 
+_EDGE = f' stroke="{COLOURS[1]}" stroke-width="2"'
+
+
 class Watched(Protocol):
     """What a board shows: `bench.runner.Study`, and whatever else runs a plan."""
 
@@ -146,12 +149,13 @@ def headline(state: StudyState) -> str:
 
 
 def squares(state: StudyState) -> str:
-    """All cells as small squares, coloured by their states, as SVG."""
+    """All cells as small squares, coloured by their states, those with a failure edged, as SVG."""
     side, gap, wide = 11, 2, 64
     shown = state.cells[:_SQUARES]
     rects = "".join(
         f'<rect x="{(number % wide) * (side + gap)}" y="{(number // wide) * (side + gap)}" width="{side}" '
-        f'height="{side}" rx="2" fill="{_STATES[cell.state][0]}"><title>{html.escape(_line(cell))}</title></rect>'
+        f'height="{side}" rx="2" fill="{_STATES[cell.state][0]}"{_EDGE if cell.failed else ""}><title>'
+        f"{html.escape(_line(cell))}</title></rect>"
         for number, cell in enumerate(shown)
     )
     rows = -(-len(shown) // wide)

@@ -21,7 +21,7 @@ for clock, metric in (("wall", "host_ns_init"), ("instructions", "guest_ns_reset
                 number += 1
                 value = 1e9 * base * cost * (1 if clock == "instructions" else float(np.exp(rng.normal(0, 0.003))))
                 store.add("boot", {
-                    "schema": SCHEMA, "run_id": f"{number:03d}", "timestamp": f"2026-01-01T00:00:{number % 60:02d}",
+                    "schema": SCHEMA, "run_id": f"{number:03d}", "timestamp": f"2026-01-01T00:{number:03d}",
                     "study": "sizes", "session": "", "cell": f"{memory} {machine}", "clock": clock, "block": block,
                     "factor_memory": memory, "factor_machine": machine, "factor_clock": clock, "host_class": "h",
                     "end": "powered off", "error": "", "host_fault": "", "warmup": False, metric: round(value),
@@ -59,15 +59,15 @@ def test_plot_sentences_and_table_follow_what_is_chosen(run_cells, look, tmp_pat
     page.get_by_placeholder("share, such as 0.01").fill("0.5")
     page.get_by_text("below the minimum effect of 50 %").first.wait_for()
 
-    file = page.get_by_label("File")
+    file = page.get_by_label("File", exact=True)
     for name in ("rows.csv", "plot.svg"):
         file.fill(name)
-        page.get_by_role("button", name="Export").click()
+        page.locator("button.jupyter-button", has_text="Export").click()
         page.get_by_text(f"written: {name}").wait_for()
     assert (tmp_path / "rows.csv").read_text().count("\n") == 33
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     file.fill("rows.exe")
-    page.get_by_role("button", name="Export").click()
+    page.locator("button.jupyter-button", has_text="Export").click()
     page.get_by_text("has no suffix that says its format").wait_for()
     page.locator(".jp-CodeCell .cm-content").last.click()
     page.keyboard.press("Shift+Enter")
