@@ -52,7 +52,7 @@ def exact_steps(values: Sequence[float], *, jitter: float = 0.0, minimum_effect:
     cuts: list[int] = []
     start = 0
     for night in range(1, len(values)):
-        level = _median(values[start:night])
+        level = stats.median(values[start:night])
         if abs(values[night] - level) > jitter * abs(level):
             cuts.append(night)
             start = night
@@ -106,8 +106,8 @@ def _steps(
         first, last = where.get(cut, (cut, cut))
         steps.append(
             Step(
-                night=cut, first=first, last=last, before=_median(values[before:cut]),
-                after=_median(values[cut:after]), ratio=ratio.ratio, low=ratio.low, high=ratio.high,
+                night=cut, first=first, last=last, before=stats.median(values[before:cut]),
+                after=stats.median(values[cut:after]), ratio=ratio.ratio, low=ratio.low, high=ratio.high,
                 p=p_values[cut],
             )
         )  # fmt: skip
@@ -118,7 +118,7 @@ def _large(values: Sequence[float], cuts: list[int], minimum_effect: float) -> l
     """The cuts without those below the minimum effect, the smallest taken first, which joins two levels."""
     while cuts:
         sizes = {
-            cut: abs(_median(values[cut:after]) / _median(values[before:cut]) - 1)
+            cut: abs(stats.median(values[cut:after]) / stats.median(values[before:cut]) - 1)
             for before, cut, after in _triples(cuts, len(values))
         }
         smallest = min(sizes, key=lambda cut: sizes[cut])
@@ -186,9 +186,3 @@ def _where(logs: Array, before: int, cut: int, after: int, least: int) -> tuple[
     loss = part.shape[1] * np.log(error / error[min(cut - before - least, error.size - 1)])
     near = np.nonzero(loss <= _LOCATION)[0] + before + least
     return min(int(near.min()), cut), max(int(near.max()), cut)
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)

@@ -95,7 +95,7 @@ def compare(
     effect = _minimum_effect(frame, clock) if minimum_effect is None else minimum_effect
     if not 0 <= effect < 1:
         raise InvalidInput("minimum_effect", effect, "is no share", hint="such as 0.01 for 1 %")
-    found = []
+    asked: list[tuple[Comparison, pd.DataFrame, pd.DataFrame]] = []
     for stratum, part in _strata(frame, column):
         sides = {level: part[part[column] == level] for level in levels}
         for level in levels:
@@ -104,7 +104,10 @@ def compare(
                     metric=metric, clock=clock, host_class=host_class, stratum=stratum, baseline=str(first),
                     cell=str(level), n_baseline=0, n=0, verdict="no runs", minimum_effect=effect,
                 )  # fmt: skip
-                found.append(_beside(empty, measure, sides[first], sides[level], [column], alpha))
+                asked.append((empty, sides[first], sides[level]))
+    # Of several comparisons the best must reach its part of alpha (Holm), which decides what so many runs can tell.
+    part_of_alpha = alpha / max(1, len(asked))
+    found = [_beside(empty, measure, a, b, [column], part_of_alpha) for empty, a, b in asked]
     return _table(_judged(found, alpha))
 
 

@@ -175,7 +175,8 @@ def _joined(tables: Sequence[pa.Table]) -> pd.DataFrame:
     if len(parts) < 2:
         return parts[0] if parts else pd.DataFrame()
     mixed = [part.astype(object).where(part.notna(), None) for part in parts]
-    return pd.concat(mixed, ignore_index=True).infer_objects()
+    joined: pd.DataFrame = pd.concat(mixed, ignore_index=True).infer_objects()
+    return joined
 
 
 def _alike(tables: Sequence[pa.Table]) -> list[list[pa.Table]]:

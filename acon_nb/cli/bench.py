@@ -131,6 +131,7 @@ def bench_rows(out: Path, kind: str, study_name: str | None, output: Path) -> No
 @bench_group.command("compare")
 @click.argument("study_name", metavar="STUDY")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--kind", default="boot", show_default=True)
 @click.option("--metric", required=True, help="Such as guest_ns_reset_to_init, host_ns_init, memavailable_bytes.")
 @click.option("--clock", type=click.Choice(["wall", "instructions"]), help="Which rows, where the study has both.")
 @click.option("--factor", default="cell", show_default=True, help="The factor whose levels are compared.")
@@ -141,6 +142,7 @@ def bench_rows(out: Path, kind: str, study_name: str | None, output: Path) -> No
 def bench_compare(
     study_name: str,
     out: Path,
+    kind: str,
     metric: str,
     clock: str | None,
     factor: str,
@@ -150,13 +152,10 @@ def bench_compare(
     as_json: bool,
 ) -> None:
     """Say how the cells of a study differ, and how sure that is (docs/study.md)."""
-    from acon_nb.bench import compare, metrics, results
+    from acon_nb.bench import compare, metrics
     from acon_nb.bench import rows as choose
 
-    rows = results.load(out, study=study_name)
-    if rows.empty:
-        hint = f"one of: {', '.join(results.Store(out).studies('boot')) or 'none yet'}"
-        raise InvalidInput("study", study_name, f"has no rows in {out}", hint=hint)
+    rows = _rows_of(out, kind, study_name)
     measure = metrics.metric(metric)
     rows = choose.on_clock_of(rows[rows["clock"] == clock] if clock else rows, measure)
     if session is None and factor != "session":
@@ -174,6 +173,40 @@ def bench_compare(
         return
     for row in found.to_dict("records"):
         click.echo(compare.sentence({str(key): value for key, value in row.items()}))
+
+
+@bench_group.command("plot")
+@click.argument("study_name", metavar="STUDY")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--kind", default="boot", show_default=True)
+@click.option("--metric", required=True, help="Such as guest_ns_reset_to_init, host_ns_init, memavailable_bytes.")
+@click.option("--clock", type=click.Choice(["wall", "instructions"]), help="Which rows, where the study has both.")
+@click.option("--x", default="cell", show_default=True, help="The factor across.")
+@click.option("--colour", default="", help="A factor told by colour.")
+@click.option("--facet", default="", help="A factor with a panel for each level.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=".png .svg .pdf")
+def bench_plot(
+    study_name: str,
+    out: Path,
+    kind: str,
+    metric: str,
+    clock: str | None,
+    x: str,
+    colour: str,
+    facet: str,
+    output: Path,
+) -> None:
+    """Draw a measure of a study by its factors, and say how the levels differ (docs/study.md)."""
+    from acon_nb import plots
+    from acon_nb.bench import explore
+
+    plots.picture_format(output)
+    view = explore.View(metric=metric, clock=clock or "", x=x, colour=colour, facet=facet)
+    found = explore.explore(_rows_of(out, kind, study_name), view)
+    plots.save(plots.plot_study(found), output)
+    for text in found.sentences:
+        click.echo(text)
+    click.echo(f"plot: {output}, {len(found.rows)} runs")
 
 
 @bench_group.command("selfcheck")
@@ -200,6 +233,19 @@ def bench_selfcheck(real: bool, comparisons: int | None, clock: str | None, out:
             click.echo(check.text())
     if not all(check.passed for check in found):
         raise SystemExit(1)
+
+
+def _rows_of(out: Path, kind: str, study: str) -> pd.DataFrame:
+    """The rows of a study, those of damaged files named. Errors: `InvalidInput` for one that has none."""
+    from acon_nb.bench import results
+
+    rows = results.load(out, kind, study)
+    for name in rows.attrs["set_aside"]:
+        click.echo(f"set aside, damaged: {name}", err=True)
+    if rows.empty:
+        hint = f"one of: {', '.join(results.Store(out).studies(kind)) or 'none yet'}"
+        raise InvalidInput("study", study, f"has no rows in {out}", hint=hint)
+    return rows
 
 
 @contextlib.contextmanager

@@ -3,8 +3,10 @@
 from acon_nb.plots.boot import plot_boot, plot_memory
 from acon_nb.plots.initrd import plot_folders, plot_unpack
 from acon_nb.plots.kernel import plot_cost, plot_sizes
+from acon_nb.plots.study import plot_study
 from acon_nb.plots.style import COLOURS, picture_format, save
 from acon_nb.plots.swap import plot_swap
+from acon_nb.plots.trend import plot_trend
 
 __all__ = [
     "COLOURS",
@@ -14,7 +16,9 @@ __all__ = [
     "plot_folders",
     "plot_memory",
     "plot_sizes",
+    "plot_study",
     "plot_swap",
+    "plot_trend",
     "plot_unpack",
     "save",
 ]

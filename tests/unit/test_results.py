@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import fnmatch
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from acon_nb.bench.boot import BootRun
-from acon_nb.bench.results import SCHEMA, Store, export, flat, frame
+from acon_nb.bench.parquet import columns
+from acon_nb.bench.results import SCHEMA, Store, export, flat, frame, stamp
 from acon_nb.errors import InvalidInput, ResultsError
 from acon_nb.vm import Clock, End
 
@@ -259,3 +261,13 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_rows_as_a_table() -> None:
     assert list(frame([{"a": 1}, {"a": 2}])["a"]) == [1, 2]
     assert frame([]).empty
+
+
+def test_the_documented_columns_are_those_of_the_schema() -> None:
+    lines = (Path(__file__).parents[2] / "docs/results.md").read_text().splitlines()
+    documented = [line for line in lines if line.startswith("| `")]
+    assert documented == [f"| `{row['name']}` | {row['type']} | {row['meaning']} |" for row in columns()]
+
+
+def test_every_column_of_a_stamp_is_documented() -> None:
+    assert [name for name in stamp() if not any(fnmatch.fnmatchcase(name, row["name"]) for row in columns())] == []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from acon_nb.bench import host_lock as locks
 from acon_nb.bench import runner
 from acon_nb.bench.board import format_left
 from acon_nb.bench.experiments import study_of
@@ -20,6 +21,13 @@ from acon_nb.bench.runner import Measured, Study
 from acon_nb.errors import AconError, Cancelled, InvalidInput
 from acon_nb.progress import CancelToken, Progress
 from acon_nb.vm import Clock, End
+
+
+@pytest.fixture(autouse=True)
+def own_lock(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These studies measure nothing, and must not wait for one on this host that does."""
+    folder = tmp_path_factory.mktemp("lock")
+    monkeypatch.setattr(locks, "_folder", lambda: folder)
 
 
 class Counted:

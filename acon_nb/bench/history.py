@@ -1,0 +1,285 @@
+"""Many nights of one study: a value a night for each cell and measure, the steps among them, and what they mean.
+
+Pure: rows in, tables and verdicts out. A series is of one cell, clock, host class and measure; nothing is compared
+across them. docs/nightly.md says how a night is judged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from acon_nb.bench import stats
+from acon_nb.bench.change import LEAST_NIGHTS, Step, exact_steps, noisy_steps
+from acon_nb.bench.metrics import metric_on
+from acon_nb.bench.rows import changed, usable
+from acon_nb.errors import InvalidInput
+from acon_nb.vm import Clock
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("guest_ns_reset_to_init", "host_ns_init", "memavailable_bytes")
+_TOLD = 0.1  # steps are told from this share of the limit on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a night must not lose, as shares: of counted instructions, of wall time, of the guest's memory."""
+
+    instructions: float = 0.002
+    wall: float = 0.05
+    memory: float = 0.005
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+                raise InvalidInput(f"limit_{name}", value, "is no share above 0", hint="such as 0.01 for 1 %")
+
+    def of(self, metric: str, clock: str) -> float:
+        """The limit of a measure on a clock."""
+        if metric.endswith("_bytes"):
+            return self.memory
+        return self.wall if clock == Clock.WALL else self.instructions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """One night of a series: the median of its runs with its interval, and whether equal runs differed."""
+
+    night: str
+    timestamp: str
+    value: float
+    low: float
+    high: float
+    runs: int
+    repeats: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A step of a series: the first `night` of the new level, the nights it may be (95 %), what else changed then."""
+
+    night: str
+    first: str
+    last: str
+    ratio: float
+    low: float
+    high: float
+    p: float | None
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A measure of a cell over the nights, and its verdict.
+
+    `verdict`: regression or improvement (the level of the last night lies beyond the limit, the wrong or the right
+    way), within (it changed by less), steady, few nights (a noisy series needs six), no value (this night gave none).
+    `reference` is the level that it is held against (the first of the nights, or that of the accepted night), `current`
+    that of the last night. `exact` series repeat to the instruction or byte, so any change is real.
+    """
+
+    cell: str
+    clock: str
+    host_class: str
+    metric: str
+    limit: float
+    exact: bool
+    nights: tuple[Night, ...]
+    changes: tuple[Change, ...]
+    levels: tuple[float, ...]
+    verdict: str
+    reference: float
+    current: float
+
+    @property
+    def ratio(self) -> float:
+        """The current level over the reference."""
+        return self.current / self.reference
+
+    def text(self) -> str:
+        """The verdict in a sentence."""
+        measure = metric_on(self.metric, self.clock)
+        head = f"{self.cell}, {measure.label} ({self.clock} clock)"
+        if self.verdict == "no value":
+            return f"{head}: no whole run this night."
+        if self.verdict == "few nights":
+            return f"{head}: {len(self.nights)} nights so far; a step on the wall clock needs {2 * LEAST_NIGHTS}."
+        if self.verdict == "steady":
+            return f"{head}: no change in {len(self.nights)} nights."
+        word = measure.change(self.ratio - 1, self.clock)
+        since = self.changes[-1] if len(self.changes) == 1 else max(self.changes, key=lambda step: abs(step.ratio - 1))
+        many = "" if len(self.changes) == 1 else f" in {len(self.changes)} steps, the largest"
+        about = "" if since.first == since.last else f" (between {since.first} and {since.last})"
+        text = (
+            f"{head}: {word} by {100 * abs(self.ratio - 1):.2g} %{many} since the night {since.night}{about};"
+            f" the limit is {100 * self.limit:.2g} %."
+        )
+        return f"{text} Also changed then: {'; '.join(since.also)}." if since.also else text
+
+
+def series_of(
+    rows: pd.DataFrame,
+    *,
+    nights: int = 30,
+    metrics: Sequence[str] = METRICS,
+    limits: Limits | None = None,
+    accepted: str = "",
+) -> list[Series]:
+    """The series of all cells of the last night's host class, over its last `nights` nights.
+
+    `rows` are those of one study, a `session` a night. `accepted` names a night (or the start of its name, such as a
+    date): what it measured is the level to hold from then on. Errors: `InvalidInput` for a night that is not there.
+    """
+    if rows.empty:
+        return []
+    rows = rows.sort_values("timestamp", kind="stable")
+    last = rows.iloc[-1]
+    rows = rows[rows["host_class"] == last["host_class"]]
+    names = list(dict.fromkeys(rows["session"]))[-nights:]
+    held = _held(names, accepted)
+    rows = rows[rows["session"].isin(names)]
+    found = []
+    for (cell, clock), part in rows.groupby(["cell", "clock"], sort=False):
+        for name in metrics:
+            if name in part and _exists(name, str(clock)) and part[name].notna().any():
+                limit = (limits or Limits()).of(name, str(clock))
+                found.append(_series(part, str(cell), str(clock), name, limit, held, str(names[-1])))
+    return found
+
+
+def nights_table(series: Sequence[Series]) -> pd.DataFrame:
+    """A row a night of each series: value, interval, runs, level, reference and limit, for plots."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            **{name: getattr(one, name) for name in ("cell", "clock", "host_class", "metric", "limit", "reference")},
+            **{name: getattr(one, name) for name in ("exact", "verdict")},
+            **asdict(night),
+            "level": level,
+        }
+        for one in series
+        for night, level in zip(one.nights, one.levels, strict=True)
+    )
+
+
+def changes_table(series: Sequence[Series]) -> pd.DataFrame:
+    """A row a step, the largest first: where, when, how much, how sure, and what else changed that night."""
+    import pandas as pd
+
+    names = ("cell", "clock", "metric", "night", "first", "last", "ratio", "low", "high", "p", "also")
+    rows = [
+        {"cell": one.cell, "clock": one.clock, "metric": one.metric, **asdict(step), "also": "; ".join(step.also)}
+        for one in series
+        for step in one.changes
+    ]
+    rows.sort(key=lambda row: -abs(row["ratio"] - 1))
+    return pd.DataFrame(rows, columns=list(names))
+
+
+def verdict_table(series: Sequence[Series]) -> pd.DataFrame:
+    """A row a series for people: what it is, its levels, its verdict; the bad ones first."""
+    import pandas as pd
+
+    def row(one: Series) -> dict[str, Any]:
+        measure = metric_on(one.metric, one.clock)
+        return {
+            "cell": one.cell,
+            "measure": f"{measure.label} ({one.clock} clock)",
+            "nights": len(one.nights),
+            "held against": measure.text(one.reference, one.clock),
+            "now": "" if one.verdict == "no value" else measure.text(one.current, one.clock),
+            "change": f"{100 * (one.ratio - 1):+.2g} %" if one.changes else "none",
+            "limit": f"{100 * one.limit:g} %",
+            "verdict": one.verdict,
+        }
+
+    order = ("no value", "regression", "improvement", "within")
+    ranked = sorted(series, key=lambda one: order.index(one.verdict) if one.verdict in order else len(order))
+    return pd.DataFrame([row(one) for one in ranked])
+
+
+def _series(part: pd.DataFrame, cell: str, clock: str, metric: str, limit: float, held: str, tonight: str) -> Series:
+    by_night = {str(name): rows for name, rows in part.groupby("session", sort=False)}
+    nights = [night for name, rows in by_night.items() if (night := _night(name, rows, metric)) is not None]
+    measure = metric_on(metric, clock)
+    values = [night.value for night in nights]
+    exact = measure.is_exact(clock)
+    least = _TOLD * limit
+    steps = exact_steps(values, minimum_effect=least) if exact else noisy_steps(values, minimum_effect=least)
+    levels = _levels(values, steps)
+    place = next((number for number, night in enumerate(nights) if night.night >= held), 0) if held else 0
+    reference, current = (levels[place], levels[-1]) if levels else (1.0, 1.0)
+    since = [step for step in steps if step.night > place]
+    verdict = _verdict(measure.is_worse(current / reference), abs(current / reference - 1), limit, bool(since))
+    if not nights or nights[-1].night != tonight:
+        verdict = "no value"
+    elif not exact and len(nights) < 2 * LEAST_NIGHTS:
+        verdict = "few nights"
+    changes = tuple(_change(step, nights, by_night) for step in steps if step in since)
+    return Series(
+        cell=cell, clock=clock, host_class=str(part["host_class"].iloc[0]), metric=metric, limit=limit, exact=exact,
+        nights=tuple(nights), changes=changes, levels=tuple(levels), verdict=verdict, reference=reference,
+        current=current,
+    )  # fmt: skip
+
+
+def _verdict(worse: bool, change: float, limit: float, stepped: bool) -> str:
+    if not stepped:
+        return "steady"
+    if change < limit:
+        return "within"
+    return "regression" if worse else "improvement"
+
+
+def _night(name: str, rows: pd.DataFrame, metric: str) -> Night | None:
+    kept, _ = usable(rows)
+    values = [float(value) for value in kept[metric].dropna() if value > 0]
+    if not values:
+        return None
+    found = stats.summarise(values)
+    return Night(
+        night=name, timestamp=str(rows["timestamp"].iloc[0]), value=found.median, low=found.low, high=found.high,
+        runs=found.n, repeats=len(set(values)) == 1,
+    )  # fmt: skip
+
+
+def _change(step: Step, nights: Sequence[Night], by_night: Mapping[str, pd.DataFrame]) -> Change:
+    before, after = (by_night[nights[number].night] for number in (step.night - 1, step.night))
+    return Change(
+        night=nights[step.night].night, first=nights[step.first].night, last=nights[step.last].night, ratio=step.ratio,
+        low=step.low, high=step.high, p=step.p, also=tuple(changed(before, after)),
+    )  # fmt: skip
+
+
+def _levels(values: Sequence[float], steps: Sequence[Step]) -> list[float]:
+    """The level of each night: the median of the nights between two steps."""
+    places = [0, *(step.night for step in steps), len(values)]
+    levels: list[float] = []
+    for start, end in itertools.pairwise(places):
+        if end > start:
+            levels += [stats.median(values[start:end])] * (end - start)
+    return levels
+
+
+def _exists(metric: str, clock: str) -> bool:
+    """Whether a measure is followed on a clock; the guest's memory is on the instruction clock, where it repeats."""
+    try:
+        metric_on(metric, clock)
+    except InvalidInput:
+        return False
+    return clock == Clock.INSTRUCTIONS or not metric.endswith("_bytes")
+
+
+def _held(names: Sequence[str], accepted: str) -> str:
+    """The first of the nights from the accepted one on; "" if none was named, or it is before all of these."""
+    if not accepted or accepted < min(names, default=""):
+        return ""
+    later = [name for name in names if name >= accepted]
+    if not later:
+        raise InvalidInput("accepted", accepted, "is after the last night", hint=f"such as {names[-1]}")
+    return min(later)

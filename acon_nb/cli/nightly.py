@@ -1,0 +1,74 @@
+"""`acon-nb bench nightly`: one night measured, judged beside those before, reported."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli.bench import bench_group
+from acon_nb.errors import InvalidInput
+
+
+@bench_group.command("nightly")
+@click.option("--history", type=click.Path(path_type=Path), default=Path("history"), show_default=True)
+@click.option("--plan", default="quick", show_default=True, help="A built-in plan, or a TOML file.")
+@click.option("--night", default="", help="This night's name, a date first.  [default: now, UTC]")
+@click.option("--nights", type=int, default=30, show_default=True, help="Nights that are looked at.")
+@click.option("--limit-instructions", type=float, default=0.002, show_default=True, help="Share that may be lost.")
+@click.option("--limit-wall", type=float, default=0.05, show_default=True, help="Share that may be lost.")
+@click.option("--limit-memory", type=float, default=0.005, show_default=True, help="Share that may be lost.")
+@click.option("--accepted", default="", help="A night or a date: the level that it measured is held from then on.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("reports/nightly.html"), show_default=True
+)
+@as_json_option
+def bench_nightly(
+    history: Path,
+    plan: str,
+    night: str,
+    nights: int,
+    limit_instructions: float,
+    limit_wall: float,
+    limit_memory: float,
+    accepted: str,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Measure a night, hold it against the nights before, write a report; status 1 on a regression (docs/nightly.md).
+
+    The report is OUTPUT, the verdict for machines is beside it as .json. Both, and the history, are written whatever
+    the verdict is.
+    """
+    from acon_nb import notebook_files, report
+    from acon_nb.bench import nightly
+    from acon_nb.bench import plan as plans
+    from acon_nb.bench.history import Limits
+
+    if output.suffix != ".html":
+        raise InvalidInput("output", output, "is no .html file", hint="such as reports/nightly.html")
+    limits = Limits(instructions=limit_instructions, wall=limit_wall, memory=limit_memory)
+    spec = nightly.NightlySpec(history=history, plan=plan, night=night, nights=nights, limits=limits, accepted=accepted)
+    plans.load(plan)  # what is wrong with it is said now, not by a notebook
+    summary = output.with_suffix(".json")
+    parameters = {
+        "history": str(spec.history),
+        "plan": spec.plan,
+        "night": spec.night,
+        "nights": spec.nights,
+        **{f"limit_{name}": value for name, value in dataclasses.asdict(limits).items()},
+        "accepted": spec.accepted,
+        "summary": str(summary),
+    }
+    report.make(notebook_files.folder() / "90_nightly.ipynb", output, parameters)
+    data = nightly.read(summary)
+    if as_json:
+        print_json(data)
+    else:
+        for line in data["sentences"]:
+            click.echo(line)
+        click.echo(f"report: {output}, for machines: {summary}, history: {history}")
+    if not data["passed"]:
+        raise SystemExit(1)

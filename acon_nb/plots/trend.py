@@ -1,0 +1,80 @@
+"""Figures of many nights: how each measure went, its levels, the nights of its changes, and the limit."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from acon_nb.bench.metrics import Metric, metric_on
+from acon_nb.plots.style import COLOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLUMNS = 2
+_LABELS = 8
+_BAD, _GOOD = COLOURS[1], COLOURS[2]
+
+
+def plot_trend(nights: pd.DataFrame, changes: pd.DataFrame, *, clock: str) -> Figure:
+    """All series of one clock, a panel each (`bench.history.nights_table` and `changes_table`).
+
+    Dots are the nights' medians with their 95 % intervals, lines the levels, the grey band what the limit allows, a
+    vertical line the night of a change with the nights that it may be.
+    """
+    from acon_nb.show import ShownFigure
+
+    part = nights[nights["clock"] == clock] if len(nights) else nights
+    groups = list(part.groupby(["cell", "metric"], sort=False)) if len(part) else []
+    rows = max(1, math.ceil(len(groups) / _COLUMNS))
+    figure = ShownFigure(figsize=(11, 0.4 + 3.1 * rows), layout="constrained")
+    for number, ((cell, name), series) in enumerate(groups):
+        ax = figure.add_subplot(rows, _COLUMNS, number + 1)
+        own = changes[(changes["cell"] == cell) & (changes["metric"] == name) & (changes["clock"] == clock)]
+        _panel(ax, series, own, metric_on(str(name), clock), clock)
+    count = part["night"].nunique() if len(part) else 0
+    runs = f", {int(part['runs'].min())} to {int(part['runs'].max())} runs a night" if len(part) else ""
+    figure.suptitle(f"{count} nights on the {clock} clock{runs} (dots: medians and 95 % intervals; band: the limit)")
+    return figure
+
+
+def _panel(ax: Axes, series: pd.DataFrame, changes: pd.DataFrame, measure: Metric, clock: str) -> None:
+    places = range(len(series))
+    values, low, high, level = (series[name] / measure.scale for name in ("value", "low", "high", "level"))
+    reference, limit = float(series["reference"].iloc[0]) / measure.scale, float(series["limit"].iloc[0])
+    verdict = str(series["verdict"].iloc[0])
+    colour = {"regression": _BAD, "improvement": _GOOD}.get(verdict, COLOURS[0])
+    ax.axhspan(reference * (1 - limit), reference * (1 + limit), color="0.92", zorder=0)
+    ax.errorbar(
+        list(places), values, yerr=[values - low, high - values], fmt="o", markersize=4, capsize=2, color=colour,
+        elinewidth=1,
+    )  # fmt: skip
+    ax.step(list(places), level, where="mid", color="0.25", linewidth=1.2)
+    names = list(series["night"])
+    for row in changes.to_dict("records"):
+        first, night, last = (names.index(row[key]) for key in ("first", "night", "last"))
+        ax.axvspan(first - 0.5, last - 0.5, color=COLOURS[4], alpha=0.25, linewidth=0)
+        ax.axvline(night - 0.5, color=COLOURS[4], linewidth=1.5)
+        ax.annotate(
+            f"{100 * (row['ratio'] - 1):+.2g} %", (night - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
+            textcoords="offset points", va="top", fontsize=8,
+        )  # fmt: skip
+    every = max(1, math.ceil(len(names) / _LABELS))
+    ax.set_xticks(list(places)[::every], [name[:10] for name in names[::every]], rotation=30, ha="right", fontsize=8)
+    ax.set_xlim(-0.7, len(names) - 0.3)
+    _room(ax, [*low, *high, reference * (1 - limit), reference * (1 + limit)])
+    unit = "10⁹ instructions" if measure.counts(clock) else measure.unit
+    ax.set_ylabel(f"{measure.label} / {unit}", fontsize=8)
+    ax.set_title(f"{series['cell'].iloc[0]}: {verdict}", fontsize=9, color=colour if verdict != "steady" else "black")
+    ax.ticklabel_format(axis="y", useOffset=False)
+    ax.tick_params(axis="y", labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _room(ax: Axes, values: list[float]) -> None:
+    """Axes that show all values and the band, and not the 0 far below them."""
+    least, most = min(values), max(values)
+    margin = 0.12 * (most - least) or 0.001 * most
+    ax.set_ylim(least - margin, most + margin)

@@ -1,0 +1,280 @@
+"""A board of a running study: its cells and their states, the time left, a cancel, the log of a cell on a click.
+
+`board = widgets.board(study)` in a cell shows it with a Start button; `rows = await board.run()` starts it and waits.
+Any kind of study will do: the board reads its `state` and calls its `run`. Without a person it shows a table.
+"""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from acon_nb import show
+from acon_nb.bench.board import CellState, StudyState, format_left
+from acon_nb.errors import Cancelled
+from acon_nb.plots import COLOURS
+from acon_nb.progress import CancelToken, OnProgress, Progress, TextProgress
+from acon_nb.vm.console import read_tail
+from acon_nb.widgets.job import Job
+from acon_nb.widgets.parts import pre
+from acon_nb.widgets.session import headless, steady
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EVERY_S = 0.5
+_LISTED = 500  # cells in the list; a filter finds the others
+_SQUARES = 2000
+_LOG_LINES = 40
+_STATES = {
+    "running": (COLOURS[4], "▶"),
+    "failed": (COLOURS[1], "✗"),
+    "done": (COLOURS[2], "✓"),
+    "waiting": ("#bbb", "·"),
+}
+
+
+_EDGE = f' stroke="{COLOURS[1]}" stroke-width="2"'
+
+
+class Watched(Protocol):
+    """What a board shows: `bench.runner.Study`, and whatever else runs a plan."""
+
+    @property
+    def state(self) -> StudyState:
+        """The study as it stands, from any thread."""
+        ...
+
+    def run(self, *, on_progress: OnProgress = ..., cancel: CancelToken | None = None) -> pd.DataFrame:
+        """Run what is missing; returns the rows."""
+        ...
+
+
+class Board:
+    """A view over a study; `rows` are its rows once it has ended, `error` what ended it early."""
+
+    def __init__(self, study: Watched) -> None:
+        self.study = study
+        self.rows: pd.DataFrame | None = None
+        self.error: BaseException | None = None
+        self._view: _View | None = None
+        self._job: Job[pd.DataFrame] | None = None
+
+    def start(self, on_progress: OnProgress | None = None) -> Job[pd.DataFrame]:
+        """Run the study in a thread (or find it running)."""
+        if self._job is None:
+            job = Job(self.study.run, on_progress=on_progress or _ignore)
+            job.then(self._ended)
+            self._job = job
+            if self._view is not None:
+                self._view.follow()
+        return self._job
+
+    async def run(self) -> pd.DataFrame:
+        """Run the study and wait for its rows; the board is shown to a person, lines of text without one."""
+        from IPython.display import display
+
+        if headless():
+            return await self.start(TextProgress(every_s=10))
+        if self._view is None:
+            display(self)
+        return await self.start()
+
+    def cancel(self) -> None:
+        """Ask the study to stop; what was measured stays."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def report(self) -> Any:
+        """The cells as a table: it stays in the notebook."""
+        return show.table(cells_table(self.study.state))
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self._job is not None
+
+    def _ended(self, future: Any) -> None:
+        self.error = future.exception()
+        self.rows = None if self.error is not None else future.result()
+        self._job = None
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if headless():
+            display(self.report())
+            return
+        if self._view is None:
+            self._view = _View(self)
+        display(self._view.box)
+        if self.running:
+            self._view.follow()
+
+
+def board(study: Watched) -> Board:
+    """A board of a study; show it as the last value of a cell, or `await board.run()`."""
+    return Board(study)
+
+
+def cells_table(state: StudyState) -> pd.DataFrame:
+    """The cells of a study as a table for people."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "cell": cell.label,
+            "clock": cell.clock.value,
+            "state": cell.state,
+            "runs": f"{cell.done} of {cell.planned}",
+            "failed": cell.failed,
+            "last end": cell.last_end,
+            "error": cell.last_error,
+        }
+        for cell in state.cells
+    )
+
+
+def headline(state: StudyState) -> str:
+    """The study in a line: "running: 12 of 40 runs, 1 failed, some 35 s left; cells: 3 done, 1 running"."""
+    left = "" if state.left_s is None or state.done == state.total else f", some {format_left(state.left_s)} left"
+    failed = f", {state.failed} failed" if state.failed else ""
+    counts = Counter(cell.state for cell in state.cells)
+    cells = ", ".join(f"{counts[name]} {name}" for name in _STATES if counts[name])
+    why = f" ({state.error})" if state.error else ""
+    return f"{state.phase}{why}: {state.done} of {state.total} runs{failed}{left}; cells: {cells}"
+
+
+def squares(state: StudyState) -> str:
+    """All cells as small squares, coloured by their states, those with a failure edged, as SVG."""
+    side, gap, wide = 11, 2, 64
+    shown = state.cells[:_SQUARES]
+    rects = "".join(
+        f'<rect x="{(number % wide) * (side + gap)}" y="{(number // wide) * (side + gap)}" width="{side}" '
+        f'height="{side}" rx="2" fill="{_STATES[cell.state][0]}"{_EDGE if cell.failed else ""}><title>'
+        f"{html.escape(_line(cell))}</title></rect>"
+        for number, cell in enumerate(shown)
+    )
+    rows = -(-len(shown) // wide)
+    more = f"<div>the first {len(shown)} of {len(state.cells)} cells</div>" if len(shown) < len(state.cells) else ""
+    width, height = min(len(shown), wide) * (side + gap), rows * (side + gap)
+    return f'<svg role="img" aria-label="cells" width="{width}" height="{height}">{rects}</svg>{more}'
+
+
+def log_of(cell: CellState) -> str:
+    """The end of a cell's latest log, and how the run ended, in words."""
+    end = f"{cell.label}: {cell.last_end or 'no run yet'}" + (f": {cell.last_error}" if cell.last_error else "")
+    return "\n".join([end, *_tail(cell.log), f"log: {cell.log}" if cell.log else ""]).rstrip()
+
+
+def _tail(log: Path | None) -> list[str]:
+    return [] if log is None else read_tail(log)[-_LOG_LINES:]
+
+
+def _line(cell: CellState) -> str:
+    """A cell in a line of the list."""
+    mark = _STATES[cell.state][1]
+    failed = f", {cell.failed} failed: {cell.last_end}" if cell.failed else ""
+    return f"{mark} {cell.label}  [{cell.clock.value}] {cell.done}/{cell.planned}{failed}"
+
+
+def _ignore(_: Progress) -> None:
+    """The board reads the state; it needs no events."""
+
+
+class _View:
+    """The widgets, made only when they are shown to a person."""
+
+    def __init__(self, shown: Board) -> None:
+        import ipywidgets as w
+
+        self.board = shown
+        self.start = w.Button(description="Start", icon="play", button_style="primary")
+        self.cancel = w.Button(description="Cancel", icon="stop", disabled=True)
+        self.bar = w.FloatProgress(min=0, max=1, layout={"width": "30%"})
+        self.head, self.overview = w.HTML(), w.HTML()
+        self.state = w.Dropdown(options=["all", *_STATES], description="Show", layout={"width": "14em"})
+        self.filter = w.Text(placeholder="part of a cell's name", layout={"width": "18em"})
+        self.count = w.HTML()
+        self.cells = w.Select(options=[], rows=10, layout={"width": "98%"})
+        self.log = w.HTML(
+            "Click on a cell for its log.", layout={"width": "98%", "max_height": "24em", "overflow": "auto"}
+        )
+        buttons = w.HBox([self.start, self.cancel, self.bar])
+        choice = w.HBox([self.state, self.filter, self.count])
+        self.box = steady(w.VBox([buttons, self.head, self.overview, choice, self.cells, self.log]))
+        self._drawing = False
+        self._ticker: threading.Thread | None = None
+        self._seen: StudyState | None = None
+        self._logged: tuple[str, str] | None = None
+        self.start.on_click(lambda _: self.board.start())
+        self.cancel.on_click(lambda _: self._ask_to_stop())
+        self.cells.observe(lambda _: self._show_log(), names="value")
+        for field in (self.state, self.filter):
+            field.observe(lambda _: self._list(), names="value")
+        self.draw()
+
+    def follow(self) -> None:
+        """Draw the state twice a second until the study ends."""
+        if self._ticker is None or not self._ticker.is_alive():
+            self._ticker = threading.Thread(target=self._tick, name="acon-board", daemon=True)
+            self._ticker.start()
+
+    def _tick(self) -> None:
+        pause = threading.Event()
+        while self.board.running:
+            self.draw()
+            pause.wait(_EVERY_S)
+        self.draw()
+
+    def draw(self) -> None:
+        """The state as it is now; what has not changed is not sent to the page."""
+        state = self.board.study.state
+        running = self.board.running
+        self.start.disabled, self.cancel.disabled = running, not running
+        if state is self._seen:
+            return
+        self._seen = state
+        self.bar.value = state.done / state.total if state.total else 0.0
+        self.bar.bar_style = {"done": "success", "failed": "danger", "cancelled": "warning"}.get(state.phase, "")
+        error = self.board.error
+        bad = error is not None and not isinstance(error, Cancelled)
+        self.head.value = pre(headline(state), bad=bad)
+        self.overview.value = squares(state)
+        self._list()
+        self._show_log()
+
+    def _list(self) -> None:
+        """The cells that the filter lets through; the one that was chosen stays so."""
+        state = self._seen or self.board.study.state
+        word = self.filter.value.strip().lower()
+        found = [
+            (number, cell)
+            for number, cell in enumerate(state.cells)
+            if self.state.value in ("all", cell.state) and word in cell.label.lower()
+        ]
+        options = tuple((_line(cell), number) for number, cell in found[:_LISTED])
+        chosen = self.cells.value
+        if options != self.cells.options:
+            self._drawing = True
+            self.cells.options = options
+            self.cells.value = chosen if any(number == chosen for _, number in options) else None
+            self._drawing = False
+        self.count.value = f"{len(found)} cells" + (f", the first {_LISTED} listed" if len(found) > _LISTED else "")
+
+    def _show_log(self) -> None:
+        number = self.cells.value
+        if self._drawing or number is None:
+            return
+        cell = self.board.study.state.cells[number]
+        mark = (cell.label, f"{cell.done} {cell.log}")
+        if mark != self._logged:
+            self._logged = mark
+            self.log.value = pre(log_of(cell), bad=bool(cell.failed))
+
+    def _ask_to_stop(self) -> None:
+        self.cancel.disabled = True
+        self.board.cancel()

@@ -1,0 +1,224 @@
+"""An explorer of results: choose study, measure, factors and baseline; plot, tables and sentences follow.
+
+`explorer = widgets.explorer("results")` (a folder, or a DataFrame of rows) in a cell; `explorer.view` is what is shown,
+`explorer.found` what it gives. Any kind of study will do. Without a person it shows the same, without a widget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acon_nb import plots, show
+from acon_nb.bench import explore, results
+from acon_nb.bench.explore import Explored, View
+from acon_nb.errors import AconError, InvalidInput
+from acon_nb.plots import save
+from acon_nb.widgets.parts import dense, pre
+from acon_nb.widgets.session import headless, steady
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PICTURES = (".png", ".svg", ".pdf")
+_ALL = "(all)"
+
+
+class Explorer:
+    """A view over rows of results. `view` is the question, `found` its answer (None: it has none, and `error` why)."""
+
+    def __init__(self, source: str | Path | pd.DataFrame, view: View | None = None, *, kind: str = "boot") -> None:
+        self._folder = None if not isinstance(source, str | Path) else Path(source)
+        self._kind = kind
+        self.study = ""
+        self.rows = self._load(source)
+        self.view = view or first_view(self.rows)
+        self.found: Explored | None = None
+        self.error = ""
+        self.look(self.view)
+
+    @property
+    def studies(self) -> list[str]:
+        """The studies that the folder has rows of."""
+        return results.Store(self._folder).studies(self._kind) if self._folder is not None else []
+
+    def choose(self, study: str) -> None:
+        """Take the rows of one study ("": of all of them), and look at them as before, as far as they can be."""
+        if self._folder is None:
+            return
+        self.study = study
+        self.rows = results.load(self._folder, self._kind, study or None)
+        self.look(self.view)
+        if self.found is None:
+            self.look(first_view(self.rows))
+
+    def look(self, view: View) -> Explored | None:
+        """Look at the rows in a new way; what cannot be is said in `error`."""
+        self.view = view
+        try:
+            self.found, self.error = explore.explore(self.rows, view), ""
+        except InvalidInput as error:
+            self.found, self.error = None, str(error)
+        return self.found
+
+    def export(self, path: Path) -> Path:
+        """Write the plot (.png, .svg, .pdf) or the rows that count (.csv, .json, .md, .tex, .parquet).
+
+        Errors: `InvalidInput` for another suffix, or when there is nothing to write.
+        """
+        if self.found is None:
+            raise InvalidInput("view", self.view.metric, "shows nothing", hint=self.error or "choose others")
+        if path.suffix not in _PICTURES:
+            return results.export(self.found.rows, path)
+        save(plots.plot_study(self.found), path)
+        return path
+
+    def _load(self, source: str | Path | pd.DataFrame) -> pd.DataFrame:
+        rows = results.load(source, self._kind) if isinstance(source, str | Path) else source
+        if rows.empty:
+            raise InvalidInput("results", self._folder or "rows", "has no rows", hint="run a study first")
+        return rows
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if not headless():
+            display(_View(self).box)
+        elif self.found is None:
+            display(show.table(results.frame([{"nothing to show": self.error}])))
+        else:
+            display(plots.plot_study(self.found), show.table(self.found.summary))
+            if self.found.sentences:
+                display(show.table(results.frame({"compared": text} for text in self.found.sentences)))
+
+
+def explorer(source: str | Path | pd.DataFrame, view: View | None = None, *, kind: str = "boot") -> Explorer:
+    """An explorer of a folder of results or of rows; show it as the last value of a cell."""
+    return Explorer(source, view, kind=kind)
+
+
+def first_view(rows: pd.DataFrame) -> View:
+    """A view that any rows have: the first clock, the measure that is asked for first, by the first factor."""
+    clock = next(iter(explore.clocks(rows)), "wall")
+    there = explore.metrics(rows, clock)
+    wanted = ("host_ns_init", "guest_ns_reset_to_init", "host_ns_ready")
+    found = next((name for name in wanted if name in there), next(iter(there), ""))
+    if not found:
+        raise InvalidInput("results", "rows", "have no measure", hint="rows of a study, a row a run")
+    return View(metric=found, clock=clock)
+
+
+class _View:
+    """The widgets, made only when they are shown to a person."""
+
+    def __init__(self, shown: Explorer) -> None:
+        import ipywidgets as w
+
+        self.shown = shown
+        style, wide = {"description_width": "6em"}, {"width": "97%"}
+
+        def choice(label: str) -> Any:
+            return w.Dropdown(options=[], description=label, style=style, layout=wide)
+
+        self.fields = {
+            name: choice(label)
+            for name, label in {
+                "study": "Study", "clock": "Clock", "metric": "Measure", "x": "Across", "colour": "Colour",
+                "facet": "Panels", "baseline": "Baseline",
+            }.items()
+        }  # fmt: skip
+        self.effect = w.Text(placeholder="share, such as 0.01", description="Matters", style=style, layout=wide)
+        self.file = w.Text("explorer.png", description="File", style=style, layout={"width": "18em"})
+        self.button = w.Button(description="Export", icon="download", layout={"width": "8em"})
+        self.error, self.told = w.HTML(), w.HTML()
+        self.plot = w.Image(format="png", layout={"max_width": "100%"})
+        self.summary, self.sentences = w.HTML(), w.HTML()
+        left = w.VBox([*self.fields.values(), self.effect], layout={"width": "32%"})
+        right = w.VBox([self.plot, self.error], layout={"width": "68%"})
+        export = w.HBox([self.file, self.button, self.told])
+        self.box = steady(w.VBox([w.HBox([left, right]), self.sentences, self.summary, export]))
+        self._setting = False
+        self._offer()
+        for name, field in self.fields.items():
+            field.observe(lambda _, name=name: self._take(name), names="value")
+        self.effect.observe(lambda _: self._take("effect"), names="value")
+        self.button.on_click(lambda _: self._export())
+        self._draw()
+
+    def _offer(self) -> None:
+        """Offer what these rows have, the present view chosen."""
+        rows, view = self.shown.rows, self.shown.view
+        clocks = explore.clocks(rows)
+        clock = view.clock or next(iter(clocks), "wall")
+        factors = explore.factors(rows[rows["clock"] == clock] if clocks else rows)
+        others = [("(none)", ""), *((name, name) for name in factors)]
+        levels = explore.levels(rows, view.x) if view.x in factors else []
+        offers: dict[str, tuple[list[Any], Any]] = {
+            "study": ([(_ALL, ""), *((name, name) for name in self.shown.studies)], self.shown.study),
+            "clock": (clocks, clock),
+            "metric": (explore.metrics(rows, clock), view.metric),
+            "x": (factors, view.x),
+            "colour": (others, view.colour),
+            "facet": (others, view.facet),
+            "baseline": ([("(the plan's)", ""), *((name, name) for name in levels)], view.baseline),
+        }
+        self._setting = True
+        for name, (options, value) in offers.items():
+            field = self.fields[name]
+            if tuple(options) != tuple(field.options):
+                field.options = options
+            known = [option[1] if isinstance(option, tuple) else option for option in options]
+            field.value = value if value in known else (known[0] if known else None)
+        self._setting = False
+
+    def _take(self, changed: str) -> None:
+        """Read the fields into the view; what is wrong is said at once."""
+        if self._setting:
+            return
+        if changed == "study":
+            self.shown.choose(self.fields["study"].value)
+        else:
+            try:
+                self.shown.look(self._asked(changed))
+            except InvalidInput as error:
+                self.shown.found, self.shown.error = None, str(error)
+                self._draw()
+                return
+        self._offer()
+        self._draw()
+
+    def _asked(self, changed: str) -> View:
+        """The view of the fields. A change of clock or factor drops what it makes impossible."""
+        values = {name: field.value or "" for name, field in self.fields.items() if name != "study"}
+        if changed == "clock":
+            there = explore.metrics(self.shown.rows, values["clock"])
+            values["metric"] = values["metric"] if values["metric"] in there else there[0]
+            values |= {"colour": "", "facet": "", "baseline": ""}
+        if changed == "x":
+            values["baseline"] = ""
+            values |= {name: "" for name in ("colour", "facet") if values[name] == values["x"]}
+        text = self.effect.value.strip()
+        try:
+            effect = float(text) if text else None
+        except ValueError as error:
+            raise InvalidInput("minimum_effect", text, "is no share", hint="such as 0.01 for 1 %") from error
+        return replace(self.shown.view, **values, minimum_effect=effect)
+
+    def _draw(self) -> None:
+        found = self.shown.found
+        self.error.value = pre(self.shown.error, bad=True) if self.shown.error else ""
+        self.plot.layout.display = "" if found is not None else "none"
+        if found is None:
+            self.sentences.value = self.summary.value = ""
+            return
+        self.plot.value = show.png(plots.plot_study(found))
+        self.sentences.value = pre("\n".join(found.sentences) or "One level alone: there is nothing to compare.")
+        self.summary.value = dense(show.table(found.summary).to_html())
+
+    def _export(self) -> None:
+        try:
+            path = self.shown.export(Path(self.file.value.strip()))
+            self.told.value = pre(f"written: {path}")
+        except (AconError, OSError) as error:
+            self.told.value = pre(str(error), bad=True)

@@ -1,0 +1,170 @@
+"""Boots per minute, side by side in one run: a bare QEMU started by a shell, acon_nb, and virtme-ng.
+
+    .venv/bin/python benchmarks/boots_per_minute.py [BLOCKS] [--json FILE]
+
+All three boot the same kernel (the guide's, with what virtme-ng's root needs) to a program that says it is there and
+powers off, with one vCPU and 512 MiB. The shell and acon_nb boot the same initrd with the same QEMU options; the shell
+gets no results, no time limit and no name for the guest's end. virtme-ng has no initrd: its root is a snapshot of the
+host's files, which is its purpose; `true` is what it runs. It gets its fastest way that works here (virtiofs or 9p, its
+own init). A block is one boot of each in turn, the order going round. Besides the wall time, the CPU time of all
+processes is told: on a busy host it is the steadier number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from acon_nb import kernel, process, vm
+from acon_nb.bench import boot, stats
+from acon_nb.cache import default_root
+from acon_nb.errors import AconError
+from acon_nb.progress import TextProgress
+
+VIRTME = "1.42"
+MEMORY = "512M"
+# What virtme-ng's root needs beyond the guide's kernel (virtme-configkernel), as far as this boot goes.
+SETTINGS = (
+    "NET_9P=y", "NET_9P_VIRTIO=y", "9P_FS=y", "OVERLAY_FS=y", "FUSE_FS=y", "VIRTIO_FS=y", "VIRTIO_MMIO=y",
+    "DEVTMPFS=y", "UNIX98_PTYS=y", "BINFMT_SCRIPT=y", "SHMEM=y", "TMPFS=y", "UNIX=y", "NETWORK_FILESYSTEMS=y",
+)  # fmt: skip
+WAYS = {"virtiofs": (), "9p": ("--force-9p",)}
+Boot = Callable[[], None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("blocks", type=int, nargs="?", default=11)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    image = kernel.build(kernel.BuildSpec(settings=SETTINGS), on_progress=TextProgress()).image
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        boots, said = contenders(image, folder)
+        for work in boots.values():
+            work()  # warm: files in the page cache, probes done
+        times = measure(boots, asked.blocks)
+    print("\n".join([*said, *lines(times)]))
+    if asked.json:
+        asked.json.write_text(json.dumps({"said": said, "times": times}, indent=1))
+
+
+def contenders(image: Path, folder: Path) -> tuple[dict[str, Boot], list[str]]:
+    """Each one's way to boot once, and what is to be known about it."""
+    host = vm.capabilities()
+    initrd = Path(shutil.copy(boot.default_initrd(), folder))
+    cell = boot.BootCell(name="guide", kernel=image, initrd=initrd)
+    script = folder / "boot.sh"
+    script.write_text(shlex.join(vm.argument_list(cell.spec(), host, vm.Channels(console=folder / "bare.log"))) + "\n")
+    boots: dict[str, Boot] = {
+        "shell": lambda: run(["sh", str(script)], folder / "shell.log"),
+        "acon_nb": lambda: boot.run(cell, host=host) and None,
+    }
+    said = [f"kernel: {image}, accelerator: {'kvm' if host.kvm else 'tcg'}, load average {os.getloadavg()[0]:.1f}"]
+    try:
+        way, command = virtme(image, folder)
+    except AconError as error:
+        return boots, [*said, f"virtme-ng is left out: {error}"]
+    boots["virtme-ng"] = lambda: run(command, folder / "virtme.log")
+    return boots, [*said, f"virtme-ng {VIRTME} over {way}: {shlex.join(command)}"]
+
+
+def virtme(image: Path, folder: Path) -> tuple[str, list[str]]:
+    """virtme-ng in an environment of its own, and the fastest of its ways that works here (the better of two boots)."""
+    place = default_root() / "benchmarks" / f"virtme-ng-{VIRTME}"
+    program = place / "bin" / "vng"
+    if not program.exists():
+        process.run([sys.executable, "-m", "venv", "--clear", place])
+        process.run([place / "bin/pip", "install", "-q", f"virtme-ng=={VIRTME}"], timeout_s=600)
+    options = ["--run", str(image), "--user", "root", "--cpus", "1", "--memory", MEMORY, "--exec", "true"]
+    found: dict[str, tuple[float, list[str]]] = {}
+    why = ""
+    for way, more in WAYS.items():
+        # It wants a terminal for its console; script(1) gives it one.
+        inner = shlex.join([str(program), *options, *more])
+        command = ["script", "-q", "-e", "-c", inner, "/dev/null"]
+        try:
+            found[way] = (min(timed(command, folder / f"{way}.log") for _ in range(2)), command)
+        except AconError as error:
+            why = str(error)
+    if not found:
+        raise AconError(f"none of its ways works here: {why}")
+    best = min(found, key=lambda way: found[way][0])
+    return best, found[best][1]
+
+
+def run(command: list[str], log: Path) -> None:
+    """Run a program to its end as a shell would, its output in a file. Errors: `AconError` with the last lines."""
+    with log.open("wb") as out:
+        try:
+            ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=180, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise AconError(f"{command[0]} did not end", details=tail(log)) from error
+    if ended.returncode:
+        raise AconError(f"{command[0]} ended with {ended.returncode}", details=tail(log))
+
+
+def tail(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines()[-8:]
+
+
+def timed(command: list[str], log: Path) -> float:
+    started = time.monotonic()
+    run(command, log)
+    return time.monotonic() - started
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and of all that it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def measure(boots: dict[str, Boot], blocks: int) -> dict[str, dict[str, list[float]]]:
+    names = list(boots)
+    times: dict[str, dict[str, list[float]]] = {name: {"wall_s": [], "cpu_s": []} for name in names}
+    for block in range(blocks):
+        turn = block % len(names)
+        for name in names[turn:] + names[:turn]:
+            before, started = cpu_s(), time.monotonic()
+            boots[name]()
+            times[name]["wall_s"].append(time.monotonic() - started)
+            times[name]["cpu_s"].append(cpu_s() - before)
+        print(f"block {block + 1} of {blocks}", file=sys.stderr, flush=True)
+    return times
+
+
+def lines(times: dict[str, dict[str, list[float]]]) -> list[str]:
+    """The medians, and what each costs over the shell's boot: the median of the blocks' differences, 95 % intervals."""
+    said = []
+    for name, one in times.items():
+        wall, cpu = stats.summarise(one["wall_s"]), stats.summarise(one["cpu_s"])
+        rate = f"{60 / wall.median:.1f} boots a minute"
+        said.append(f"{name:>10}: {rate}; {wall.text(1, 's')} wall; {cpu.text(1, 's')} CPU")
+    for name, one in times.items():
+        if name != "shell":
+            for kind in ("wall_s", "cpu_s"):
+                pairs = zip(one[kind], times["shell"][kind], strict=True)
+                found = stats.summarise([1000 * (ours - bare) for ours, bare in pairs])
+                least = 1000 * (min(one[kind]) - min(times["shell"][kind]))
+                median = 1000 * (statistics.median(one[kind]) - statistics.median(times["shell"][kind]))
+                said.append(
+                    f"{name} over the shell, {kind[:-2]}: {found.text(1, 'ms', 0)} (pairs), {median:.0f} ms between the"
+                    f" medians, {least:.0f} ms between the fastest"
+                )
+    return said
+
+
+if __name__ == "__main__":
+    main()
