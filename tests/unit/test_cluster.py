@@ -215,7 +215,10 @@ def test_a_lost_worker_s_run_is_a_row_and_is_done_again_elsewhere(tmp_path: Path
 
 def test_a_host_with_three_faults_in_a_row_gets_no_more_runs(tmp_path: Path) -> None:
     def broken(_: Ticket, address: str) -> Reply | None:
-        return Reply(host_fault="no space left", host=environment()) if address == "host0" else None
+        if address == "host0":
+            return Reply(host_fault="no space left", host=environment())
+        time.sleep(0.2)
+        return None
 
     pool = Threads(counted(), broken)
     rows = study_on(pool, tmp_path / "out").run()
@@ -455,6 +458,16 @@ def test_an_experiment_that_cannot_travel_is_refused(tmp_path: Path) -> None:
 
 
 def test_many_rows_are_gathered_in_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch_module, "_TOGETHER", 1)
     monkeypatch.setattr(dispatch_module, "_GATHERED", 4)
     assert len(study_on(Threads(counted()), tmp_path / "out").run()) == 12
     assert len(list((tmp_path / "out").rglob("*.parquet"))) == 3
+
+
+def test_rows_that_come_together_are_written_together_whatever_their_types(tmp_path: Path) -> None:
+    plan = Plan(name="mixed", factors={"level": [1, "two", 0.5]}, fixed={"clock": "instructions"}, runs=4)
+    together = threading.Barrier(12, timeout=20)
+    pool = Threads({f"host{number}": Host() for number in range(12)}, lambda *_: together.wait() and None)
+    rows = study_on(pool, tmp_path / "out", plan).run()
+    assert list(rows["factor_level"]) == [1] * 4 + ["two"] * 4 + [0.5] * 4
+    assert len(list((tmp_path / "out").rglob("*.parquet"))) <= 12
