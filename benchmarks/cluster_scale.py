@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import heapq
 import itertools
 import json
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Sleeper:
         self._seconds = float(plan.fixed["seconds"])
 
     def clock(self, setting: Setting) -> Clock:
-        return Clock.INSTRUCTIONS  # the wall clock's lock would make all these hosts take turns: they are one host
+        return Clock.INSTRUCTIONS
 
     def prepare(self, **_: object) -> None:
         pass
@@ -137,10 +138,16 @@ def named_report(dask_worker: Any) -> HostReport:
     return host_report(int(dask_worker.name))
 
 
+@contextlib.contextmanager
+def no_lock(**_: object) -> Iterator[None]:
+    yield
+
+
 async def serve(hosts: int) -> None:
     """A scheduler and its workers in this process; prints the address and stays."""
     from distributed import Scheduler, Worker
 
+    worker.host_lock = no_lock  # these hosts are one host, and would take turns
     async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
         workers = [
             Worker(scheduler.address, name=number, host="127.0.0.1", nthreads=1, resources={"vm": 1}, memory_limit=0)

@@ -46,6 +46,17 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pq.write_table(table, temporary)
 
 
+def write_alike(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Write rows into a folder, each file with those whose columns have the same types, called by its first run."""
+    groups: dict[tuple[tuple[str, type], ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple((name, type(value)) for name, value in row.items()), []).append(row)
+    paths = [folder / f"{found[0]['run_id']}.parquet" for found in groups.values()]
+    for path, found in zip(paths, groups.values(), strict=True):
+        write(path, found)
+    return paths
+
+
 def read_all(
     files: Callable[[], Iterable[Path]], *, only: Sequence[str] | None = None
 ) -> tuple[pd.DataFrame, list[str]]:

@@ -86,10 +86,15 @@ class Store:
 
     def add(self, kind: str, row: Mapping[str, Any]) -> Path:
         """Write one row (`study` says of which study it is); returns its file."""
-        values = {"kind": kind, "study": SINGLE, **row}
-        path = self._partition(kind, values) / f"{values['run_id']}.parquet"
-        parquet.write(path, [values])
-        return path
+        return self.add_all(kind, [row])[0]
+
+    def add_all(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+        """Write rows that came together, a file a day and study (and set of types); returns the files."""
+        folders: dict[Path, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            values = {"kind": kind, "study": SINGLE, **row}
+            folders.setdefault(self._partition(kind, values), []).append(values)
+        return [path for folder, found in folders.items() for path in parquet.write_alike(folder, found)]
 
     def log_path(self, row: Mapping[str, Any]) -> Path:
         """Where the log of a row belongs, relative to the folder."""

@@ -6,6 +6,7 @@ when the whole has the hash that it is called by. A file that has not is thrown 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -48,11 +49,13 @@ def find(digest: str) -> Path | None:
     except OSError as error:  # a link, for one
         _throw_away(path, error.strerror or "cannot be opened")
         return None
-    with os.fdopen(handle, "rb") as file:
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, handle)
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _FOREIGN_BITS:
             _throw_away(path, "is no plain file of this user's own")
             return None
+        file = stack.enter_context(os.fdopen(handle, "rb", closefd=False))
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             _throw_away(path, "does not have the hash that it is called by")
             return None

@@ -34,6 +34,7 @@ from acon_nb.vm import End
 _POLL_S = 0.2
 _STOP_S = 15.0
 _GATHERED = 512
+_TOGETHER = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,7 @@ class Dispatch:
     _digests: dict[Path, str] = field(init=False, default_factory=dict)
     _identities: list[str] = field(init=False, default_factory=list)
     _written: list[Path] = field(init=False, default_factory=list)
+    _fresh: list[tuple[_Sent, Reply, dict[str, Any]]] = field(init=False, default_factory=list)
     _alone_since: float | None = field(init=False, default=None)
 
     def run(self) -> None:
@@ -104,8 +106,11 @@ class Dispatch:
                 self.stop.check()
                 self._step()
         finally:
-            self.crew.close()
-            self._end_all()
+            try:
+                self._write()  # what came before an error of another run
+            finally:
+                self.crew.close()
+                self._end_all()
 
     def _left(self) -> Iterator[Job]:
         """The runs that are not in the store; those that are, are counted as they come by."""
@@ -126,11 +131,22 @@ class Dispatch:
                 self._counts(job, row, kept=True)
 
     def _step(self) -> None:
+        """Take what has happened since the last time; rows that came together are written together."""
         try:
-            event = self._events.get(timeout=_POLL_S)
+            self._take(self._events.get(timeout=_POLL_S))
+            for _ in range(_TOGETHER - 1):
+                self._take(self._events.get_nowait())
         except queue.Empty:
-            self._check_hosts()
-            return
+            pass
+        at_fault = [sent.host for sent, reply, _ in self._fresh if reply.host_fault]
+        self._write()
+        if self._backlog.has_again:
+            self._fill_all()
+        for host in at_fault:
+            self._fill(host)
+        self._check_hosts()
+
+    def _take(self, event: Joined | Left | _Ended) -> None:
         if isinstance(event, Joined):
             host = self._host_at[event.address] = join(self._hosts, event)
             self._activity(host)
@@ -146,6 +162,8 @@ class Dispatch:
             raise self.crew.error
         if self._active or self._sent:
             self._alone_since = None
+            return
+        if self._backlog.empty:
             return
         self._alone_since = self._alone_since or time.monotonic()
         if time.monotonic() - self._alone_since > self.patience_s:
@@ -225,7 +243,7 @@ class Dispatch:
         self._keep(sent, reply)
 
     def _keep(self, sent: _Sent, reply: Reply) -> None:
-        """Write a run's row, then count it or put it back."""
+        """Make a run's row, which `_write` then writes, and send the host its next run meanwhile."""
         self._back(sent, fault=bool(reply.host_fault))
         job, setting = sent.job, self.plan.settings[sent.job.turn.setting]
         row = run_row(
@@ -242,19 +260,25 @@ class Dispatch:
             host=reply.host,
         )
         row |= {"worker": sent.address, "log": self._keep_log(row, reply.console)}
-        self._written.append(self.store.add(self.experiment.kind, row))
+        self._fresh.append((sent, reply, row))
+        if not reply.host_fault:
+            self._fill(sent.host)
+
+    def _write(self) -> None:
+        """Write the rows that are not in the store yet, then count their runs or put them back."""
+        fresh, self._fresh = self._fresh, []
+        if not fresh:
+            return
+        self._written += self.store.add_all(self.experiment.kind, [row for _, _, row in fresh])
         if len(self._written) >= _GATHERED:  # many thousands of files would take minutes to read
             self.store.gather(self._written)
             self._written.clear()
-        if reply.host_fault and job.tries < ATTEMPTS:
-            self._backlog.put_back(job.again(sent.host.key))
-        else:
-            self._counts(job, row)
-        self._tell(f"{setting.label}: {reply.host_fault or reply.end} on {sent.host.name}")
-        if self._backlog.has_again:
-            self._fill_all()
-        else:
-            self._fill(sent.host)
+        for sent, reply, row in fresh:
+            if reply.host_fault and sent.job.tries < ATTEMPTS:
+                self._backlog.put_back(sent.job.again(sent.host.key))
+            else:
+                self._counts(sent.job, row)
+            self._tell(f"{row['cell']}: {reply.host_fault or reply.end} on {sent.host.name}")
 
     def _counts(self, job: Job, row: Mapping[str, Any], *, kept: bool = False) -> None:
         """A run is done: its row is in the store."""

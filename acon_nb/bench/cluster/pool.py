@@ -168,9 +168,10 @@ def connect(scheduler: str, *, tls: Mapping[str, Path] | None = None) -> Client:
         raise InvalidInput("scheduler", scheduler, "is no address", hint=hint)
     if "scheduler_file" in place and not Path(scheduler).is_file():
         raise InvalidInput("scheduler", scheduler, "is no file", hint="as `dask scheduler --scheduler-file` wrote it")
+    security = _security(tls)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it logs what we raise
     try:
-        client = Client(**place, security=_security(tls), timeout=_CONNECT_S, set_as_default=False, name="acon-nb")
+        client = Client(**place, security=security, timeout=_CONNECT_S, set_as_default=False, name="acon-nb")
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         hint = f"does a scheduler run there, with the same TLS? {error}"
         raise AconError(f"no scheduler answers at {scheduler}", hint=hint) from error
