@@ -2,6 +2,7 @@
 
 from acon_nb.widgets.console import Console, console
 from acon_nb.widgets.designer import StudyDesigner, study_designer
+from acon_nb.widgets.guest_curves import GuestCurves, guest_curves
 from acon_nb.widgets.initrd import InitrdForm, initrd_form
 from acon_nb.widgets.job import Job, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
@@ -10,12 +11,14 @@ from acon_nb.widgets.vm_panel import VmPanel, vm_panel
 
 __all__ = [
     "Console",
+    "GuestCurves",
     "InitrdForm",
     "Job",
     "KernelForm",
     "StudyDesigner",
     "VmPanel",
     "console",
+    "guest_curves",
     "headless",
     "initrd_form",
     "kernel_form",
