@@ -322,7 +322,7 @@ def _varying(frame: pd.DataFrame) -> pd.DataFrame:
     for column in (str(name) for name in frame if str(name).startswith(_PREFIX)):
         name = column.removeprefix(_PREFIX)
         levels = [(_level(row[column]) or "none") if _applies(name, row) else "" for row in records]
-        if _factor(name)["role"] != "replicate" and len(set(levels)) > 1:
+        if _factor(name)["role"] != "replicate" and len(set(levels) - {""}) > 1:
             found[name] = levels
     return pd.DataFrame(found, index=frame.index)
 

@@ -4,6 +4,7 @@ from acon_nb.widgets.board import Board, board
 from acon_nb.widgets.console import Console, console
 from acon_nb.widgets.designer import StudyDesigner, study_designer
 from acon_nb.widgets.explorer import Explorer, explorer
+from acon_nb.widgets.guest_curves import GuestCurves, guest_curves
 from acon_nb.widgets.initrd import InitrdForm, initrd_form
 from acon_nb.widgets.job import Job, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
@@ -14,6 +15,7 @@ __all__ = [
     "Board",
     "Console",
     "Explorer",
+    "GuestCurves",
     "InitrdForm",
     "Job",
     "KernelForm",
@@ -22,6 +24,7 @@ __all__ = [
     "board",
     "console",
     "explorer",
+    "guest_curves",
     "headless",
     "initrd_form",
     "kernel_form",

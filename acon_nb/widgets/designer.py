@@ -17,6 +17,7 @@ from acon_nb.bench.experiments import study_of
 from acon_nb.bench.plan import Plan
 from acon_nb.bench.runner import Study
 from acon_nb.errors import AconError
+from acon_nb.widgets.guest_curves import GuestCurves
 from acon_nb.widgets.parts import Runner, dense, pre
 from acon_nb.widgets.session import headless, steady
 
@@ -92,6 +93,7 @@ class _View:
         self.size = w.HTML()
         self.cells = w.HTML(layout={"max_height": "22em", "overflow": "auto"})
         self.run = w.Button(description="Run", icon="play", button_style="primary")
+        self.live = w.VBox([])
         self.result = w.HTML(layout=wide)
         self.valid = True
         self.runner = Runner((self.run,), self.result, lambda: self.valid)
@@ -106,7 +108,7 @@ class _View:
         left = w.VBox(rows, layout={"width": "50%"})
         right = w.VBox([self.size, self.cells], layout={"width": "50%", "padding": "0 0 0 1em"})
         buttons = w.HBox([self.run, self.runner.cancel, self.runner.bar])
-        return w.VBox([w.HBox([left, right]), buttons, self.runner.log, self.result])
+        return w.VBox([w.HBox([left, right]), buttons, self.runner.log, self.live, self.result])
 
     def _take(self) -> None:
         """Read the fields into the plan; what is wrong is said at once, beside its field."""
@@ -138,10 +140,13 @@ class _View:
         except AconError as error:
             self.result.value = pre(str(error), bad=True)
             return
+        samples = hasattr(self.designer.study.experiment, "samples")
+        self.live.children = [GuestCurves(self.designer.study).view()] if samples else []
         self.runner.start(self.designer.study.run, self._done)
 
     def _done(self, rows: pd.DataFrame) -> None:
         self.designer.rows = rows
+        self.live.children = []
         self.earlier = _earlier(self.designer.out, self.designer.plan.study)
         ends = rows["end"].value_counts().to_dict() if len(rows) else {}
         told = ", ".join(f"{count} {end}" for end, count in ends.items()) or "no runs"

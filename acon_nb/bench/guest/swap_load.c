@@ -32,6 +32,7 @@
 
 #define FILE_PAGES 256
 #define REDIS_SOCKET "/run/redis"
+#define PROGRAM_SAMPLE_MS 250
 #define CHECK_EVERY 512 /* documents between looks at redis' size */
 
 enum phase { FILL, SETTLE, WARM, ACCESS, END };
@@ -39,7 +40,7 @@ static const char *const phase_names[] = { "fill", "settle", "warm-up", "access"
 
 /* From the environment, all but the texts as numbers. */
 static struct {
-	const char *workload, *pattern, *folder, *settle, *disk;
+	const char *workload, *pattern, *folder, *settle, *disk, *program;
 	uint64_t pages, accesses, write_per_million, samples, seed, stall_ns;
 	double exponent;
 } parameters;
@@ -49,7 +50,8 @@ static struct shared {
 	struct histogram fill, hit, fault;
 	uint64_t started_ns, fill_ns, access_ns, paused_ns, phase_start_ns, phase_paused_ns;
 	uint64_t done, planned, things, corrupt, first_corrupt;
-	char corrupt_seen, failed[256];
+	int program_status;
+	char corrupt_seen, program_ran, failed[256];
 	enum phase phase;
 } *shared;
 
@@ -375,6 +377,32 @@ static void use(const struct store *store, enum phase phase, uint64_t accesses)
 		shared->access_ns = phase_ns();
 }
 
+/* Any program in place of our own work: its words are parted by "+", its output goes to the console. */
+static void run_program(void)
+{
+	char *words[64] = { NULL }, *rest = strdup(parameters.program);
+	int count = 0;
+	pid_t program;
+
+	while (rest && count < 63)
+		words[count++] = strsep(&rest, "+");
+	pause_for('c');
+	begin(ACCESS, 1);
+	program = fork();
+	if (!program) {
+		execvp(words[0], words);
+		give_up(words[0]);
+	}
+	if (program < 0 || waitpid(program, &shared->program_status, 0) != program)
+		give_up("waiting for the program");
+	shared->access_ns = phase_ns();
+	shared->program_ran = 1;
+	shared->done = 1;
+	pause_for('c');
+	shared->phase = END;
+	_exit(0);
+}
+
 static void put_score(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -392,6 +420,10 @@ static _Noreturn void work(const char *pages_file)
 
 	put_score("/proc/self/oom_score_adj", "1000");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (*parameters.program) {
+		shared->started_ns = acon_now_ns();
+		run_program();
+	}
 	store = prepare(pages_file);
 	if (redis_pid) {
 		snprintf(path, sizeof(path), "/proc/%ld/oom_score_adj", redis_pid);
@@ -454,6 +486,8 @@ static void put_result(int status)
 		(unsigned long long)shared->things, (unsigned long long)shared->corrupt);
 	if (shared->corrupt_seen)
 		fprintf(port, ",\"first_corrupt\":%llu", (unsigned long long)shared->first_corrupt);
+	if (shared->program_ran)
+		fprintf(port, ",\"program_status\":%d", shared->program_status);
 	if (WIFSIGNALED(status))
 		fprintf(port, ",\"signal\":%d", WTERMSIG(status));
 	if (shared->failed[0]) {
@@ -485,11 +519,11 @@ static int watch(pid_t worker, int *stalled)
 	struct pollfd from = { .fd = to_parent[0], .events = POLLIN };
 	uint64_t last_done = 0, last_ns = acon_now_ns();
 	enum phase last_phase = END;
-	int status = 0;
+	int status = 0, program = *parameters.program != 0;
 	char what;
 
 	for (;;) {
-		int ready = poll(&from, 1, (int)(parameters.stall_ns / 5000000));
+		int ready = poll(&from, 1, program ? PROGRAM_SAMPLE_MS : (int)(parameters.stall_ns / 5000000));
 
 		if (ready > 0 && read(to_parent[0], &what, 1) == 1) {
 			put_event(what == 'c' ? "snapshot" : "sample");
@@ -499,6 +533,11 @@ static int watch(pid_t worker, int *stalled)
 				acon_fail("worker");
 		} else if (waitpid(worker, &status, WNOHANG) == worker) {
 			return status;
+		} else if (program) { /* which tells nothing of its progress: it is looked at from time to time */
+			put_event("sample");
+			counters_sample(port);
+			end_event();
+			continue;
 		}
 		if (shared->done != last_done || shared->phase != last_phase || shared->phase == SETTLE) {
 			last_done = shared->done;
@@ -537,6 +576,7 @@ static void take_parameters(void)
 	parameters.folder = text("folder", "/fill");
 	parameters.settle = text("settle", "");
 	parameters.disk = text("disk", "sda");
+	parameters.program = text("program", "");
 	parameters.pages = number("pages", "1024");
 	parameters.accesses = number("accesses", "1024");
 	parameters.write_per_million = number("write_per_million", "0");

@@ -72,6 +72,7 @@ class SwapCell:
             "knobs": ";".join(f"{name}:{value}" for name, value in knobs.knobs_of(factors).items()),
             "settle": knobs.settle_of(factors),
             "workload": factors.workload,
+            "program": "+".join(factors.program.replace("{bytes}", str(factors.pages * PAGE_BYTES)).split()),
             "pattern": factors.pattern,
             "zipf_exponent": factors.zipf_exponent,
             "pages": factors.pages,
@@ -99,6 +100,8 @@ class SwapCell:
 
 def image_of(factors: SwapFactors) -> str:
     """The image that a cell's initrd is made of: the same for all cells of a workload."""
+    if factors.workload == "program":
+        return "+".join([_IMAGE, *factors.packages.replace(",", " ").split()])
     return corpora.REDIS_IMAGE + "+dmsetup" if factors.workload == "redis" else _IMAGE
 
 

@@ -82,7 +82,12 @@ def _area(memory: int, first: int, last: int) -> Iterator[bytes]:
             data = os.pread(memory, min(step, last - place), place)
         except OSError:  # a guard page
             continue
-        yield from (data[start : start + PAGE_BYTES] for start in range(0, len(data), PAGE_BYTES))
+        yield from pages_of(data)
+
+
+def pages_of(data: bytes) -> Iterator[bytes]:
+    """The pages of some bytes; the last may be short."""
+    return (data[start : start + PAGE_BYTES] for start in range(0, len(data), PAGE_BYTES))
 
 
 def _python(store: Cache) -> Iterator[bytes]:
@@ -168,8 +173,7 @@ def _files(store: Cache) -> Iterator[bytes]:
         _, artifact = debian.unpack(package, cache=store)
         for path in sorted((artifact.path / "root").rglob("*")):
             if path.is_file() and not path.is_symlink():
-                data = path.read_bytes()
-                yield from (data[start : start + PAGE_BYTES] for start in range(0, len(data), PAGE_BYTES))
+                yield from pages_of(path.read_bytes())
 
 
 def _resident_bytes(pid: int) -> int:

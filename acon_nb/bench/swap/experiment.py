@@ -6,12 +6,13 @@ cell (the dilation, measured anew) and, on the instruction clock, a copy of a ce
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from acon_nb.bench.swap.cell import SwapCell, cell_initrd, image_of
 from acon_nb.bench.swap.factors import PAGE_BYTES, SWAP_ONLY, SwapFactors
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
-from acon_nb.vm import Capabilities, Clock, Machine, VmSpec, capabilities, disk
+from acon_nb.vm import Capabilities, Clock, Machine, Message, VmSpec, capabilities, disk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,7 @@ class SwapExperiment:
         self._ratios: dict[str, data.Ratios] = {}
         self._kernels: dict[kernel.BuildSpec, Path] = {}
         self._host: Capabilities | None = None
+        self._running: dict[str, list[dict[str, Any]]] = {}
 
     def clock(self, setting: Setting) -> Clock:
         """The clock of a cell."""
@@ -92,7 +94,11 @@ class SwapExperiment:
             image = None
             if factors.disk == "virtio" and factors.uses_disk:
                 image = disk.create(Path(folder, "swap.raw"), factors.swap_bytes).path
-            with Machine(cell.spec(seed, image), host=self._host) as machine:
+            spec = cell.spec(seed, image)
+            with (
+                self._live(f"{setting.label}, seed {seed}", factors) as hear,
+                Machine(spec, host=self._host, on_message=hear) as machine,
+            ):
                 outcome = machine.wait(cancel)
         row = {f"factor_{name}": level for name, level in factors.levels().items()}
         row |= {**self._facts[setting.label], "seed": seed, "accelerator": outcome.accelerator}
@@ -104,6 +110,24 @@ class SwapExperiment:
         if factors.workload == "codec" and "codec_guest_lz4_ns" in row:
             row |= self._codec_row(row)
         return Measured(row=row, end=end, console=outcome.console, host_fault=host_fault(outcome), error=error)
+
+    def samples(self) -> dict[str, tuple[Mapping[str, Any], ...]]:
+        """The samples so far of each guest that runs now, by cell and seed; any thread may ask."""
+        return {guest: tuple(found) for guest, found in dict(self._running).items()}
+
+    @contextlib.contextmanager
+    def _live(self, guest: str, factors: SwapFactors) -> Iterator[Callable[[Message], None]]:
+        """Keep the samples of a guest while it runs; what is no sample is judged when it has ended."""
+        found = self._running[guest] = []
+
+        def hear(message: Message) -> None:
+            with contextlib.suppress(KeyError, TypeError, ValueError, IndexError, AttributeError):
+                found.extend(rows.samples(factors, [message.data]))
+
+        try:
+            yield hear
+        finally:
+            self._running.pop(guest, None)
 
     def ratios(self) -> dict[str, data.Ratios]:
         """The ratios of each mix, after `prepare`."""

@@ -22,7 +22,7 @@ from acon_nb.vm import Clock
 
 SWAPS = ("none", "disk", "zram", "zswap")
 COMPRESSORS = ("lzo", "lzo-rle", "lz4", "lz4hc", "zstd", "deflate", "842")
-WORKLOADS = ("tmpfs", "anon", "redis", "codec")
+WORKLOADS = ("tmpfs", "anon", "redis", "program", "codec")
 PATTERNS = ("random", "sequential", "zipf")
 DISKS = ("delay", "virtio")
 WRITEBACK = ("", "huge", "idle", "huge_idle")
@@ -54,7 +54,8 @@ class SwapFactors:
     **Encryption** of the disk: none, or what follows the disk's name in the guide's fstab (@, @xts+cmac, @+ae);
     `tags` lie in ram, zram or disk; `crypt_writes` is writer (as /init does it) or workers (dm-crypt's default).
 
-    **The work.** `workload` tmpfs (files written and read), anon (memory), redis (documents) or codec (the
+    **The work.** `workload` tmpfs (files written and read), anon (memory), redis (documents), program (`program`, a
+    command of Debian's `packages`, in which {bytes} stands for the working set; timed as a whole) or codec (the
     calibration). `pressure` times `memory` is filled with `data` (`bench.swap.data`), then `accesses` are done in
     `pattern`, of which the first half warms up and does not count; `write_share` of them write (anon).
     `zipf_exponent` shapes pattern=zipf.
@@ -97,6 +98,8 @@ class SwapFactors:
     accesses: int = 20_000
     write_share: float = 0.0
     zipf_exponent: float = 0.9
+    program: str = ""
+    packages: str = ""
     data: str = "like-redis+like-python+like-compiler"
     swappiness: int = 60
     page_cluster: int = 3
@@ -252,6 +255,13 @@ class SwapFactors:
         if self.workload == "tmpfs" and self.write_share:
             hint = "use workload=anon, or leave write_share away"
             raise InvalidInput("write_share", self.write_share, "is for anonymous memory", hint=hint)
+        for name in ("program", "packages"):
+            if bool(getattr(self, name)) != (self.workload == "program"):
+                hint = "workload=program wants a program and the Debian packages that it is in; others want neither"
+                raise InvalidInput(name, getattr(self, name), f"does not go with workload={self.workload}", hint=hint)
+        if set(self.program) & set(",;+\"'\\\n"):
+            hint = "words parted by blanks, without , ; + quotes and backslashes"
+            raise InvalidInput("program", self.program, "has characters that do not get to a guest", hint=hint)
         if self.workload == "redis" and self.pattern == "sequential":
             raise InvalidInput("pattern", self.pattern, "is none of redis", hint="zipf or random")
 

@@ -63,11 +63,14 @@ def end_of(events: Sequence[Event], outcome: Outcome) -> tuple[End, str]:
     if stall:
         said.append(f"no progress in {stall['phase']} after {stall['done']}: the stacks are in the log")
         return End.HANG, "; ".join(said)
-    if result and result.get("signal") == _KILLED:
+    killed = result and _KILLED in (result.get("signal"), result.get("program_status"))
+    if result and killed:
         said.append(f"killed by the OOM killer in {result['phase']} after {result['done']}")
         return End.OUT_OF_MEMORY, "; ".join(said)
     if result and result.get("failed"):
         said.append(str(result["failed"]))
+    if result and result.get("program_status"):
+        said.append(f"the program ended with status {result['program_status']} (wait(2))")
     if result and result["corrupt"]:
         said.append(f"{result['corrupt']} pages are corrupt, the first is {result.get('first_corrupt')}")
     if outcome.end is End.POWERED_OFF:
@@ -125,6 +128,8 @@ def _timings(events: Sequence[Event], result: Event | None) -> dict[str, Any]:
         row["fill_elapsed_ns"] = result["fill_ns"]
         pages = result["things"] if result["phase"] != "fill" else result["done"]
         row["fill_pages_per_s"] = pages * 1e9 / result["fill_ns"]
+    if result and "program_status" in result:
+        row |= {"program_elapsed_ns": result["access_ns"], "program_status": result["program_status"]}
     if result and result["access_ns"] and row.get("access_count"):
         row["access_elapsed_ns"] = result["access_ns"]
         row["access_ops_per_s"] = row["access_count"] * 1e9 / result["access_ns"]
@@ -139,7 +144,9 @@ def _counters(factors: SwapFactors, events: Sequence[Event]) -> dict[str, Any]:
     start, last = whole[0], whole[-1]
     filled, warm, done = (_in_phase(whole, phase) for phase in ("settle", "warm-up", "access"))
     row = {f"fill_{name}": value for name, value in _change(factors, start, filled or last).items()}
-    if warm and warm is not last:
+    if factors.workload == "program":
+        row |= _change(factors, start, done or last)
+    elif warm and warm is not last:
         row |= _change(factors, warm, done or last)
     row["memavailable_start_bytes"] = _kib(start["meminfo_kib"].get("MemAvailable"))
     row["memtotal_bytes"] = _kib(start["meminfo_kib"].get("MemTotal"))

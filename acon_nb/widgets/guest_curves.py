@@ -1,0 +1,115 @@
+"""Live curves of the guests of a swap study: memory, pool and faults of each that runs now.
+
+`curves = widgets.guest_curves(study)` in a cell before the study is run. Without a person it makes no widget and shows
+nothing; `curves.report()` is the figure of the guest that ended last, which stays.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from acon_nb import plots
+from acon_nb.bench.runner import Study
+from acon_nb.plots import COLOURS
+from acon_nb.units import format_bytes
+from acon_nb.widgets import sparkline
+from acon_nb.widgets.session import headless, steady
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+_EVERY_S = 1.0
+_ENDED = ("done", "failed", "cancelled")
+_BYTES = (("memavailable_bytes", "MemAvailable"), ("pool_bytes", "pool's RAM"), ("swap_used_bytes", "swap in use"))
+
+
+class GuestCurves:
+    """A view over a study that samples its guests (`study.experiment.samples()`)."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    def report(self) -> Figure:
+        """Memory, pool and faults of the guest that ended last. Errors: `InvalidInput` where none has samples."""
+        return plots.guest_figure(self.study.rows())
+
+    def view(self) -> Any:
+        """The widget that draws the curves until the study has ended."""
+        return _View(self.study).box
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if not headless():
+            display(self.view())
+
+
+def guest_curves(study: Study) -> GuestCurves:
+    """The live curves of a study's guests; show them as the last value of a cell."""
+    return GuestCurves(study)
+
+
+def curves_html(guests: Samples) -> str:
+    """The curves of each guest as SVG, one guest a line; whatever a guest said is text or a number."""
+    return "".join(_guest_html(name, samples) for name, samples in guests.items())
+
+
+def samples_of_study(study: Study) -> Samples:
+    """The samples of the guests that run now; none for an experiment that does not sample."""
+    samples = getattr(study.experiment, "samples", None)
+    found: Samples = samples() if samples is not None else {}
+    return found
+
+
+class _View:
+    """The widget, and the thread that draws into it until the study has ended."""
+
+    def __init__(self, study: Study) -> None:
+        import ipywidgets as w
+
+        self.study = study
+        self.curves = w.HTML("waiting for a guest")
+        self.box = steady(w.VBox([self.curves]))
+        threading.Thread(target=self._follow, name="acon-curves", daemon=True).start()
+
+    def _follow(self) -> None:
+        pause = threading.Event()
+        while self.study.state.phase not in _ENDED:
+            drawn = curves_html(samples_of_study(self.study))
+            if drawn:
+                self.curves.value = drawn
+            pause.wait(_EVERY_S)
+
+
+def _guest_html(name: str, samples: Sequence[Mapping[str, Any]]) -> str:
+    lines = []
+    for number, (column, label) in enumerate(_BYTES):
+        values = _numbers(samples, column)
+        if values:
+            shown = format_bytes(values[-1])
+            lines.append(sparkline.svg(label, shown, values, max(values), colour=COLOURS[number]))
+    rates = _rates(samples)
+    if rates:
+        lines.append(sparkline.svg("major faults / s", f"{rates[-1]:,.0f}", rates, max(rates), colour=COLOURS[3]))
+    phase = str(samples[-1].get("phase", ""))[:40] if samples else "starting"
+    head = f"<div><b>{html.escape(name)}</b>: {html.escape(phase)}</div>"
+    return f'{head}<div style="display: flex; flex-wrap: wrap; gap: 0 1em">{"".join(lines)}</div>'
+
+
+def _numbers(samples: Sequence[Mapping[str, Any]], column: str) -> list[float]:
+    return [float(one[column]) for one in samples if isinstance(one.get(column), int | float)]
+
+
+def _rates(samples: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Faults a second between two samples; a counter that fell has none."""
+    found = []
+    for before, after in itertools.pairwise(samples):
+        times, faults = _numbers([before, after], "t_ns"), _numbers([before, after], "major_faults")
+        if len(times) == len(faults) == 2 and times[1] > times[0] and faults[1] >= faults[0]:
+            found.append((faults[1] - faults[0]) * 1e9 / (times[1] - times[0]))
+    return found

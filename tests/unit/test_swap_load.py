@@ -1,0 +1,116 @@
+"""The workload's program, run on this host: what it counts, and that it finds what is not as it was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acon_nb.bench.swap import SwapFactors, rows
+from acon_nb.bench.swap.histogram import Histogram
+from acon_nb.bench.swap.programs import load_program
+from acon_nb.cache import Cache
+from acon_nb.vm import End, Message, Outcome
+
+KINDS = "d" * 14 + "zs"
+
+
+def run_load(folder: Path, **cell: object) -> tuple[int, list[dict[str, Any]]]:
+    """Run the workload on 16 pages' worth of data; returns its status and what it said."""
+    (folder / "pages").write_bytes(random.Random(1).randbytes(4096 * len(KINDS)) + KINDS.encode())
+    files = folder / "files"
+    files.mkdir()
+    told = {"folder": files, "pages": 600, "accesses": 2000, "samples": 8, **cell}
+    environment = {f"cell_{name}": str(value) for name, value in told.items()}
+    argv = [str(load_program(Cache())), "run", str(folder / "pages"), str(folder / "out")]
+    done = subprocess.run(argv, env={**os.environ, **environment}, capture_output=True, timeout=60, check=False)
+    return done.returncode, [json.loads(line) for line in (folder / "out").read_text().splitlines()]
+
+
+def outcome_of(events: list[dict[str, Any]], end: End = End.POWERED_OFF) -> Outcome:
+    return Outcome(
+        end=end,
+        messages=tuple(Message(0, event) for event in events),
+        command="",
+        accelerator="tcg",
+        console=Path("console"),
+        started_ns=0,
+        continued_ns=None,
+        kernel_entry_ns=None,
+        ended_ns=1,
+        qemu_pss_bytes=None,
+        returncode=0,
+        tail=(),
+        panic=(),
+        stderr=(),
+        hint="",
+    )
+
+
+@pytest.mark.parametrize("workload", ["tmpfs", "anon"])
+@pytest.mark.parametrize("pattern", ["random", "sequential", "zipf"])
+def test_every_access_is_checked_counted_and_timed(tmp_path: Path, workload: str, pattern: str) -> None:
+    share = 300_000 if workload == "anon" else 0
+    status, events = run_load(tmp_path, workload=workload, pattern=pattern, write_per_million=share)
+    assert status == 0
+    row = rows.row_of(SwapFactors(workload=workload), outcome_of(events))
+    assert (row["corrupt_pages"], row["things"], row["fill_count"]) == (0, 600, 600)
+    assert row["access_count"] == 1000  # the first half warms up
+    assert row["hit_count"] + row["fault_count"] == 1000
+    assert row["access_p50_ns"] <= row["access_p99_ns"] <= row["access_max_ns"]
+    assert sum(count for _, count in json.loads(row["access_histogram"])) == 1000
+    phases = [sample["phase"] for sample in json.loads(row["samples"])]
+    assert phases[0] == "fill"
+    assert {"warm-up", "access"} <= set(phases)
+    assert rows.end_of(events, outcome_of(events)) == (End.POWERED_OFF, "")
+
+
+def test_a_page_that_is_not_as_it_was_written_is_a_finding(tmp_path: Path) -> None:
+    broken = tmp_path / "files" / "000001"
+    status, events = run_load(tmp_path, pattern="sequential", accesses=2400, settle=f"{broken}=x")
+    assert status == 0
+    row = rows.row_of(SwapFactors(), outcome_of(events))
+    assert row["corrupt_pages"] == 4  # page 256, in each of four rounds
+    assert row["first_corrupt_page"] == 256
+    assert "4 pages are corrupt, the first is 256" in rows.end_of(events, outcome_of(events))[1]
+
+
+def test_a_worker_that_fails_says_why_and_leaves_what_it_had(tmp_path: Path) -> None:
+    status, events = run_load(tmp_path, settle=f"{tmp_path}/nothing=1")
+    assert status != 0
+    row = rows.row_of(SwapFactors(), outcome_of(events))
+    assert row["fill_count"] == 600
+    assert "access_ops_per_s" not in row
+    assert "nothing: No such file" in rows.end_of(events, outcome_of(events))[1]
+
+
+def test_documents_are_json_that_redis_takes() -> None:
+    program = load_program(Cache())
+    documents = subprocess.run([program, "documents", "3", "1"], capture_output=True, check=True).stdout
+    values = [json.loads(line) for line in documents.split(b"\r\n") if line.startswith(b"{")]
+    assert [value["id"] for value in values] == [0, 1, 2]
+    assert all(value["items"] for value in values)
+
+
+def test_histograms_add_up_and_their_quantiles_are_within_three_per_cent() -> None:
+    draw = random.Random(3)
+    buckets: dict[int, int] = {}
+    values = sorted(draw.randrange(100, 10_000_000) for _ in range(5000))
+    for value in values:
+        top = value.bit_length() - 6
+        start = value >> top << top
+        buckets[start] = buckets.get(start, 0) + 1
+    data = {"count": 5000, "total_ns": sum(values), "max_ns": values[-1], "histogram_ns": sorted(buckets.items())}
+    found = Histogram.of(data)
+    for share in (0.5, 0.9, 0.99, 0.999):
+        exact = values[int(share * 5000) - 1]
+        assert exact * 0.96 <= found.quantile_ns(share) <= exact
+    both = found + found
+    assert both.count == 10_000
+    assert both.quantile_ns(0.5) == found.quantile_ns(0.5)
+    assert Histogram.of({"count": 0, "total_ns": 0, "max_ns": 0, "histogram_ns": []}).row("hit") == {"hit_count": 0}
