@@ -3,6 +3,7 @@
 from acon_nb.plots.boot import plot_boot, plot_memory
 from acon_nb.plots.initrd import plot_folders, plot_unpack
 from acon_nb.plots.kernel import plot_cost, plot_sizes
+from acon_nb.plots.measure import plot_chain
 from acon_nb.plots.style import COLOURS, picture_format, save
 from acon_nb.plots.swap import plot_swap
 
@@ -10,6 +11,7 @@ __all__ = [
     "COLOURS",
     "picture_format",
     "plot_boot",
+    "plot_chain",
     "plot_cost",
     "plot_folders",
     "plot_memory",

@@ -108,6 +108,8 @@ def _notes(material: Material, kind: LogKind) -> Iterator[str]:
             f"The EFI stub of kernel {kernel.release} does not know the CC protocol (Linux 6.9 and later do): command "
             "line and initrd are not measured."
         )
+    if kind is LogKind.TD and stack.on("rtmr") and not material.content.has_module("TdTcg2Dxe"):
+        yield f"The image itself measures no RTMR; these are what edk2 {stack.edk2} would measure, as asked for."
     if kind is LogKind.TPM and not kernel.measures_tpm:
         yield f"The EFI stub of kernel {kernel.release} does not measure: command line and initrd are in no PCR."
     if not material.inputs.qemu:

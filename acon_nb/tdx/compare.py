@@ -7,6 +7,9 @@ quote's register, it is tried whether the quote is of an earlier moment, or an e
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -115,6 +118,20 @@ def read_side(path: Path) -> Side:
         hint = "give a stored prediction, an event log, a quote or a TDREPORT"
         raise InvalidInput("file", path, error.strerror or "cannot be read", hint=hint) from error
     return parse_side(raw, source=str(path))
+
+
+def parse_pasted(text: str) -> Side:
+    """What a person pasted: a stored prediction, or a log or quote in hexadecimal or base64. Errors: `InvalidInput`."""
+    if text.lstrip().startswith("{"):
+        return parse_expected(text, source="pasted text")
+    packed = "".join(text.split())
+    try:
+        hexadecimal = re.fullmatch(r"([0-9a-fA-F]{2})+", packed)
+        raw = bytes.fromhex(packed) if hexadecimal else base64.b64decode(packed, validate=True)
+    except (ValueError, binascii.Error) as error:
+        hint = "paste the output of: base64 FILE (or xxd -p FILE)"
+        raise InvalidInput("pasted", packed[:40], "is neither hexadecimal nor base64", hint=hint) from error
+    return parse_side(raw, source="pasted text")
 
 
 def parse_side(raw: bytes, *, source: str = "input") -> Side:

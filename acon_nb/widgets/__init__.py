@@ -4,6 +4,7 @@ from acon_nb.widgets.console import Console, console
 from acon_nb.widgets.initrd import InitrdForm, initrd_form
 from acon_nb.widgets.job import Job, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
+from acon_nb.widgets.measure import MeasureForm, measure_form
 from acon_nb.widgets.session import headless
 from acon_nb.widgets.vm_panel import VmPanel, vm_panel
 
@@ -12,11 +13,13 @@ __all__ = [
     "InitrdForm",
     "Job",
     "KernelForm",
+    "MeasureForm",
     "VmPanel",
     "console",
     "headless",
     "initrd_form",
     "kernel_form",
+    "measure_form",
     "run",
     "vm_panel",
 ]
