@@ -13,7 +13,7 @@ from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.tdx.eventlog import ZERO, LogKind, extend
 from acon_nb.tdx.events import PredictedEvent, Variant, td_events, tpm_events
 from acon_nb.tdx.inputs import BootInputs, Material, load
-from acon_nb.tdx.mrtd import Mrtd, mrtd
+from acon_nb.tdx.mrtd import Mrtd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def _predict(material: Material, kind: LogKind, variant: Variant) -> Prediction:
         inputs=material.inputs,
         variant=variant,
         events=events,
-        mrtd=mrtd(material.firmware) if td else None,
+        mrtd=material.mrtd if td else None,
         notes=tuple(_notes(material, kind)),
         material=material,
     )
