@@ -23,6 +23,7 @@ from acon_nb.tdx.quote import TdIdentity, parse_identity
 from acon_nb.tdx.words import label_of
 
 _LIMIT_BYTES = 64 << 20
+_FITS = "it fits if"
 _NAMELESS = (0x80000003, 0x80000008, 0x8000000A)  # told apart by their place: applications and firmware blobs
 Side = Expected | EventLog | TdIdentity
 
@@ -250,7 +251,7 @@ def _pair(name: str, number: int, first: _Event | None, second: _Event | None) -
         expected=first.digest if first else None,
         measured=second.digest if second else None,
         text=text,
-        depends=first.depends if first and verdict is Verdict.DIFFERENT else (),
+        depends=first.depends if first and second and verdict is Verdict.DIFFERENT else (),
     )
 
 
@@ -299,8 +300,10 @@ def _explain(
     expected: Side, measured: Side, names: Sequence[str], rows: Sequence[RegisterPair], pairs: Sequence[EventPair]
 ) -> Iterator[str]:
     if isinstance(expected, Expected):
-        yield from _other_stacks(expected, measured, names)
-        yield from (f"{pair.what}: it depends on {', '.join(pair.depends)}" for pair in pairs if pair.depends)
+        better = list(_other_stacks(expected, measured, names))
+        yield from better
+        if not any(text.startswith(_FITS) for text in better):
+            yield from (f"{pair.what}: it depends on {', '.join(pair.depends)}" for pair in pairs if pair.depends)
     if isinstance(expected, EventLog) and isinstance(measured, TdIdentity):
         for row in rows:
             if row.verdict is Verdict.DIFFERENT:
@@ -323,8 +326,11 @@ def _other_stacks(expected: Expected, measured: Side, names: Sequence[str]) -> I
     best = min((count for count, _ in found), default=here)
     for count, other in found:
         if count == best < here:
-            rest = "then all that can be known is equal" if not best else f"then {best} of {here} differences remain"
-            yield f"it fits if {' and '.join(other.words)}: {rest}"
+            words = " and ".join(other.words)
+            if best:
+                yield f"it fits better if {words}: then {best} of {here} differences remain"
+            else:
+                yield f"{_FITS} {words}: then all that can be known is equal"
             return  # those with the fewest assumptions come first
 
 
