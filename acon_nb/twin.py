@@ -35,6 +35,7 @@ _MARK = b"Spec ID Event03\0"
 _MARK_OFFSET = 32
 _WINDOW_BYTES = 64 << 20
 _WINDOWS = 8
+_FAR_EVERY = 10
 _LOG_BYTES = 256 << 10
 _POLL_S = 0.3
 _START_S = 10.0
@@ -218,12 +219,14 @@ class _Memory:
         self._file = file
         self._low = below_4g_bytes(memory_bytes)
         self._place: int | None = None
+        self._looks = 0
 
     def log(self) -> bytes | None:
-        """The log as it is now; None while there is none."""
+        """The log as it is now; None while there is none. Its usual place is looked at each time, the rest seldom."""
         if self._place is not None:
             return self._read(self._place, min(_LOG_BYTES, self._low - self._place))
-        for number in range(_WINDOWS):
+        self._looks += 1
+        for number in range(_WINDOWS if self._looks % _FAR_EVERY == 0 else 1):
             end = self._low - number * _WINDOW_BYTES
             start = max(0, end - _WINDOW_BYTES)
             if end <= 0:

@@ -5,6 +5,7 @@ from acon_nb.plots.boot_memory import plot_memory_parts, plot_qemu_memory
 from acon_nb.plots.boot_phases import plot_initcall_difference, plot_initcalls, plot_phases
 from acon_nb.plots.initrd import plot_folders, plot_unpack
 from acon_nb.plots.kernel import plot_cost, plot_sizes
+from acon_nb.plots.measure import plot_chain
 from acon_nb.plots.study import plot_study
 from acon_nb.plots.style import COLOURS, picture_format, save
 from acon_nb.plots.swap import plot_swap
@@ -20,6 +21,7 @@ __all__ = [
     "picture_format",
     "plot_best",
     "plot_boot",
+    "plot_chain",
     "plot_cost",
     "plot_effects",
     "plot_folders",

@@ -1,7 +1,7 @@
 """What a TD's firmware and measurements say: predicted, read, replayed, compared."""
 
 from acon_nb.tdx.boot import Prediction, predict, predict_twin
-from acon_nb.tdx.compare import Comparison, Verdict, compare, parse_side, read_side
+from acon_nb.tdx.compare import Comparison, Verdict, compare, parse_pasted, parse_side, read_side
 from acon_nb.tdx.eventlog import EventLog, LoggedEvent, LogKind, parse_log, read_log
 from acon_nb.tdx.events import PredictedEvent, Variant
 from acon_nb.tdx.expected import Expected, expected, parse_expected
@@ -33,6 +33,7 @@ __all__ = [
     "parse_expected",
     "parse_identity",
     "parse_log",
+    "parse_pasted",
     "parse_side",
     "predict",
     "predict_twin",

@@ -13,7 +13,7 @@ from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.tdx.eventlog import ZERO, LogKind, extend
 from acon_nb.tdx.events import PredictedEvent, Variant, td_events, tpm_events
 from acon_nb.tdx.inputs import BootInputs, Material, load
-from acon_nb.tdx.mrtd import Mrtd, mrtd
+from acon_nb.tdx.mrtd import Mrtd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def _predict(material: Material, kind: LogKind, variant: Variant) -> Prediction:
         inputs=material.inputs,
         variant=variant,
         events=events,
-        mrtd=mrtd(material.firmware) if td else None,
+        mrtd=material.mrtd if td else None,
         notes=tuple(_notes(material, kind)),
         material=material,
     )
@@ -108,6 +108,8 @@ def _notes(material: Material, kind: LogKind) -> Iterator[str]:
             f"The EFI stub of kernel {kernel.release} does not know the CC protocol (Linux 6.9 and later do): command "
             "line and initrd are not measured."
         )
+    if kind is LogKind.TD and stack.on("rtmr") and not material.content.has_module("TdTcg2Dxe"):
+        yield f"The image itself measures no RTMR; these are what edk2 {stack.edk2} would measure, as asked for."
     if kind is LogKind.TPM and not kernel.measures_tpm:
         yield f"The EFI stub of kernel {kernel.release} does not measure: command line and initrd are in no PCR."
     if not material.inputs.qemu:

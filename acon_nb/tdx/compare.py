@@ -7,6 +7,9 @@ quote's register, it is tried whether the quote is of an earlier moment, or an e
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -20,6 +23,7 @@ from acon_nb.tdx.quote import TdIdentity, parse_identity
 from acon_nb.tdx.words import label_of
 
 _LIMIT_BYTES = 64 << 20
+_FITS = "it fits if"
 _NAMELESS = (0x80000003, 0x80000008, 0x8000000A)  # told apart by their place: applications and firmware blobs
 Side = Expected | EventLog | TdIdentity
 
@@ -115,6 +119,20 @@ def read_side(path: Path) -> Side:
         hint = "give a stored prediction, an event log, a quote or a TDREPORT"
         raise InvalidInput("file", path, error.strerror or "cannot be read", hint=hint) from error
     return parse_side(raw, source=str(path))
+
+
+def parse_pasted(text: str) -> Side:
+    """What a person pasted: a stored prediction, or a log or quote in hexadecimal or base64. Errors: `InvalidInput`."""
+    if text.lstrip().startswith("{"):
+        return parse_expected(text, source="pasted text")
+    packed = "".join(text.split())
+    try:
+        hexadecimal = re.fullmatch(r"([0-9a-fA-F]{2})+", packed)
+        raw = bytes.fromhex(packed) if hexadecimal else base64.b64decode(packed, validate=True)
+    except (ValueError, binascii.Error) as error:
+        hint = "paste the output of: base64 FILE (or xxd -p FILE)"
+        raise InvalidInput("pasted", packed[:40], "is neither hexadecimal nor base64", hint=hint) from error
+    return parse_side(raw, source="pasted text")
 
 
 def parse_side(raw: bytes, *, source: str = "input") -> Side:
@@ -233,7 +251,7 @@ def _pair(name: str, number: int, first: _Event | None, second: _Event | None) -
         expected=first.digest if first else None,
         measured=second.digest if second else None,
         text=text,
-        depends=first.depends if first and verdict is Verdict.DIFFERENT else (),
+        depends=first.depends if first and second and verdict is Verdict.DIFFERENT else (),
     )
 
 
@@ -282,8 +300,10 @@ def _explain(
     expected: Side, measured: Side, names: Sequence[str], rows: Sequence[RegisterPair], pairs: Sequence[EventPair]
 ) -> Iterator[str]:
     if isinstance(expected, Expected):
-        yield from _other_stacks(expected, measured, names)
-        yield from (f"{pair.what}: it depends on {', '.join(pair.depends)}" for pair in pairs if pair.depends)
+        better = list(_other_stacks(expected, measured, names))
+        yield from better
+        if not any(text.startswith(_FITS) for text in better):
+            yield from (f"{pair.what}: it depends on {', '.join(pair.depends)}" for pair in pairs if pair.depends)
     if isinstance(expected, EventLog) and isinstance(measured, TdIdentity):
         for row in rows:
             if row.verdict is Verdict.DIFFERENT:
@@ -306,8 +326,11 @@ def _other_stacks(expected: Expected, measured: Side, names: Sequence[str]) -> I
     best = min((count for count, _ in found), default=here)
     for count, other in found:
         if count == best < here:
-            rest = "then all that can be known is equal" if not best else f"then {best} of {here} differences remain"
-            yield f"it fits if {' and '.join(other.words)}: {rest}"
+            words = " and ".join(other.words)
+            if best:
+                yield f"it fits better if {words}: then {best} of {here} differences remain"
+            else:
+                yield f"{_FITS} {words}: then all that can be known is equal"
             return  # those with the fewest assumptions come first
 
 

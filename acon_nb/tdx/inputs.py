@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,8 @@ from acon_nb.errors import InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.tdx import profiles, variables, volumes
 from acon_nb.tdx.firmware import SectionType, Tdvf, read_tdvf
-from acon_nb.tdx.kernel_image import KernelFile, authenticode, patched, read_kernel
+from acon_nb.tdx.kernel_image import KernelFile, authenticode, authenticode_library, patched, read_kernel
+from acon_nb.tdx.mrtd import Mrtd, mrtd
 
 ACPI_FILES = ("table-loader", "rsdp", "tables")  # of fw_cfg, in the order in which a firmware measures them
 _ACPI_LIMIT_BYTES = 16 << 20
@@ -88,6 +90,11 @@ class Material:
         return b"".join(self.firmware.raw(section) for section in self.firmware.of(SectionType.CFV))
 
     @cached_property
+    def mrtd(self) -> Mrtd:
+        """MRTD of the firmware."""
+        return mrtd(self.firmware)
+
+    @cached_property
     def variables(self) -> variables.Variables:
         """The UEFI variables that the firmware starts with."""
         return variables.read_variables(self.configuration)
@@ -106,11 +113,18 @@ class Material:
 
 
 def load(inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> Material:
-    """Read the files of a boot; the initrd is hashed as it streams by. Errors: `InvalidInput`, `Cancelled`."""
+    """Read the files of a boot; the initrd is hashed as it streams by. Errors: `InvalidInput`, `Cancelled`.
+
+    `on_progress` is called in a thread of its own: the firmware is unpacked meanwhile.
+    """
     firmware = read_tdvf(inputs.firmware)
     kernel = read_kernel(inputs.kernel)
-    digest, size = (None, None) if inputs.initrd is None else _hash_file(inputs.initrd, on_progress, cancel)
     acpi = {} if inputs.acpi is None else read_acpi(inputs.acpi)
+    with ThreadPoolExecutor(1, thread_name_prefix="acon-hash") as pool:
+        hashed = None if inputs.initrd is None else pool.submit(_hash_file, inputs.initrd, on_progress, cancel)
+        volumes.unpack(firmware.image)  # kept for later
+        authenticode_library()
+        digest, size = (None, None) if hashed is None else hashed.result()
     return Material(inputs, firmware, kernel, digest, size, acpi)
 
 

@@ -11,6 +11,7 @@ import struct
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from acon_nb.errors import InvalidInput, MissingRequirement
 from acon_nb.tdx.hob import below_4g_bytes
@@ -110,16 +111,22 @@ def initrd_address(image: bytes, initrd_bytes: int, memory_bytes: int) -> int:
 
 def authenticode(image: bytes, path: Path) -> bytes:
     """The SHA-384 by which firmware measures (and signers sign) a PE image. Errors: `InvalidInput`."""
+    lief = authenticode_library()
+    binary = lief.PE.parse(image)
+    if not isinstance(binary, lief.PE.Binary):
+        raise InvalidInput("kernel", path, "is no EFI application (PE)", hint="set EFI_STUB=y and build it anew")
+    return bytes(binary.authentihash(lief.PE.ALGORITHMS.SHA_384))
+
+
+def authenticode_library() -> ModuleType:
+    """LIEF, silent: it takes half a second to load, which may be done while something else waits."""
     try:
         import lief
     except ImportError as error:
         hint = "pip install 'lief>=1.0'"
         raise MissingRequirement("lief", "a kernel's measurement", hint=hint) from error
     lief.logging.disable()
-    binary = lief.PE.parse(image)
-    if not isinstance(binary, lief.PE.Binary):
-        raise InvalidInput("kernel", path, "is no EFI application (PE)", hint="set EFI_STUB=y and build it anew")
-    return bytes(binary.authentihash(lief.PE.ALGORITHMS.SHA_384))
+    return lief
 
 
 def load_options(append: str, *, token: str) -> bytes:

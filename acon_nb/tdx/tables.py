@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from acon_nb.tdx.boot import Prediction
+from acon_nb.tdx.chain import UNKNOWN, measured_of
 from acon_nb.tdx.compare import Comparison, Side
 from acon_nb.tdx.eventlog import EventLog
 from acon_nb.tdx.expected import Expected
-from acon_nb.tdx.firmware import MR_EXTEND, PAGE_AUG, Tdvf
+from acon_nb.tdx.firmware import Tdvf
+from acon_nb.tdx.inputs import BootInputs
 from acon_nb.tdx.mrtd import PageOrder
 from acon_nb.tdx.profiles import Stack
 from acon_nb.tdx.words import label_of
@@ -19,7 +22,11 @@ from acon_nb.units import format_bytes
 if TYPE_CHECKING:
     import pandas as pd
 
-UNKNOWN = "cannot be known offline"
+
+def inputs_table(inputs: BootInputs) -> pd.DataFrame:
+    """The inputs of a boot, a row a field."""
+    values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    return _frame({"input": name, "value": "" if value is None else str(value)} for name, value in values.items())
 
 
 def register_table(prediction: Prediction) -> pd.DataFrame:
@@ -132,16 +139,10 @@ def section_table(firmware: Tdvf) -> pd.DataFrame:
             "address": f"{section.address:#x}",
             "memory": format_bytes(section.memory_bytes),
             "in the image": format_bytes(section.raw_bytes),
-            "MRTD gets": _measured(section.attributes),
+            "MRTD gets": measured_of(section),
         }
         for section in firmware.sections
     )
-
-
-def _measured(attributes: int) -> str:
-    if attributes & PAGE_AUG:
-        return "nothing (pages are added later)"
-    return "addresses and content" if attributes & MR_EXTEND else "addresses"
 
 
 def _moves(moved: bool) -> str:

@@ -8,6 +8,7 @@ from acon_nb.widgets.guest_curves import GuestCurves, guest_curves
 from acon_nb.widgets.initrd import InitrdForm, initrd_form
 from acon_nb.widgets.job import Job, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
+from acon_nb.widgets.measure import MeasureForm, measure_form
 from acon_nb.widgets.session import headless
 from acon_nb.widgets.vm_panel import VmPanel, vm_panel
 
@@ -19,6 +20,7 @@ __all__ = [
     "InitrdForm",
     "Job",
     "KernelForm",
+    "MeasureForm",
     "StudyDesigner",
     "VmPanel",
     "board",
@@ -28,6 +30,7 @@ __all__ = [
     "headless",
     "initrd_form",
     "kernel_form",
+    "measure_form",
     "run",
     "study_designer",
     "vm_panel",

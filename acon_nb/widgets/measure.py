@@ -1,0 +1,179 @@
+"""A form over a `tdx.BootInputs`: say what its boot must measure, change an input, see which registers move, compare.
+
+`form = widgets.measure_form(inputs)` in a cell; `form.inputs` are the inputs as the fields have them, `form.prediction`
+is what was predicted last. Without a person it shows the inputs as a table and makes no widget.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from acon_nb import plots, show, tdx
+from acon_nb.errors import AconError
+from acon_nb.progress import CancelToken, OnProgress
+from acon_nb.tdx import BootInputs, Comparison, Prediction, chain, tables
+from acon_nb.units import parse_bytes
+from acon_nb.widgets.parts import Runner, dense, pre
+from acon_nb.widgets.session import headless, steady
+
+_KEPT = "Registers are compared with the first prediction; Keep makes the one shown the one to compare with."
+
+
+class MeasureForm:
+    """A view over one `BootInputs`: `prediction` is that of the last click, `before` the one it is compared with."""
+
+    def __init__(self, inputs: BootInputs) -> None:
+        self.inputs = inputs
+        self.prediction: Prediction | None = None
+        self.before: Prediction | None = None
+        self.comparison: Comparison | None = None
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if headless():
+            display(show.table(tables.inputs_table(self.inputs)))
+        else:
+            display(_View(self).box)
+
+
+def measure_form(inputs: BootInputs) -> MeasureForm:
+    """A form that starts with `inputs`; show it as the last value of a cell."""
+    return MeasureForm(inputs)
+
+
+class _View:
+    """The widgets, made only when they are shown to a person."""
+
+    def __init__(self, form: MeasureForm) -> None:
+        import ipywidgets as w
+
+        self.form = form
+        inputs = form.inputs
+        wide, style = {"width": "98%"}, {"description_width": "6em"}
+
+        def text(value: object, name: str, empty: str = "") -> Any:
+            shown = "" if value is None else str(value)
+            return w.Text(shown, description=name, placeholder=empty, layout=wide, style=style)
+
+        self.firmware = text(inputs.firmware, "Firmware")
+        self.kernel = text(inputs.kernel, "Kernel")
+        self.initrd = text(inputs.initrd, "Initrd", "none")
+        self.append = text(inputs.append, "Append")
+        self.memory = text(f"{inputs.memory_bytes >> 20}M", "Memory")
+        self.edk2 = text(inputs.edk2, "edk2", "found out from the image; or a release, such as 202411")
+        self.qemu = text(inputs.qemu, "QEMU", "a version, such as 10.1; nothing: an old one")
+        self.acpi = text(inputs.acpi, "ACPI", "a folder of captured tables; nothing: not known")
+        self.error = w.HTML()
+        self.predict = w.Button(description="Predict", icon="calculator", button_style="primary")
+        self.keep = w.Button(description="Keep", icon="thumb-tack", disabled=True, tooltip=_KEPT)
+        self.pasted = w.Textarea(
+            description="Measured",
+            placeholder="paste a log or quote in base64 or hexadecimal, or a stored prediction",
+            rows=4,
+            layout=wide,
+            style=style,
+        )
+        self.file = text("", "or file", "an event log, a quote, a TDREPORT")
+        self.compare = w.Button(description="Compare", icon="balance-scale", disabled=True)
+        self.result = w.HTML(layout=wide)
+        self.picture = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
+        self.tables = w.HTML(layout=wide)
+        self.runner = Runner((self.predict,), self.result, lambda: not self.error.value)
+        self.box = steady(self._layout(w))
+        self._wire()
+
+    def _layout(self, w: Any) -> Any:
+        half = {"width": "50%"}
+        left = w.VBox([self.firmware, self.kernel, self.initrd, self.append], layout=half)
+        right = w.VBox([self.memory, self.edk2, self.qemu, self.acpi], layout=half)
+        buttons = w.HBox([self.predict, self.keep, self.runner.cancel, self.runner.bar])
+        compared = w.VBox([self.pasted, w.HBox([self.file, self.compare])])
+        parts = [w.HBox([left, right]), self.error, buttons, compared]
+        return w.VBox([*parts, self.result, self.picture, self.tables])
+
+    def _wire(self) -> None:
+        for field in (
+            self.firmware,
+            self.kernel,
+            self.initrd,
+            self.append,
+            self.memory,
+            self.edk2,
+            self.qemu,
+            self.acpi,
+        ):
+            field.observe(lambda _: self._take(), names="value")
+        self.predict.on_click(lambda _: self.runner.start(_predict, self._predicted, self.form.inputs))
+        self.keep.on_click(lambda _: self._keep())
+        self.compare.on_click(lambda _: self._compare())
+
+    def _take(self) -> None:
+        """Read the fields into the inputs; what is wrong is said at once."""
+        try:
+            self.form.inputs = self.form.inputs.changed(
+                firmware=Path(self.firmware.value.strip()),
+                kernel=Path(self.kernel.value.strip()),
+                initrd=_path(self.initrd.value),
+                append=self.append.value,
+                memory_bytes=parse_bytes(self.memory.value, field="memory", bare="M"),
+                edk2=self.edk2.value.strip(),
+                qemu=self.qemu.value.strip(),
+                acpi=_path(self.acpi.value),
+            )
+        except AconError as error:
+            self.error.value = pre(str(error), bad=True)
+        else:
+            self.error.value = ""
+        self.runner.switch()
+
+    def _predicted(self, made: Prediction) -> None:
+        form = self.form
+        form.prediction, form.before = made, form.before or made
+        self.keep.disabled = self.compare.disabled = False
+        self._show()
+
+    def _keep(self) -> None:
+        self.form.before = self.form.prediction
+        self._show()
+
+    def _show(self) -> None:
+        made, before = self.form.prediction, self.form.before
+        assert made is not None
+        assert before is not None
+        self.picture.value = show.png(plots.plot_chain(chain.chain_table(made, before)))
+        self.picture.layout.display = ""
+        parts = [
+            "<b>Which registers move</b>",
+            show.table(tables.change_table(before, made)).to_html(),
+            "<b>Registers</b>",
+            show.table(tables.register_table(made)).to_html(),
+            "<b>Events</b>",
+            show.table(tables.event_table(made)).to_html(),
+        ]
+        self.tables.value = dense("".join(parts))
+        self.result.value = pre("\n".join(made.notes)) if made.notes else ""
+
+    def _compare(self) -> None:
+        """Compare the prediction with what was pasted, or with the file."""
+        assert self.form.prediction is not None
+        try:
+            name = self.file.value.strip()
+            side = tdx.parse_pasted(self.pasted.value) if not name else tdx.read_side(Path(name))
+            found = tdx.compare(tdx.expected(self.form.prediction), side)
+        except AconError as error:
+            self.result.value = pre(str(error), bad=True)
+            return
+        self.form.comparison = found
+        told = "\n".join([found.headline, *(f"explained: {text}" for text in found.explanations), *found.notes])
+        rows = show.table(tables.comparison_table(found)).to_html()
+        self.result.value = pre(told, bad=found.verdict is tdx.Verdict.DIFFERENT) + dense(rows)
+
+
+def _predict(inputs: BootInputs, *, on_progress: OnProgress, cancel: CancelToken) -> Prediction:
+    return tdx.predict(inputs, on_progress=on_progress, cancel=cancel)
+
+
+def _path(text: str) -> Path | None:
+    return Path(text.strip()) if text.strip() else None
