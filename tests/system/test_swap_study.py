@@ -18,7 +18,7 @@ from acon_nb.progress import CancelToken, Progress, TextProgress
 pytestmark = pytest.mark.system
 
 MIB = 1 << 20
-SMALL = {"memory": "64M", "pressure": 1.3, "accesses": 2000, "data": "python:9+zero:1", "timeout_s": 300}
+SMALL = {"memory": "80M", "pressure": 1.1, "accesses": 2000, "data": "python:9+zero:1", "timeout_s": 300}
 LABELS = {"disk": "swap=disk", "zram": "swap=zram:lz4", "zswap": "swap=zswap:lz4"}
 
 
@@ -68,11 +68,11 @@ def test_the_pool_holds_what_we_count_and_compresses_as_the_library_does(small):
     held = zram["swap_used_bytes"]
     assert zram["pool_stored_bytes"] == pytest.approx(held, rel=0.15)  # less the zero pages, kept in a bitmap
     ratio = zram["pool_stored_bytes"] / zram["pool_compressed_bytes"]
-    assert ratio == pytest.approx(zram["data_ratio_lz4"], rel=0.05)
+    assert ratio == pytest.approx(zram["data_ratio_lz4"], rel=0.1)  # pages of the guest's programs are there too
     zswap = by_swap(rows, "zswap")
     taken_in = zswap["fill_zswpout_pages"] + zswap["zswpout_pages"]
     assert 0 < zswap["zswap_stored_pages"] <= taken_in + 2000
-    assert zswap["peak_pool_bytes"] <= 0.25 * 64 * MIB, "a fifth of the memory, as it was told"
+    assert zswap["peak_pool_bytes"] <= 0.25 * 80 * MIB, "a fifth of the memory, as it was told"
 
 
 def test_the_same_seed_gives_the_same_counters_and_latencies(small):
@@ -114,6 +114,7 @@ def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
         {"swap": "disk", "swap_bios": 16, "encryption": "@+ae"},
         {"swap": "zram:lz4", "kernel": "guide", "lru_gen": True},
         {"swap": "disk", "disk_size": "8M"},
+        {"swap": "zram:deflate", "kernel": "guide"},
     ]
     guide = kernel.build(BuildSpec(profiles=("guide",)))
     for cell in cells:
@@ -126,13 +127,14 @@ def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
         runs=1,
     )
     rows = study_of(plan, tmp_path).run(on_progress=TextProgress()).set_index("cell")
-    full, encrypted, lacking, short = (rows.loc[row.label] for row in plan.settings[:4])
+    full, encrypted, lacking, short, algorithm = (rows.loc[row.label] for row in plan.settings[:5])
     assert full["end"] == short["end"] == "out of memory"
     assert "OOM killer in fill after" in full["error"]
     assert full["fill_count"] > 0
     assert full["oom_kills"] >= 1
     assert (encrypted["end"], encrypted["error"], encrypted["corrupt_pages"]) == ("powered off", "", 0)
     assert "dm_mod/parameters/swap_bios=16" in encrypted["knobs"]
+    assert "/sys/block/zram0/comp_algorithm does not take deflate (zram_compressor)" in algorithm["error"]
     assert "this kernel has no /sys/kernel/mm/lru_gen/enabled (lru_gen)" in lacking["error"]
 
 
@@ -158,6 +160,22 @@ def test_a_cancelled_study_keeps_what_it_measured_and_goes_on(study_kernel, tmp_
     rest = study_of(plan, tmp_path, parallel=1)
     assert len(rest.run()) == 3
     assert sum(cell.kept for cell in rest.state.cells) == 1
+
+
+@pytest.mark.weekly
+def test_a_guest_that_is_stuck_in_reclaim_is_ended_with_its_stacks(study_kernel, tmp_path):
+    """Tags in zram below swap stop a guest (docs/encryption.md): a limit, the stacks, what was counted until then."""
+    fixed = {**SMALL, "encryption": "@", "tags": "zram", "pressure": 2.0, "stall_s": 2.0, "dilation": 10.0}
+    cells = [{"swap": "disk"}, {"workload": "codec", "swap": "none", "encryption": "none", "tags": "ram", "copy": "x"}]
+    fixed["kernel"] = str(study_kernel.image)
+    rows = study_of(Plan(name="stuck", study="swap", cells=cells, fixed=fixed, runs=1), tmp_path).run()
+    stuck = rows[rows["factor_workload"] == "tmpfs"].iloc[0]
+    assert stuck["end"] == "hang"
+    assert "no progress in fill after" in stuck["error"]
+    assert stuck["fill_count"] > 1000
+    assert json.loads(stuck["samples"])[-1]["phase"] == "fill"
+    log = (tmp_path / stuck["log"]).read_text()
+    assert "zram" in log[log.index("sysrq: Show Blocked State") :]
 
 
 @pytest.mark.weekly
