@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FACTS = Path(__file__).with_name("memory.toml")
+_LOG_INDEX_BYTES = 24 + 88  # struct prb_desc, struct printk_info
 _SECTION_BYTES = 128 << 20  # SECTION_SIZE_BITS of x86-64
 _MEMMAP_OF_SECTION_BYTES = 2 << 20
 _IOMEM = re.compile(r" *([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.+)")
@@ -33,8 +34,7 @@ _PERCPU = re.compile(r"percpu: Embedded (\d+) pages/cpu")
 _CPUS = re.compile(r"setup_percpu: .*nr_cpu_ids:(\d+)")
 _INITRD = re.compile(r"RAMDISK: \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
 _SWIOTLB = re.compile(r"software IO TLB: mapped \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
-_LOG_WHOLE = re.compile(r"printk: log buffer data \+ meta data: \d+ \+ \d+ = (\d+) bytes")
-_LOG_TEXT = re.compile(r"printk: log_buf_len: (\d+) bytes")
+_LOG = re.compile(r"printk: log_buf_len: (\d+) bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +212,7 @@ def _reserved(iomem: str, log: Sequence[Record], memmap: int) -> dict[str, int]:
         "memmap": memmap or _MEMMAP_OF_SECTION_BYTES * len(sections),
         "percpu_first": 4096 * _first(_PERCPU, log) * max(1, _first(_CPUS, log)),
         "swiotlb": _span(_SWIOTLB, log),
-        "log": _first(_LOG_WHOLE, log) or _first(_LOG_TEXT, log),
+        "log": _with_index(_first(_LOG, log)),
         "early_hashes": sum(_hashes(log, early=True)),
         "crash": size_of["Crash kernel"],
         "initrd": 0 if freed else initrd,
@@ -272,8 +272,14 @@ def _first(pattern: re.Pattern[str], log: Sequence[Record]) -> int:
 
 
 def _span(pattern: re.Pattern[str], log: Sequence[Record]) -> int:
+    """The bytes from a first address to the one behind the last, as swiotlb prints them."""
     spans = (match for record in log if (match := pattern.match(record.text)))
-    return next((max(0, int(match[2], 16) - int(match[1], 16) + 1) for match in spans), 0)
+    return next((max(0, int(match[2], 16) - int(match[1], 16)) for match in spans), 0)
+
+
+def _with_index(log_bytes: int) -> int:
+    """A log buffer with its index: a descriptor and an info for each 32 bytes (kernel/printk/printk.c, PRB_AVGBITS)."""
+    return log_bytes + log_bytes // 32 * _LOG_INDEX_BYTES
 
 
 def _table(value: object) -> dict[str, Any]:

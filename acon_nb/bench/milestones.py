@@ -57,7 +57,7 @@ def measure(
     """
     if cell.clock is not Clock.INSTRUCTIONS:
         raise InvalidInput("milestones", cell.clock, "are counted in instructions", hint="use clock=instructions")
-    marks: dict[str, _Mark] = {"kernel_entry": _at_setup, "unpack": _at_protected_mode, "kernel": _at_leaving}
+    marks: dict[str, _Mark] = {"kernel_entry": marked_at_setup, "unpack": _at_protected_mode, "kernel": _at_leaving}
     if cell.firmware is not None:
         marks = {"kernel_entry": _at_efi_entry, "kernel": _at_leaving}
     image = cell.kernel.read_bytes()
@@ -94,7 +94,7 @@ def _read(transcript: Path) -> int | None:
     return struct.unpack("<Q", match[1])[0] if match else None
 
 
-def _at_setup(image: bytes, cache: Cache | None) -> bytes | None:
+def marked_at_setup(image: bytes, cache: Cache | None = None) -> bytes | None:
     """The image with the mark where its real-mode set-up jumps to."""
     if len(image) <= _SETUP_JUMP + 1 or image[_SETUP_JUMP] != 0xEB:
         return None

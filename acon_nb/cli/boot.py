@@ -1,4 +1,4 @@
-"""`acon-nb bench initcalls` and `bench memory`: what a boot's rows and logs say."""
+"""`acon-nb bench phases`, `bench initcalls` and `bench memory`: what a boot's rows and logs say."""
 
 from __future__ import annotations
 
@@ -14,6 +14,30 @@ from acon_nb.errors import InvalidInput
 
 if TYPE_CHECKING:
     from acon_nb.bench.initcalls import Boot
+
+
+@bench_group.command("phases")
+@click.argument("study_name", metavar="STUDY")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a figure: .png, .svg or .pdf.")
+@as_json_option
+def bench_phases(study_name: str, out: Path, plot: Path | None, as_json: bool) -> None:
+    """Show the phases of each cell of a study: firmware, unpacking, kernel, /init."""
+    from acon_nb import plots
+    from acon_nb.bench import phases, results
+
+    if plot is not None:
+        plots.picture_format(plot)
+    rows = results.load(out, study=study_name)
+    if rows.empty:
+        hint = f"one of: {', '.join(results.Store(out).studies('boot')) or 'none yet'}"
+        raise InvalidInput("study", study_name, f"has no rows in {out}", hint=hint)
+    if plot is not None:
+        plots.save(plots.plot_phases(rows), plot)
+    if as_json:
+        print_json({"study": study_name, "phases": json.loads(phases.phase_rows(rows).to_json(orient="records"))})
+        return
+    click.echo(phases.phase_table(rows).to_string(index=False))
 
 
 @bench_group.command("initcalls")

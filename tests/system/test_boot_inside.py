@@ -63,6 +63,9 @@ def test_the_commands_show_them(study, tmp_path):
     assert done.exit_code == 0, done.output
     assert any(row["name"] == "acpi_init" for row in json.loads(done.stdout)["rows"])
     assert (tmp_path / "calls.png").read_bytes().startswith(b"\x89PNG")
+    done = CliRunner().invoke(main, ["bench", "phases", "inside", "--out", str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    assert {row["phase"] for row in json.loads(done.stdout)["phases"]} >= {"unpacking", "/init"}
     done = CliRunner().invoke(main, ["bench", "memory", "inside", "--out", str(folder), "--json"])
     assert done.exit_code == 0, done.output
     parts = json.loads(done.stdout)["parts"]

@@ -132,7 +132,7 @@ def test_any_bytes_are_marked_or_refused(data: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(milestones, "guest_code", lambda *_, **__: b"\xaa" * 56)
         for mark in (
-            milestones._at_setup,
+            milestones.marked_at_setup,
             milestones._at_protected_mode,
             milestones._at_efi_entry,
             milestones._at_leaving,
