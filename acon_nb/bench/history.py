@@ -131,8 +131,9 @@ def series_of(
 ) -> list[Series]:
     """The series of all cells of the last night, on its host class, over the last `nights` nights.
 
-    A cell that its plan has no more is no series. `rows` are those of one study, a `session` a night. `accepted` names a night (or the start of its name, such as a
-    date): what it measured is the level to hold from then on. Errors: `InvalidInput` for a night that is not there.
+    A cell that its plan has no more is no series. `rows` are those of one study, a `session` a night. `accepted` names
+    a night (or the start of its name, such as a date): what it measured is the level to hold from then on.
+    Errors: `InvalidInput` for a night that is not there.
     """
     if rows.empty:
         return []
