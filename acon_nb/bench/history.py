@@ -129,10 +129,11 @@ def series_of(
     limits: Limits | None = None,
     accepted: str = "",
 ) -> list[Series]:
-    """The series of all cells of the last night's host class, over its last `nights` nights.
+    """The series of all cells of the last night, on its host class, over the last `nights` nights.
 
-    `rows` are those of one study, a `session` a night. `accepted` names a night (or the start of its name, such as a
-    date): what it measured is the level to hold from then on. Errors: `InvalidInput` for a night that is not there.
+    A cell that its plan has no more is no series. `rows` are those of one study, a `session` a night. `accepted` names
+    a night (or the start of its name, such as a date): what it measured is the level to hold from then on.
+    Errors: `InvalidInput` for a night that is not there.
     """
     if rows.empty:
         return []
@@ -141,7 +142,8 @@ def series_of(
     rows = rows[rows["host_class"] == last["host_class"]]
     names = list(dict.fromkeys(rows["session"]))[-nights:]
     held = _held(names, accepted)
-    rows = rows[rows["session"].isin(names)]
+    planned = rows.loc[rows["session"] == names[-1], "cell"]
+    rows = rows[rows["session"].isin(names) & rows["cell"].isin(set(planned))]
     found = []
     for (cell, clock), part in rows.groupby(["cell", "clock"], sort=False):
         for name in metrics:

@@ -143,6 +143,12 @@ def test_a_night_that_went_on_with_another_kernel_is_that_of_the_newer_one() -> 
     assert (series.nights[-1].value, series.nights[-1].repeats) == (400_000_000, True)
 
 
+def test_a_cell_that_the_plan_has_no_more_is_no_series() -> None:
+    gone = counted(cell="gone")
+    rows = pd.concat([counted(), gone[gone["session"] < "2026-01-20"]])
+    assert [series.cell for series in series_of(rows)] == ["guide"]
+
+
 def test_five_noisy_nights_are_too_few() -> None:
     rows = timed(np.random.default_rng(1))
     assert series_of(rows[rows["session"] <= "2026-01-05"])[0].verdict == "few nights"
