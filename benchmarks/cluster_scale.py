@@ -59,7 +59,10 @@ class Sleeper:
     def parts(self, setting: Setting) -> dict[str, Path]:
         return {"program": _FILE}
 
-    def adopt(self, setting: Setting, parts: Mapping[str, Path]) -> None:
+    def findings(self, setting: Setting) -> dict[str, Any]:
+        return {}
+
+    def adopt(self, setting: Setting, parts: Mapping[str, Path], findings: Mapping[str, Any]) -> None:
         pass
 
     def run(self, setting: Setting, turn: Turn, cancel: CancelToken) -> Measured:

@@ -183,8 +183,14 @@ class BootExperiment:
         """The files that a cell needs on another host, by name; after `prepare`."""
         return {name: path for name, path in vars(self._parts[setting.label]).items() if path is not None}
 
-    def adopt(self, setting: Setting, parts: Mapping[str, Path]) -> None:
+    def findings(self, setting: Setting) -> dict[str, Any]:
+        """What else a cell needs on another host: nothing."""
+        del setting
+        return {}
+
+    def adopt(self, setting: Setting, parts: Mapping[str, Path], findings: Mapping[str, Any]) -> None:
         """Take a cell's files as they came from another host, in place of `prepare`."""
+        del findings
         self._host = capabilities()
         self._parts[setting.label] = _Parts(**parts)
 

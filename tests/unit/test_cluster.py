@@ -49,7 +49,10 @@ class Machine:
     def parts(self, setting: Setting) -> dict[str, Path]:
         return {"kernel": self.file}
 
-    def adopt(self, setting: Setting, parts: Mapping[str, Path]) -> None:
+    def findings(self, setting: Setting) -> dict[str, Any]:
+        return {}
+
+    def adopt(self, setting: Setting, parts: Mapping[str, Path], findings: Mapping[str, Any]) -> None:
         self.file = parts["kernel"]
 
     def run(self, setting: Setting, turn: Turn, cancel: CancelToken) -> Measured:

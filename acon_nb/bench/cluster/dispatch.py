@@ -200,6 +200,7 @@ class Dispatch:
             turn=replace(job.turn, setting=0),
             identity=self._identities[number],
             parts={name: self._digests[path] for name, path in self.experiment.parts(setting).items()},
+            findings=self.experiment.findings(setting),
         )
 
     def _ended(self, handle: Any, sent: _Sent) -> None:

@@ -55,7 +55,7 @@ class ClusterStudy:
     _keys: frozenset[str] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        if not all(hasattr(self.experiment, name) for name in ("parts", "adopt")):
+        if not all(hasattr(self.experiment, name) for name in ("parts", "findings", "adopt")):
             raise InvalidInput(
                 "study", self.plan.study, "cannot be measured on other hosts", hint="acon-nb bench study"
             )
@@ -157,9 +157,10 @@ def cluster_study_of(
     """
     if jobs is not None and jobs < 1:
         raise InvalidInput("jobs", jobs, "is no such number", hint="1 or more")
+    experiment = experiment_of(plan)
     return ClusterStudy(
-        plan=plan,
-        experiment=experiment_of(plan),  # type: ignore[arg-type] # checked at construction
+        plan=getattr(experiment, "plan", plan),  # some kinds add cells that check the others
+        experiment=experiment,  # type: ignore[arg-type] # checked at construction
         store=results.Store(out),
         pool=pool,
         session=session,

@@ -38,8 +38,12 @@ class Portable(Experiment, Protocol):
         """The files that a cell needs, by name; after `prepare`."""
         ...
 
-    def adopt(self, setting: Setting, parts: Mapping[str, Path]) -> None:
-        """Take a cell's files, in place of `prepare`."""
+    def findings(self, setting: Setting) -> Mapping[str, Any]:
+        """What else `prepare` found out for a cell (a calibration): plain values, the same for all its runs."""
+        ...
+
+    def adopt(self, setting: Setting, parts: Mapping[str, Path], findings: Mapping[str, Any]) -> None:
+        """Take a cell's files and findings, in place of `prepare`."""
         ...
 
 
@@ -61,7 +65,7 @@ class HostReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """One run to do. `make` is the experiment's class, `plan` has its cell alone; `parts` are hashes by name.
+    """One run to do. `make` is the experiment's class, `plan` has its cell alone; `parts` are files' hashes by name.
 
     `study` is the driver's id of its run, `incarnation` the process that it means.
     """
@@ -73,6 +77,7 @@ class Ticket:
     turn: Turn
     identity: str
     parts: Mapping[str, str]
+    findings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +149,7 @@ def _run(ticket: Ticket, cancel: CancelToken) -> Reply:
         return Reply(stale=stale, host_fault="files of the study are gone from its cache", host=environment())
     experiment = ticket.make(ticket.plan)
     (setting,) = ticket.plan.settings
-    experiment.adopt(setting, parts)
+    experiment.adopt(setting, parts, ticket.findings)
     if experiment.identity(setting) != ticket.identity:
         what = "what it would boot is not what the driver means"
         return Reply(host_fault=what, error=what, host=environment())
