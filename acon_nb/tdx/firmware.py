@@ -21,7 +21,7 @@ _PLACES = ("/usr/share/ovmf/OVMF.fd", "/usr/share/qemu/OVMF.fd", "/usr/share/OVM
 _ENTRY_BYTES = 18
 _TABLE_LIMIT_BYTES = 4096
 _IMAGE_LIMIT_BYTES = 64 << 20
-_SECTION_LIMIT_BYTES = 1 << 30  # of memory that a section may ask for; real ones have a few MiB
+_MEMORY_LIMIT_BYTES = 256 << 20  # that all sections may ask for; real ones have a few MiB
 
 MR_EXTEND = 1
 PAGE_AUG = 2
@@ -113,10 +113,12 @@ def read_tdvf(path: Path) -> Tdvf:
     if not (found.tdx_metadata and found.whole):
         hint = "take a whole image with TDX metadata, such as Debian's /usr/share/ovmf/OVMF.fd"
         raise InvalidInput("firmware", path, found.why, hint=hint)
+    hint = "its TDX descriptor is damaged; take the image anew"
     for section in sections:
         if (reason := _refused(section, len(image))) is not None:
-            hint = "its TDX descriptor is damaged; take the image anew"
             raise InvalidInput("firmware", path, f"section {section.name}: {reason}", hint=hint)
+    if sum(section.memory_bytes for section in sections) > _MEMORY_LIMIT_BYTES:
+        raise InvalidInput("firmware", path, "its sections ask for more memory than any firmware", hint=hint)
     return Tdvf(path=path, image=image, sections=tuple(sections))
 
 
@@ -147,7 +149,7 @@ def _refused(section: Section, image_bytes: int) -> str | None:
         return "lies beyond the image's end"
     if section.address % PAGE_BYTES or section.memory_bytes % PAGE_BYTES:
         return "is not made of whole pages"
-    if section.raw_bytes > section.memory_bytes or section.memory_bytes > _SECTION_LIMIT_BYTES:
+    if section.raw_bytes > section.memory_bytes or section.memory_bytes > _MEMORY_LIMIT_BYTES:
         return "has a size that cannot be"
     if section.address + section.memory_bytes > 1 << 52:
         return "lies beyond all memory"

@@ -15,7 +15,7 @@ from acon_nb.errors import AconError, InvalidInput
 
 _DMA_PORT = 0x514
 _SIGNATURE, _DIRECTORY = 0x0000, 0x0019
-_SELECT, _READ, _ERROR = 0x08, 0x02, 0x01
+_SELECT, _READ = 0x08, 0x02
 _CONTROL_AT, _DATA_AT = 0x1000, 0x100000  # of the guest's memory, below 2 MiB
 _ENTRY_BYTES = 64
 _FILES_LIMIT = 1024
@@ -65,13 +65,19 @@ class FwCfg:
         self._ask(f"outl {_DMA_PORT:#x} 0x0")
         self._ask(f"outl {_DMA_PORT + 4:#x} {_swapped(_CONTROL_AT):#x}")
         state = int.from_bytes(self._memory(_CONTROL_AT, 4), "big")
-        if state & _ERROR or state:
+        if state:  # 0 when done; bit 0 is the device's word for an error
             raise AconError(f"fw_cfg did not read item {selector:#06x} ({state:#x})", hint=_HINT)
         return self._memory(_DATA_AT, size) if size else b""
 
     def _memory(self, start: int, size: int) -> bytes:
         answer = self._ask(f"read {start:#x} {size:#x}")
-        return bytes.fromhex(answer.removeprefix("0x"))
+        try:
+            raw = bytes.fromhex(answer.removeprefix("0x"))
+        except ValueError:
+            raw = b""
+        if len(raw) != size:
+            raise AconError(f"qtest did not send {size} bytes of memory: {answer[:40]!r}", hint=_HINT)
+        return raw
 
     def _ask(self, command: str) -> str:
         """Send a command; the rest of its line "OK ...". Interrupt lines ("IRQ ...") are passed over."""

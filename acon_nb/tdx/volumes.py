@@ -54,7 +54,7 @@ class Content:
         return tuple(_volumes(self.unpacked))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def unpack(image: bytes) -> Content:
     """Unpack an image's compressed section (0.2 s for OVMF); what is damaged counts as not there."""
     place = image.find(_LZMA_SECTION)

@@ -13,9 +13,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from acon_nb import tdx, twin, vm
 from acon_nb.cache import Cache
+from acon_nb.cli import main
 from acon_nb.errors import Cancelled, GuestFailed, InvalidInput
 from acon_nb.kernel import KernelImage
 from acon_nb.progress import CancelToken
@@ -125,9 +127,15 @@ def test_the_firmware_measures_what_was_changed(ran: twin.Twin, inputs: tdx.Boot
     """The changed byte of each input is in the changed log: the firmware really hashes these bytes."""
     everything = changed_inputs(inputs, tmp_path)["all"]
     assert ("KEK", GLOBAL) in read_variables(everything.firmware.read_bytes())
-    again = twin.run(everything)
-    assert again.comparison.verdict is tdx.Verdict.EQUAL, again.comparison.headline
-    found = tdx.compare(ran.log, again.log, only=twin.REGISTERS)
+    log, stored = tmp_path / "log", tmp_path / "expected.json"
+    argv = ["measure", "twin", everything.kernel, "--initrd", everything.initrd, "--append", everything.append]
+    argv += ["--memory", "512M", "--firmware", everything.firmware, "--log", log, "--store", stored, "--json"]
+    result = CliRunner().invoke(main, [str(word) for word in argv])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["verdict"] == "equal"
+    again = tdx.read_log(log)
+    assert tdx.compare(tdx.read_side(stored), again, only=twin.REGISTERS).verdict is tdx.Verdict.EQUAL
+    found = tdx.compare(ran.log, again, only=twin.REGISTERS)
     texts = " ".join(pair.text for pair in found.differences)
     assert {pair.register for pair in found.differences} == {"PCR[4]", "PCR[7]", "PCR[9]"}
     assert all(word in texts for word in ("kernel", "initrd", "command line", "KEK"))

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import lzma
+import os
 import struct
 import uuid
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acon_nb import tdx
+from acon_nb import plots, tdx
 from acon_nb.cli import main
 from acon_nb.errors import Cancelled, InvalidInput
 from acon_nb.progress import CancelToken
 from acon_nb.tdx import BootInputs, LogKind, PageOrder, Verdict, compare, expected, parse_expected, predict, reference
+from acon_nb.tdx.chain import chain_table
 from acon_nb.tdx.eventlog import EventLog, LoggedEvent
 from acon_nb.tdx.hob import below_4g_bytes, ram_ranges, td_hob
 from acon_nb.tdx.inputs import boot_options, load
@@ -41,6 +43,7 @@ SIZE = 256 << 10
 CFV = 64 << 10
 OLD = ("TdTcg2Dxe",)
 NEW = ("TdTcg2Dxe", "SmbiosMeasurementDxe", "BootManagerMenuApp")
+VECTORS = Path(os.environ.get("ACON_NB_VECTORS", "/nowhere"))
 DEBIAN = Path("/usr/share/ovmf/OVMF.fd")
 
 
@@ -416,6 +419,26 @@ def test_a_whole_prediction_of_a_simple_firmware(boot: Boot) -> None:
     assert all(event.source and event.what for event in prediction.events)
 
 
+@pytest.mark.skipif(not VECTORS.is_dir(), reason="ACON_NB_VECTORS names no folder of vectors")
+def test_the_log_of_a_real_td_is_as_predicted_but_for_its_own_files(boot: Boot) -> None:
+    """A direct boot with 2 GiB: all that does not hang on files which we lack is equal, in the same order."""
+    log = tdx.read_log(VECTORS / "trustee/CCEL_data_ovmf")
+    prediction = predict(boot(tdvf(OLD, ("ACPI DATA",)), memory_bytes=2 << 30, edk2="202408"))
+    assert [(event.register, event.event_type) for event in log.events] == [
+        (event.register, event.event_type) for event in prediction.events
+    ]
+    found = compare(expected(prediction), log)
+    by_verdict = {verdict: [pair.what for pair in found.events if pair.verdict is verdict] for verdict in Verdict}
+    assert [text.split(",")[0] for text in by_verdict[Verdict.DIFFERENT]] == [
+        "configuration volume",
+        "kernel (Authenticode hash)",
+        "kernel command line in UTF-16",
+        "initrd",
+    ]
+    assert len(by_verdict[Verdict.UNKNOWN]) == 3
+    assert len(by_verdict[Verdict.EQUAL]) == len(log.events) - 7
+
+
 def test_acpi_is_unknown_until_it_is_captured(boot: Boot, tmp_path: Path) -> None:
     firmware = tdvf(OLD, ("ACPI DATA",))
     prediction = predict(boot(firmware))
@@ -622,6 +645,22 @@ def test_the_tables_tell_all(boot: Boot) -> None:
     assert "initrd" in registers.loc["RTMR[2]", "depends on"]
     assert list(section_table(prediction.material.firmware)["section"])[:3] == ["BFV", "CFV", "TEMP_MEM"]
     assert len(stack_table(prediction.material.stack)) == len(prediction.material.stack.switches)
+
+
+def test_the_chain_is_drawn_with_what_moved(boot: Boot) -> None:
+    firmware = tdvf(OLD, ("ACPI DATA",))
+    before = predict(boot(firmware))
+    chain = chain_table(predict(boot(firmware, append="other")), before)
+    assert set(chain.loc[chain["moved"], "component"]) == {"command line"}
+    assert set(chain.loc[~chain["known"], "component"]) == {"ACPI tables"}
+    temporary = chain.set_index("component").loc["TEMP_MEM: addresses", "bytes"]
+    assert temporary == 0x10000 + 0x2000 + 0x6000
+    figure = plots.plot_chain(chain)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert "ACPI tables (3 events)" in texts
+    assert any(text.startswith("RTMR[0]\ncannot be known") for text in texts)
+    assert texts.count("firmware (Boot FV)") == 2
+    assert "kernel's EFI stub" in texts
 
 
 @pytest.mark.parametrize(
