@@ -263,9 +263,8 @@ class _View:
             self.cells.options = options
             self.cells.value = chosen if any(number == chosen for _, number in options) else None
             self._drawing = False
-        self.count.value = f"{len(found)} of {len(state.cells)} cells" + (
-            f", the first {_LISTED} listed" if len(found) > _LISTED else ""
-        )
+        more = f", the first {_LISTED} listed" if len(found) > _LISTED else ""
+        self.count.value = f"{len(found)} of {len(state.cells)} cells{more}"
 
     def _show_log(self) -> None:
         number = self.cells.value
