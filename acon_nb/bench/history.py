@@ -195,7 +195,7 @@ def shown_changes(series: Sequence[Series]) -> pd.DataFrame:
             "cell": row["cell"],
             "measure": f"{metric_on(row['metric'], row['clock']).label} ({row['clock']} clock)",
             "since the night": row["night"],
-            "may be (95 %)": "exact" if row["first"] == row["last"] else f"{row['first']} to {row['last']}",
+            "may be (95 %)": "exact" if row["p"] is None else " to ".join(dict.fromkeys((row["first"], row["last"]))),
             "change": share(row["ratio"]),
             "95 % interval": f"{share(row['low'])} to {share(row['high'])}" if row["p"] is not None else "exact",
             "p": "" if row["p"] is None else f"{row['p']:.2g}",

@@ -35,7 +35,8 @@ def plot_trend(nights: pd.DataFrame, changes: pd.DataFrame, *, clock: str) -> Fi
         own = changes[(changes["cell"] == cell) & (changes["metric"] == name) & (changes["clock"] == clock)]
         _panel(ax, series, own, metric_on(str(name), clock), clock)
     count = part["night"].nunique() if len(part) else 0
-    runs = f", {int(part['runs'].min())} to {int(part['runs'].max())} runs a night" if len(part) else ""
+    numbers = sorted({int(part["runs"].min()), int(part["runs"].max())}) if len(part) else []
+    runs = f", {' to '.join(map(str, numbers))} runs a night" if numbers else ""
     figure.suptitle(f"{count} nights on the {clock} clock{runs} (dots: medians and 95 % intervals; band: the limit)")
     return figure
 

@@ -144,7 +144,7 @@ def headline(state: StudyState) -> str:
     failed = f", {state.failed} failed" if state.failed else ""
     counts = Counter(cell.state for cell in state.cells)
     cells = ", ".join(f"{counts[name]} {name}" for name in _STATES if counts[name])
-    why = f" ({state.error})" if state.error else ""
+    why = f" ({state.error.splitlines()[0]})" if state.error and state.phase == "failed" else ""
     return f"{state.phase}{why}: {state.done} of {state.total} runs{failed}{left}; cells: {cells}"
 
 
@@ -263,7 +263,8 @@ class _View:
             self.cells.options = options
             self.cells.value = chosen if any(number == chosen for _, number in options) else None
             self._drawing = False
-        self.count.value = f"{len(found)} cells" + (f", the first {_LISTED} listed" if len(found) > _LISTED else "")
+        more = f", the first {_LISTED} listed" if len(found) > _LISTED else ""
+        self.count.value = f"{len(found)} of {len(state.cells)} cells{more}"
 
     def _show_log(self) -> None:
         number = self.cells.value

@@ -33,10 +33,10 @@ def test_a_study_is_started_watched_cancelled_and_gone_on_with(run_cells, look):
     look("board-running")
 
     page.get_by_placeholder("part of a cell's name").fill("512")
-    page.get_by_text("1 cells").wait_for()
+    page.get_by_text("1 of 4 cells").wait_for()
     assert cells.locator("option").count() == 1
     page.locator("button.jupyter-button", has_text="Cancel").click()
-    page.get_by_text("cancelled").first.wait_for()
+    page.get_by_text("cancelled: ").first.wait_for()
     page.locator("button:disabled", has_text="Cancel").wait_for()
 
     page.locator(".jp-CodeCell .cm-content").last.click()

@@ -26,6 +26,14 @@ def test_the_headline_counts_runs_and_cells_and_the_time_left(tmp_path: Path) ->
     assert text == "running: 4 of 6 runs, 2 failed, some 8 s left; cells: 1 running, 1 failed, 1 done"
 
 
+def test_the_headline_says_why_a_study_failed_and_not_more(tmp_path: Path) -> None:
+    shown = state_of(tmp_path)
+    shown.change(phase="failed", error="no QEMU\n  hint: install it")
+    assert headline(shown.state).startswith("failed (no QEMU): 4 of 6 runs")
+    shown.change(phase="cancelled", error="cancelled\n  hint: run it again")
+    assert headline(shown.state).startswith("cancelled: 4 of 6 runs")
+
+
 def test_the_table_has_a_row_a_cell(tmp_path: Path) -> None:
     table = cells_table(state_of(tmp_path).state)
     assert list(table["state"]) == ["done", "failed", "running"]

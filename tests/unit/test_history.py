@@ -190,7 +190,7 @@ def test_a_night_is_judged_from_its_history_and_summed_up_for_machines(tmp_path:
     for clock, panels in (("instructions", 1), ("wall", 1)):
         figure = plot_trend(history.nights_table(result.series), changes, clock=clock)
         assert len(figure.axes) == panels
-        assert f"30 nights on the {clock} clock, 3 to 3 runs a night" in figure.get_suptitle()
+        assert f"30 nights on the {clock} clock, 3 runs a night" in figure.get_suptitle()
         assert clock == "wall" or "instructions" in figure.axes[0].get_ylabel()
 
 
