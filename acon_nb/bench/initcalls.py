@@ -155,6 +155,19 @@ def call_table(boot: Boot, *, most: int | None = 20) -> pd.DataFrame:
     return results.frame({**row, "share": row["took_us"] / whole} for row in rows).astype({"returned": "Int64"})
 
 
+def shown_table(boot: Boot, *, most: int = 20) -> pd.DataFrame:
+    """`call_table` for people: times with their unit, shares in per cent."""
+    unit = "10⁶ instructions" if boot.clock is Clock.INSTRUCTIONS else "ms"
+    return results.frame(
+        {
+            "": row["what"], "initcall": row["name"], f"began / {unit}": f"{row['began_us'] / 1e3:,.1f}",
+            f"took / {unit}": f"{row['took_us'] / 1e3:,.1f}", "of the time to /init": f"{row['share']:.1%}",
+            "returned": row["returned"], "what the log says": row["note"],
+        }
+        for row in call_table(boot, most=most).astype({"returned": object}).fillna({"returned": ""}).to_dict("records")
+    )  # fmt: skip
+
+
 def difference(first: Boot, second: Boot, *, names: tuple[str, str] = ("first", "second")) -> pd.DataFrame:
     """Two boots by initcall, the largest difference first: what each took in both, what only one has.
 

@@ -165,7 +165,7 @@ def memory_table(row: Mapping[str, Any]) -> pd.DataFrame:
             lines.append((part.group, part.label, -found[part.name], part.why))
     lines.append(("", "MemAvailable", int(row["memavailable_bytes"]), "MemTotal less all below it"))
     return results.frame(
-        {"group": group, "part": label, "bytes": size, "MiB": round(size / (1 << 20), 2), "why": why}
+        {"group": group, "part": label, "bytes": size, "MiB": f"{size / (1 << 20):.2f}", "why": why}
         for group, label, size, why in lines
     )
 

@@ -58,7 +58,7 @@ def plot_qemu_memory(rows: pd.DataFrame) -> Figure:
     kinds = [kind for kind in _KINDS if f"qemu_{kind}_pss_bytes" in rows]
     medians = rows.groupby("cell", sort=False)[[f"qemu_{kind}_pss_bytes" for kind in kinds]].median() / _MIB
     figure, axes = subplots(1, width=9)
-    figure.set_figheight(0.6 * len(medians) + 1.6)
+    figure.set_figheight(0.6 * len(medians) + 1.8)
     ax = axes[0]
     starts = [0.0] * len(medians)
     for number, kind in enumerate(kinds):
@@ -73,6 +73,6 @@ def plot_qemu_memory(rows: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(medians)), [f"{cell}\nn = {int((rows['cell'] == cell).sum())}" for cell in medians.index])
     ax.set_ylim(len(medians) - 0.5, -0.5)
     ax.set_xlabel("MiB of the host (PSS of QEMU when the guest reported; medians)")
-    ax.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), fontsize=8)
+    figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize=8)
     figure.suptitle("What a guest takes of its host")
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acon_nb.bench.initcalls import Boot, call_table
 from acon_nb.bench.phases import phase_rows
@@ -23,27 +23,30 @@ _NARROW = 0.055  # of the axis: a bar below it has its number above
 
 def plot_phases(rows: pd.DataFrame) -> Figure:
     """Each cell's phases as one stacked bar, a panel a clock (`bench.phases`)."""
+    from matplotlib.patches import Patch
+
     phases = phase_rows(rows)
     clocks = list(dict.fromkeys(phases["clock"]))
     figure, axes = subplots(len(clocks), width=9 if len(clocks) == 1 else 6.5)
     most = max(phases[phases["clock"] == clock]["cell"].nunique() for clock in clocks)
     figure.set_figheight(0.75 * most + 2.2)
+    names = list(dict.fromkeys(phases["phase"]))
     for ax, clock in zip(axes, clocks, strict=True):
-        _stack(ax, phases[phases["clock"] == clock], *_AXIS[Clock(clock)])
+        _stack(ax, phases[phases["clock"] == clock], names, *_AXIS[Clock(clock)])
+    marks = [Patch(label=name, **_look(number)) for number, name in enumerate(names)]
+    figure.legend(handles=marks, frameon=False, ncols=3, loc="outside lower center", fontsize=8)
     figure.suptitle("Where the time to the end of /init goes")
     return figure
 
 
-def _stack(ax: Axes, part: pd.DataFrame, label: str, scale: float) -> None:
+def _stack(ax: Axes, part: pd.DataFrame, names: list[str], label: str, scale: float) -> None:
     cells = list(dict.fromkeys(part["cell"]))
-    names = list(dict.fromkeys(part["phase"]))
     whole = float(part.groupby("cell")["took_ns"].sum().max()) / scale
     for place, cell in enumerate(cells):
         start = 0.0
         for row in part[part["cell"] == cell].to_dict("records"):
             width = float(row["took_ns"]) / scale
-            colour = COLOURS[names.index(row["phase"]) % len(COLOURS)]
-            ax.barh(place, width, left=start, color=colour, edgecolor="white", height=0.6)
+            ax.barh(place, width, left=start, height=0.6, **_look(names.index(row["phase"])))
             if width > _NARROW * whole:
                 ax.annotate(
                     _short(width), (start + width / 2, place), ha="center", va="center", color="white", fontsize=8
@@ -57,8 +60,6 @@ def _stack(ax: Axes, part: pd.DataFrame, label: str, scale: float) -> None:
     ax.set_ylim(len(cells) - 0.5, -0.5)
     ax.set_xlim(0, 1.14 * whole)
     ax.set_xlabel(label)
-    marks = [ax.barh(0, 0, color=COLOURS[number % len(COLOURS)]) for number in range(len(names))]
-    ax.legend(marks, names, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), fontsize=8)
 
 
 def plot_initcalls(boot: Boot, *, most: int = 20) -> Figure:
@@ -118,6 +119,12 @@ def plot_initcall_difference(
     ax.set_xlabel(f"{unit}: {names[1]} less {names[0]} (n = 1 each)")
     figure.suptitle(f"The largest {len(shown)} of {len(rows)} differences by initcall")
     return figure
+
+
+def _look(number: int) -> dict[str, Any]:
+    """How a phase is drawn: beyond the colours that all can tell apart, hatched."""
+    hatch = "" if number < len(COLOURS) else "///"
+    return {"facecolor": COLOURS[number % len(COLOURS)], "edgecolor": "white", "hatch": hatch}
 
 
 def _missing(value: object) -> bool:

@@ -119,3 +119,19 @@ def test_what_this_host_cannot_run_is_refused_before_anything_is_built(host, tmp
         study.run()
     assert next(iter(levels)) in str(caught.value)
     assert "acon-nb doctor" in caught.value.hint
+
+
+@pytest.mark.weekly
+def test_kernels_of_their_own_boot_too(tmp_path):
+    plan = Plan(
+        name="kernels",
+        cells=[{"kernel_compression": "gzip"}, {"machine": "microvm", "profile": "guide,microvm"}],
+        fixed={**FIXED, "milestones": True},
+        runs=1,
+    )
+    rows = study_of(plan, tmp_path).run().set_index("cell", drop=False)
+    assert list(rows["end"]) == ["powered off"] * 2
+    packed, micro = (rows.iloc[number] for number in range(2))
+    assert micro["guest_ns_reset_to_kernel_entry"] < packed["guest_ns_reset_to_kernel_entry"]
+    for row in (packed, micro):
+        assert row["guest_ns_reset_to_unpack"] < row["guest_ns_reset_to_kernel"] < row["guest_ns_reset_to_log"]

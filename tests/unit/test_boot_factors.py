@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.bench import boot_story, initcalls, milestones, phases
@@ -127,6 +127,7 @@ def test_the_way_out_of_the_unpacker_is_marked_and_no_payload_touched(monkeypatc
     assert whole[target : target + 56] == bytes(56)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3000))
 def test_any_bytes_are_marked_or_refused(data: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:

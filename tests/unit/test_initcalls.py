@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.bench import initcalls, kernel_log, symbols
@@ -92,6 +92,7 @@ def test_a_serial_consoles_log_is_read_too() -> None:
 NAMES = st.from_regex(r"[a-z_][a-z0-9_.]{0,20}", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, st.integers(0, 10_000), st.integers(0, 10_000)), min_size=1, max_size=30))
 def test_what_a_kernel_prints_comes_back(calls: list[tuple[str, int, int]]) -> None:
     records, now = [], 0
@@ -115,6 +116,7 @@ HOSTILE = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1 << 50), HOSTILE), max_size=20))
 def test_hostile_records_break_nothing(items: list[tuple[int, str]]) -> None:
     records = [Record(us, text) for us, text in items]
@@ -127,12 +129,14 @@ def test_hostile_records_break_nothing(items: list[tuple[int, str]]) -> None:
     assert len(text.splitlines()) == len(records) or any(c in t for _, t in items for c in "\x85\u2028\u2029")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**12 - 1), st.text(st.characters(min_codepoint=32, max_codepoint=126)))))
 def test_the_log_as_text_is_read_back(items: list[tuple[int, str]]) -> None:
     records = tuple(Record(us, text) for us, text in items)
     assert kernel_log.of_text(kernel_log.to_text(records)) == records
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=20))
 def test_messages_of_a_hostile_guest_give_records_or_none(value: object) -> None:
     messages = [{"event": "log", "records": value}, {"event": "log", "records": [value]}, {"event": "log"}]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.bench import kernel_log, memory
@@ -127,6 +127,7 @@ JUNK = st.recursive(
 LINES = st.text(alphabet="Node 0, zone DMA32\nprotection: (0,42)managedpresentcounthigh 7-:f", max_size=300)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(REPORT)), JUNK | LINES)
 def test_a_hostile_report_adds_up_or_has_no_parts(field: str, value: object) -> None:
     found = memory.parts({**REPORT, field: value}, LOG, RAM)
@@ -137,6 +138,7 @@ def test_a_hostile_report_adds_up_or_has_no_parts(field: str, value: object) -> 
         assert sum(found.values()) + 1024 * (available if isinstance(available, int) and available > 0 else 0) == RAM
 
 
+@settings(deadline=None)
 @given(LINES, LINES)
 def test_any_zoneinfo_and_iomem_are_read(zones: str, iomem: str) -> None:
     memory.read_zones(zones)
@@ -144,6 +146,7 @@ def test_any_zoneinfo_and_iomem_are_read(zones: str, iomem: str) -> None:
     memory.parts({**REPORT, "zoneinfo": REPORT["zoneinfo"] + zones, "iomem": iomem}, LOG, RAM)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 9), st.text(alphabet="Memory: hash table entries(linear,)0123 bytes", max_size=80))

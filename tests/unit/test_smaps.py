@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.host import qemu_memory
@@ -53,6 +53,7 @@ def test_the_kinds_of_a_real_process_add_up_to_what_the_kernel_sums() -> None:
     assert abs(memory.total_bytes - rollup) < rollup / 4
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789abcdef-rwxp: \nPsk", max_size=400))
 def test_any_text_is_read_without_an_error(text: str) -> None:
     assert sort_out(parse(text), 1).total_bytes >= 0
