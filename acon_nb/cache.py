@@ -28,6 +28,9 @@ from acon_nb.errors import NoSpace
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
+_SETTLED_NS = 1_000_000_000
+_HASHES_KEPT = 4096
+_hashes: dict[tuple[int, ...], str] = {}
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -42,9 +45,21 @@ class Artifact:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal; not computed again while its inode, size and times stay.
+
+    A file that changed within the last second is not remembered: its times might not tell a change right after.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        stat = os.fstat(file.fileno())
+        mark = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        if mark in _hashes:
+            return _hashes[mark]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
+        if len(_hashes) >= _HASHES_KEPT:
+            _hashes.clear()
+        _hashes[mark] = digest
+    return digest
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -188,4 +203,7 @@ def _digest(path: Path) -> str:
     """What a file must still be: its bytes, or where it points (never what is there); "" if it is gone."""
     if path.is_symlink():
         return f"link to {os.fsdecode(path.readlink())}"
-    return sha256_file(path) if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:  # never from memory: damage does not change a file's times
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
 """Boots per minute, side by side in one run: a bare QEMU started by a shell, acon_nb, and virtme-ng.
 
-    .venv/bin/python benchmarks/boots_per_minute.py [BLOCKS] [--json FILE]
+    .venv/bin/python benchmarks/boots_per_minute.py [BLOCKS] [--json FILE] [--plain]
 
 All three boot the same kernel (the guide's, with what virtme-ng's root needs) to a program that says it is there and
 powers off, with one vCPU and 512 MiB. The shell and acon_nb boot the same initrd with the same QEMU options; the shell
@@ -47,11 +47,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("blocks", type=int, nargs="?", default=11)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plain", action="store_true", help="the guide's own kernel, without virtme-ng")
     asked = parser.parse_args()
-    image = kernel.build(kernel.BuildSpec(settings=SETTINGS), on_progress=TextProgress()).image
+    spec = kernel.BuildSpec(settings=() if asked.plain else SETTINGS)
+    image = kernel.build(spec, on_progress=TextProgress()).image
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        boots, said = contenders(image, folder)
+        boots, said = contenders(image, folder, with_virtme=not asked.plain)
         for work in boots.values():
             work()  # warm: files in the page cache, probes done
         times = measure(boots, asked.blocks)
@@ -60,7 +62,7 @@ def main() -> None:
         asked.json.write_text(json.dumps({"said": said, "times": times}, indent=1))
 
 
-def contenders(image: Path, folder: Path) -> tuple[dict[str, Boot], list[str]]:
+def contenders(image: Path, folder: Path, *, with_virtme: bool) -> tuple[dict[str, Boot], list[str]]:
     """Each one's way to boot once, and what is to be known about it."""
     host = vm.capabilities()
     initrd = Path(shutil.copy(boot.default_initrd(), folder))
@@ -72,6 +74,8 @@ def contenders(image: Path, folder: Path) -> tuple[dict[str, Boot], list[str]]:
         "acon_nb": lambda: boot.run(cell, host=host) and None,
     }
     said = [f"kernel: {image}, accelerator: {'kvm' if host.kvm else 'tcg'}, load average {os.getloadavg()[0]:.1f}"]
+    if not with_virtme:
+        return boots, said
     try:
         way, command = virtme(image, folder)
     except AconError as error:

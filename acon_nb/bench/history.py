@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from acon_nb.bench import stats
 from acon_nb.bench.change import LEAST_NIGHTS, Step, exact_steps, noisy_steps
 from acon_nb.bench.metrics import metric_on
-from acon_nb.bench.rows import changed, usable
+from acon_nb.bench.rows import changed, newest, usable
 from acon_nb.errors import InvalidInput
 from acon_nb.vm import Clock
 
@@ -129,10 +129,11 @@ def series_of(
     limits: Limits | None = None,
     accepted: str = "",
 ) -> list[Series]:
-    """The series of all cells of the last night's host class, over its last `nights` nights.
+    """The series of all cells of the last night, on its host class, over the last `nights` nights.
 
-    `rows` are those of one study, a `session` a night. `accepted` names a night (or the start of its name, such as a
-    date): what it measured is the level to hold from then on. Errors: `InvalidInput` for a night that is not there.
+    A cell that its plan has no more is no series. `rows` are those of one study, a `session` a night. `accepted` names
+    a night (or the start of its name, such as a date): what it measured is the level to hold from then on.
+    Errors: `InvalidInput` for a night that is not there.
     """
     if rows.empty:
         return []
@@ -141,7 +142,8 @@ def series_of(
     rows = rows[rows["host_class"] == last["host_class"]]
     names = list(dict.fromkeys(rows["session"]))[-nights:]
     held = _held(names, accepted)
-    rows = rows[rows["session"].isin(names)]
+    planned = rows.loc[rows["session"] == names[-1], "cell"]
+    rows = rows[rows["session"].isin(names) & rows["cell"].isin(set(planned))]
     found = []
     for (cell, clock), part in rows.groupby(["cell", "clock"], sort=False):
         for name in metrics:
@@ -178,7 +180,29 @@ def changes_table(series: Sequence[Series]) -> pd.DataFrame:
         for step in one.changes
     ]
     rows.sort(key=lambda row: -abs(row["ratio"] - 1))
-    return pd.DataFrame(rows, columns=list(names))
+    return pd.DataFrame(rows, columns=list(names), dtype=object)  # a p that is None stays so
+
+
+def shown_changes(series: Sequence[Series]) -> pd.DataFrame:
+    """The steps as a table for people."""
+    import pandas as pd
+
+    def share(ratio: float) -> str:
+        return f"{100 * (ratio - 1):+.2g} %"
+
+    return pd.DataFrame(
+        {
+            "cell": row["cell"],
+            "measure": f"{metric_on(row['metric'], row['clock']).label} ({row['clock']} clock)",
+            "since the night": row["night"],
+            "may be (95 %)": "exact" if row["first"] == row["last"] else f"{row['first']} to {row['last']}",
+            "change": share(row["ratio"]),
+            "95 % interval": f"{share(row['low'])} to {share(row['high'])}" if row["p"] is not None else "exact",
+            "p": "" if row["p"] is None else f"{row['p']:.2g}",
+            "also changed": row["also"],
+        }
+        for row in changes_table(series).to_dict("records")
+    )
 
 
 def verdict_table(series: Sequence[Series]) -> pd.DataFrame:
@@ -237,7 +261,7 @@ def _verdict(worse: bool, change: float, limit: float, stepped: bool) -> str:
 
 
 def _night(name: str, rows: pd.DataFrame, metric: str) -> Night | None:
-    kept, _ = usable(rows)
+    kept, _ = usable(newest(rows)[0])  # a night that went on with another kernel
     values = [float(value) for value in kept[metric].dropna() if value > 0]
     if not values:
         return None

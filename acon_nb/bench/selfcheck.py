@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_FALSE_ALARMS = 0.05
 LEAST_FOUND = 0.8
 _METRIC = "host_ns_ready"
-_BLOCKS = {Clock.WALL: 8, Clock.INSTRUCTIONS: 2}
+_BLOCKS = {Clock.WALL: 5, Clock.INSTRUCTIONS: 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def booted(
 ) -> SelfCheck:
     """Boot the plan `copies` on a clock and check its rows, which are kept in `out`; a stopped check goes on.
 
-    A comparison is 8 blocks on the wall clock, the fewest that can be significant, and 2 on the instruction clock.
+    A comparison is 5 blocks on the wall clock, the fewest that can be significant, and 2 on the instruction clock.
     Errors: those of the study.
     """
     blocks = _BLOCKS[Clock(clock)]

@@ -36,7 +36,8 @@ def plot_study(found: Explored) -> Figure:
         _panel(ax, part, found, places, measure.scale)
         if key:
             ax.set_title(f"{view.facet} = {key[0]}", fontsize=9)
-    if first is not None:
+    if first is not None:  # the panels share their axis
+        first.set_ylim(0, 1.1 * float(rows[view.metric].max()) / measure.scale)
         unit = "10⁹ instructions" if measure.counts(found.clock) else measure.unit
         first.set_ylabel(f"{measure.label} / {unit}\n({found.clock} clock)")
     counts = [len(part) for _, part in grouped(rows, [name for name in (view.facet, view.colour, view.x) if name])]
@@ -69,8 +70,6 @@ def _panel(ax: Axes, rows: pd.DataFrame, found: Explored, places: list[str], sca
     ax.set_xticks(range(len(places)), [_wrapped(name) for name in places], fontsize=8)
     ax.set_xlim(-0.6, len(places) - 0.4)
     ax.set_xlabel(view.x)
-    ax.set_ylim(bottom=0)
-    ax.margins(y=0.12)
     ax.spines[["top", "right"]].set_visible(False)
 
 

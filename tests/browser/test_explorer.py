@@ -59,7 +59,7 @@ def test_plot_sentences_and_table_follow_what_is_chosen(run_cells, look, tmp_pat
     page.get_by_placeholder("share, such as 0.01").fill("0.5")
     page.get_by_text("below the minimum effect of 50 %").first.wait_for()
 
-    file = page.get_by_label("File")
+    file = page.get_by_label("File", exact=True)
     for name in ("rows.csv", "plot.svg"):
         file.fill(name)
         page.locator("button.jupyter-button", has_text="Export").click()

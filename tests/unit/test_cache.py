@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from acon_nb import cache
 from acon_nb.cache import Cache, atomic_file, default_root, key_of, require_space
 from acon_nb.errors import NoSpace
 
@@ -212,3 +214,19 @@ def test_the_user_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_root() == tmp_path / "acon_nb"
     assert Cache().root == tmp_path / "acon_nb"
+
+
+def test_a_hash_is_remembered_and_never_that_of_older_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "kernel"
+    path.write_bytes(b"one")
+    first = cache.sha256_file(path)
+    path.write_bytes(b"two")  # at once, as long as before: the times may be the same
+    assert cache.sha256_file(path) != first
+    monkeypatch.setattr(cache, "_SETTLED_NS", -1)
+    assert cache.sha256_file(path) == hashlib.sha256(b"two").hexdigest()
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("it was hashed before"))
+    assert cache.sha256_file(path) == hashlib.sha256(b"two").hexdigest()
+    monkeypatch.undo()
+    (tmp_path / "new").write_bytes(b"three")
+    (tmp_path / "new").replace(path)
+    assert cache.sha256_file(path) == hashlib.sha256(b"three").hexdigest()

@@ -135,6 +135,20 @@ def test_a_night_without_a_whole_run_has_no_value() -> None:
     assert series_of(rows)[0].verdict == "no value"
 
 
+def test_a_night_that_went_on_with_another_kernel_is_that_of_the_newer_one() -> None:
+    rows = counted()
+    again = rows[rows["session"] == "2026-01-30"].assign(**{COUNT: 400_000_000.0, "spec_sha256": "new"})
+    again["timestamp"] = "2026-01-30T09:00:00+00:00"
+    (series,) = series_of(pd.concat([rows.assign(spec_sha256="old"), again]))
+    assert (series.nights[-1].value, series.nights[-1].repeats) == (400_000_000, True)
+
+
+def test_a_cell_that_the_plan_has_no_more_is_no_series() -> None:
+    gone = counted(cell="gone")
+    rows = pd.concat([counted(), gone[gone["session"] < "2026-01-20"]])
+    assert [series.cell for series in series_of(rows)] == ["guide"]
+
+
 def test_five_noisy_nights_are_too_few() -> None:
     rows = timed(np.random.default_rng(1))
     assert series_of(rows[rows["session"] <= "2026-01-05"])[0].verdict == "few nights"
@@ -171,6 +185,8 @@ def test_a_night_is_judged_from_its_history_and_summed_up_for_machines(tmp_path:
     assert list(history.verdict_table(result.series)["verdict"]) == ["regression", "steady"]
     changes = history.changes_table(result.series)
     assert list(changes["night"]) == ["2026-01-21"]
+    (shown,) = history.shown_changes(result.series).to_dict("records")
+    assert (shown["since the night"], shown["may be (95 %)"], shown["change"]) == ("2026-01-21", "exact", "+0.5 %")
     for clock, panels in (("instructions", 1), ("wall", 1)):
         figure = plot_trend(history.nights_table(result.series), changes, clock=clock)
         assert len(figure.axes) == panels
