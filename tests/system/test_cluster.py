@@ -52,7 +52,7 @@ def cluster(mark: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
 @pytest.fixture
 def pool(cluster: Any) -> Iterator[DaskPool]:
     with connect(cluster.scheduler_address) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=120)
         yield DaskPool(client)
 
 

@@ -467,6 +467,17 @@ def test_many_rows_are_gathered_in_few_files(tmp_path: Path, monkeypatch: pytest
     assert len(list((tmp_path / "out").rglob("*.parquet"))) == 3
 
 
+def test_a_row_is_not_held_back_while_others_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch_module, "_TOGETHER_S", 0)
+    written: list[int] = []
+
+    def look(*_: object) -> None:
+        written.append(len(list((tmp_path / "out").rglob("*.parquet"))))
+
+    study_on(Threads({"host0": Host()}, look), tmp_path / "out").run()
+    assert all(files >= number - 1 for number, files in enumerate(written))  # all but the one that just came
+
+
 def test_rows_that_come_together_are_written_together_whatever_their_types(tmp_path: Path) -> None:
     plan = Plan(name="mixed", factors={"level": [1, "two", 0.5]}, fixed={"clock": "instructions"}, runs=4)
     together = threading.Barrier(12, timeout=20)

@@ -35,6 +35,7 @@ _POLL_S = 0.2
 _STOP_S = 15.0
 _GATHERED = 512
 _TOGETHER = 256
+_TOGETHER_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,8 @@ class Dispatch:
         """Take what has happened since the last time; rows that came together are written together."""
         try:
             self._take(self._events.get(timeout=_POLL_S))
-            for _ in range(_TOGETHER - 1):
+            until = time.monotonic() + _TOGETHER_S  # no row waits longer, however fast others come
+            while len(self._fresh) < _TOGETHER and time.monotonic() < until:
                 self._take(self._events.get_nowait())
         except queue.Empty:
             pass
