@@ -137,7 +137,7 @@ def measure_compare(expected: Path, measured: Path, only: str, as_json: bool) ->
 @click.option("--expect", type=_FILE, help="A stored prediction of a twin to compare with, not that of these files.")
 @click.option("--log", type=_FILE, help="Keep the event log in a file.")
 @click.option("--store", type=_FILE, help="Keep the prediction of the twin in a file.")
-@click.option("--timeout", "timeout_s", type=float, default=180.0, show_default=True, help="Seconds for the boot.")
+@click.option("--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Seconds for the boot.")
 @as_json_option
 def measure_twin(
     expect: Path | None, log: Path | None, store: Path | None, timeout_s: float, as_json: bool, **given: Any
