@@ -70,13 +70,12 @@ def measure_predict(acpi: Path | None, rvps: Path | None, only: str, as_json: bo
 
     prediction = tdx.predict(_inputs(acpi=acpi, **given), on_progress=_progress())
     wanted = _names(only, ["MRTD", *prediction.registers])
-    expected = tdx.expected(prediction)
     if rvps is not None:
-        values = reference.write_message(rvps, expected, only=wanted)
+        values = reference.write_message(rvps, tdx.expected(prediction), only=wanted)
         click.echo(f"{rvps}: {', '.join(values)}", err=True)
     if as_json:
         stack = [asdict(switch) for switch in prediction.material.stack.switches]
-        print_json({**expected.as_json(), "stack": stack})
+        print_json({**tdx.expected(prediction).as_json(), "stack": stack})
     else:
         _say_prediction(prediction)
     counted = [value for name, value in prediction.registers.items() if not wanted or name in wanted]
