@@ -90,7 +90,7 @@ def main() -> None:
         wall, used = [], []
         for _ in range(runs):
             before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             wall.append(time.monotonic() - started)
             used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
