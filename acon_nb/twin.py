@@ -61,7 +61,7 @@ def run(
     inputs: BootInputs,
     *,
     expect: BootInputs | None = None,
-    timeout_s: float = 180.0,
+    timeout_s: float = 300.0,
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> Twin:
@@ -81,7 +81,7 @@ def run(
 def record(
     inputs: BootInputs,
     *,
-    timeout_s: float = 180.0,
+    timeout_s: float = 300.0,
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> tuple[bytes, float]:
@@ -106,7 +106,7 @@ def capture_acpi(
     spec: VmSpec,
     folder: Path,
     *,
-    timeout_s: float = 180.0,
+    timeout_s: float = 300.0,
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> Path:

@@ -85,12 +85,12 @@ def main() -> None:
         sizes = ", ".join(f"{path.name} {path.stat().st_size / (1 << 20):.1f} MiB" for path in files)
         print(f"{sizes}; {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}", flush=True)
         argv = [sys.executable, "-m", "acon_nb.cli", "measure", "predict", str(files[1]), "--firmware", str(files[0])]
-        argv += ["--initrd", str(files[2]), "--memory", "4G", "--append", "console=hvc0", "--edk2", "202502", "--json"]
+        argv += ["--initrd", str(files[2]), "--memory", "4G", "--append", "console=hvc0", "--edk2", "202502"]
         argv += ["--only", "rtmr1,rtmr2", "--qemu", "10.1"]
         wall, used = [], []
         for _ in range(runs):
             before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             wall.append(time.monotonic() - started)
             used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)

@@ -70,13 +70,12 @@ def measure_predict(acpi: Path | None, rvps: Path | None, only: str, as_json: bo
 
     prediction = tdx.predict(_inputs(acpi=acpi, **given), on_progress=_progress())
     wanted = _names(only, ["MRTD", *prediction.registers])
-    expected = tdx.expected(prediction)
     if rvps is not None:
-        values = reference.write_message(rvps, expected, only=wanted)
+        values = reference.write_message(rvps, tdx.expected(prediction), only=wanted)
         click.echo(f"{rvps}: {', '.join(values)}", err=True)
     if as_json:
         stack = [asdict(switch) for switch in prediction.material.stack.switches]
-        print_json({**expected.as_json(), "stack": stack})
+        print_json({**tdx.expected(prediction).as_json(), "stack": stack})
     else:
         _say_prediction(prediction)
     counted = [value for name, value in prediction.registers.items() if not wanted or name in wanted]
@@ -137,7 +136,7 @@ def measure_compare(expected: Path, measured: Path, only: str, as_json: bool) ->
 @click.option("--expect", type=_FILE, help="A stored prediction of a twin to compare with, not that of these files.")
 @click.option("--log", type=_FILE, help="Keep the event log in a file.")
 @click.option("--store", type=_FILE, help="Keep the prediction of the twin in a file.")
-@click.option("--timeout", "timeout_s", type=float, default=180.0, show_default=True, help="Seconds for the boot.")
+@click.option("--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Seconds for the boot.")
 @as_json_option
 def measure_twin(
     expect: Path | None, log: Path | None, store: Path | None, timeout_s: float, as_json: bool, **given: Any

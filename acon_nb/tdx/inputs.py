@@ -20,7 +20,7 @@ from acon_nb.tdx.mrtd import Mrtd, mrtd
 
 ACPI_FILES = ("table-loader", "rsdp", "tables")  # of fw_cfg, in the order in which a firmware measures them
 _ACPI_LIMIT_BYTES = 16 << 20
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 64 << 20  # so large that the hash goes on while another thread holds the interpreter's lock
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
 
 
@@ -142,7 +142,7 @@ def read_acpi(folder: Path) -> dict[str, bytes]:
 
 def _hash_file(path: Path, on_progress: OnProgress, cancel: CancelToken | None) -> tuple[bytes, int]:
     state, done, total = hashlib.sha384(), 0, max(1, path.stat().st_size)
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    buffer = memoryview(bytearray(min(total, _CHUNK_BYTES)))
     with path.open("rb", buffering=0) as file:
         while size := file.readinto(buffer):
             state.update(buffer[:size])

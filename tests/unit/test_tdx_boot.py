@@ -682,11 +682,12 @@ def test_bad_inputs_are_refused_at_once(boot: Boot, fields: dict[str, object], w
 def test_hashing_the_initrd_tells_its_progress_and_can_be_cancelled(boot: Boot) -> None:
     inputs = boot()
     assert inputs.initrd is not None
-    inputs.initrd.write_bytes(bytes(5 << 20))
+    with inputs.initrd.open("wb") as file:
+        file.truncate(130 << 20)
     events: list[float | None] = []
     load(inputs, on_progress=lambda event: events.append(event.done))
     assert events[-1] == 1.0
-    assert len(events) == 5
+    assert len(events) == 3
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
