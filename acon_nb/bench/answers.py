@@ -291,8 +291,9 @@ def _answer_words(
 def _best_words(best: Best, what: Measure) -> str:
     """The best choice and how sure it is."""
     name, value = best.names[0], what.text(best.value or 0)
-    if best.sure is Sure.ONE_SEED:
-        return f"{name} comes first with {value}, {what.label}, in one seed: no ranking, only an order to look at"
+    if best.sure is Sure.FEW_SEEDS:
+        seeds = "one seed" if best.seeds == 1 else f"{best.seeds} seeds"
+        return f"{name} comes first with {value}, {what.label}, in {seeds}: no ranking, only an order to look at"
     why = f" ({best.why})" if best.why else ""
     text = f"{name}, {what.label} {value}"
     if len(best.names) > 1:
@@ -347,7 +348,8 @@ def _left_out(found: Counted) -> list[str]:
     lines = [f"Left out: {found.left_out}."] if found.left_out else []
     died = df_outcomes(found)
     if len(died):
-        lines.append(f"{len(died)} cells had guests that ended badly; they are results, shown and never dropped.")
+        cells = "1 cell" if len(died) == 1 else f"{len(died)} cells"
+        lines.append(f"{cells} had guests that ended badly: results, shown and never dropped.")
     sizes = found.frame.groupby(["situation", "choice"])["pair"].nunique()
     if sizes.nunique() > 1:
         lines.append(f"The study is not complete: cells have {sizes.min()} to {sizes.max()} seeds.")
@@ -387,6 +389,8 @@ def _seeds(found: Counted) -> str:
     runs = f"{len(found.frame)} guests, {found.frame['choice'].nunique()} choices"
     if seeds == 1:
         return f"1 seed ({runs}): exploratory, no ranking is supported"
+    if seeds < 3:
+        return f"{seeds} seeds ({runs}): exploratory, no ranking is supported; intervals are the range of the seeds"
     return f"{seeds} seeds ({runs}); intervals are 95 % bootstrap, paired by seed"
 
 

@@ -138,7 +138,7 @@ def _settings(found: Counted, factor: str, metric: str) -> dict[str, dict[_Key, 
     """The seeds' values by level, and by the levels of all other factors; a level that means nothing is none."""
     others = [name for name in map(str, found.levels) if name != factor]
     tables: dict[str, dict[_Key, Seeds]] = {}
-    for level in dict.fromkeys(found.levels[factor]):
+    for level in sorted(set(found.levels[factor]), key=sorting_key):
         here = found.levels[factor] == level
         if not level:
             continue

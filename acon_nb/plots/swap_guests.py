@@ -62,10 +62,16 @@ def plot_guest(table: pd.DataFrame) -> Figure:
     for ax in (memory, faults):
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_ylim(bottom=0)
-        for place, phase in _phases(table):
+        for number, (place, phase) in enumerate(_phases(table)):
             ax.axvline(place, color="0.6", linestyle=":", linewidth=1)
             if ax is memory:
-                ax.annotate(phase, (place, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom")
+                ax.annotate(
+                    phase,
+                    (place, 1.0 + 0.05 * (number % 2)),
+                    xycoords=("data", "axes fraction"),
+                    fontsize=8,
+                    va="bottom",
+                )
     memory.set_ylabel("MiB")
     if memory.get_legend_handles_labels()[0]:
         memory.legend(frameon=False, fontsize=8)
