@@ -19,8 +19,8 @@ class Best:
     `names` are the one with the best median and all that cannot be told from it, by name; none where no choice ended
     well in every seed. `value` is the best median. `sure` says how the rest was told from them (tested, every seed), or
     why nothing was, when all of them are in `names`. `behind` is the best of the rest and `gap` that beside the best.
-    `why` says why an order is not told that the numbers would give. `died` are the choices that
-    ended badly in some seed: they are never the best.
+    `why` says why an order is not told that the numbers would give. `died` are the choices that ended badly in some
+    seed: they are never the best.
     """
 
     names: tuple[str, ...]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _KINDS = {"none": ("x", ":"), "disk": ("o", ":"), "zram": ("s", "-"), "zswap": ("^", "--")}
+_LEAST_WIDTH = 8.0  # inches: room for a title
 _CLOCKS = {"instructions": "instruction clock", "wall": "wall clock"}
 
 
@@ -45,7 +46,9 @@ def grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, li
     """A figure of `rows` times `columns` panels, each of `size` (inches), and its axes row by row."""
     from acon_nb.show import ShownFigure
 
-    figure = ShownFigure(figsize=(size[0] * columns, size[1] * max(1, rows) + 0.4), layout="constrained")
+    figure = ShownFigure(
+        figsize=(max(_LEAST_WIDTH, size[0] * columns), size[1] * max(1, rows) + 0.4), layout="constrained"
+    )
     panels = [
         [figure.add_subplot(rows, columns, row * columns + column + 1) for column in range(columns)]
         for row in range(rows)
