@@ -10,11 +10,13 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
 
 tour_packages="python3-venv qemu-system-x86 gcc libc6-dev make flex bison bc libelf-dev zstd xz-utils"
+# The codecs' static libraries: data ratios and the calibration of swap studies
+lab_packages="liblz4-dev libzstd-dev liblzo2-dev"
 test_packages="git patch bzip2 lz4 shellcheck cpio libarchive-tools ovmf chromium fonts-dejavu-core docker.io podman"
 case $job in
 tour) packages=$tour_packages extras="" groups="" ;;
-lab) packages=$tour_packages extras="[lab,docker]" groups="" ;;
-test) packages="$tour_packages $test_packages" extras="[lab,docker]" groups="--group dev" ;;
+lab) packages="$tour_packages $lab_packages" extras="[lab,docker]" groups="" ;;
+test) packages="$tour_packages $lab_packages $test_packages" extras="[lab,docker]" groups="--group dev" ;;
 *)
 	echo "setup: '$job' is not one of tour, lab, test" >&2
 	exit 2

@@ -83,6 +83,12 @@ def test_counters_are_those_of_the_measured_half_and_the_pool_is_seen_while_it_i
     assert row["hit_count"] + row["fault_count"] == row["access_count"] == 10
 
 
+def test_pages_on_zrams_backing_device_are_not_in_its_pool() -> None:
+    said = [{**event, "zram_bd_stat": "1024 0 1024"} if "vmstat" in event else event for event in WHOLE]
+    row = rows.row_of(SwapFactors(swap="zram", zram_writeback="huge"), outcome_of(said))
+    assert (row["pool_stored_bytes"], row["backing_stored_bytes"]) == (4 * MIB, 4 * MIB)
+
+
 def test_a_disk_has_no_pool_and_what_is_not_counted_is_not_there() -> None:
     row = rows.row_of(SwapFactors(swap="disk"), outcome_of(WHOLE))
     assert not {"pool_bytes", "saved_bytes", "compression_ratio", "zswpin_pages"} & set(row)

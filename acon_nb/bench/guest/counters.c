@@ -164,6 +164,7 @@ void counters_sample(FILE *out)
 	put_table_part(out, "/proc/meminfo", memory);
 	put_table_part(out, "/proc/vmstat", events);
 	put_line(out, "zram_mm_stat", "/sys/block/zram0/mm_stat");
+	put_line(out, "zram_bd_stat", "/sys/block/zram0/bd_stat");
 	put_disk(out);
 	put_pressure(out);
 	put_schedule(out);

@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include "acon.h"
+#include "histogram.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,13 +20,6 @@
 
 #define PAGE 4096
 #define FILE_PAGES 256
-#define SUB_BITS 5 /* 32 sub-buckets an octave: an error of at most 3 % */
-#define BUCKETS (64 << SUB_BITS)
-
-struct timing {
-	uint64_t histogram[BUCKETS];
-	uint64_t count, total_ns, max_ns;
-};
 
 static uint64_t mix(uint64_t x)
 {
@@ -45,49 +39,6 @@ static void make_page(uint64_t *page, uint64_t number, uint64_t seed)
 		page[i] = state = mix(state);
 	for (; i < PAGE / 8; i++)
 		page[i] = i & 1 ? word : number;
-}
-
-static unsigned int bucket_of(uint64_t ns)
-{
-	unsigned int top;
-
-	if (ns < (1u << SUB_BITS))
-		return (unsigned int)ns;
-	top = 63 - (unsigned int)__builtin_clzll(ns);
-	return ((top - SUB_BITS + 1) << SUB_BITS) + (unsigned int)((ns >> (top - SUB_BITS)) & ((1u << SUB_BITS) - 1));
-}
-
-static uint64_t bucket_start(unsigned int bucket)
-{
-	unsigned int octave = bucket >> SUB_BITS, sub = bucket & ((1u << SUB_BITS) - 1);
-
-	return octave ? (uint64_t)((1u << SUB_BITS) + sub) << (octave - 1) : sub;
-}
-
-static void note(struct timing *t, uint64_t ns)
-{
-	t->histogram[bucket_of(ns)]++;
-	t->count++;
-	t->total_ns += ns;
-	if (ns > t->max_ns)
-		t->max_ns = ns;
-}
-
-static void put_timing(FILE *port, const struct timing *t)
-{
-	const char *comma = "";
-	unsigned int i;
-
-	fprintf(port, "\"count\":%llu,\"total_ns\":%llu,\"max_ns\":%llu,\"histogram_ns\":[",
-		(unsigned long long)t->count, (unsigned long long)t->total_ns, (unsigned long long)t->max_ns);
-	for (i = 0; i < BUCKETS; i++) {
-		if (!t->histogram[i])
-			continue;
-		fprintf(port, "%s[%llu,%llu]", comma, (unsigned long long)bucket_start(i),
-			(unsigned long long)t->histogram[i]);
-		comma = ",";
-	}
-	fputc(']', port);
 }
 
 static void put_counters(FILE *port, const char *event)
@@ -154,7 +105,7 @@ static void put_error(FILE *port, const char *what, uint64_t page)
 	exit(1);
 }
 
-static void fill(FILE *port, const char *folder, uint64_t pages, uint64_t seed, struct timing *t)
+static void fill(FILE *port, const char *folder, uint64_t pages, uint64_t seed, struct histogram *t)
 {
 	static uint64_t page[PAGE / 8];
 	uint64_t i;
@@ -174,13 +125,13 @@ static void fill(FILE *port, const char *folder, uint64_t pages, uint64_t seed, 
 		start = acon_now_ns();
 		if (write(fd, page, PAGE) != PAGE)
 			put_error(port, "write", i);
-		note(t, acon_now_ns() - start);
+		histogram_note(t, acon_now_ns() - start);
 	}
 	close(fd);
 }
 
 static uint64_t read_back(FILE *port, const char *folder, uint64_t pages, uint64_t reads, uint64_t seed,
-			  struct timing *t)
+			  struct histogram *t)
 {
 	static uint64_t page[PAGE / 8], expected[PAGE / 8];
 	uint64_t i, bad = 0, state = mix(seed ^ 0x5eed);
@@ -197,7 +148,7 @@ static uint64_t read_back(FILE *port, const char *folder, uint64_t pages, uint64
 		start = acon_now_ns();
 		if (pread(fd, page, PAGE, (off_t)(number % FILE_PAGES) * PAGE) != PAGE)
 			put_error(port, "read", number);
-		note(t, acon_now_ns() - start);
+		histogram_note(t, acon_now_ns() - start);
 		close(fd);
 		make_page(expected, number, seed);
 		bad += memcmp(page, expected, PAGE) != 0;
@@ -205,18 +156,18 @@ static uint64_t read_back(FILE *port, const char *folder, uint64_t pages, uint64
 	return bad;
 }
 
-static void put_phase(FILE *port, const char *name, const struct timing *t, uint64_t wall_ns, uint64_t bad)
+static void put_phase(FILE *port, const char *name, const struct histogram *t, uint64_t wall_ns, uint64_t bad)
 {
 	fprintf(port, "{\"event\":\"phase\",\"name\":\"%s\",\"elapsed_ns\":%llu,\"corrupt_pages\":%llu,", name,
 		(unsigned long long)wall_ns, (unsigned long long)bad);
-	put_timing(port, t);
+	histogram_json(port, t);
 	fprintf(port, "}\n");
 	fflush(port);
 }
 
 static int run(char **arg)
 {
-	static struct timing filling, reading;
+	static struct histogram filling, reading;
 	uint64_t pages = strtoull(arg[1], NULL, 10), reads = strtoull(arg[2], NULL, 10);
 	uint64_t seed = strtoull(arg[3], NULL, 10), start, bad;
 	FILE *port = acon_port();

@@ -110,7 +110,7 @@ class SwapFactors:
     seed: int = 0
     copy: str = ""
     stall_s: float = 10.0
-    timeout_s: float = 600.0
+    timeout_s: float = 900.0
 
     def __post_init__(self) -> None:
         _types(self)

@@ -16,6 +16,7 @@ from acon_nb import process
 from acon_nb.bench.guest_program import guest_program, guest_script
 from acon_nb.bench.host_lock import host_lock
 from acon_nb.bench.runner import run_side_by_side
+from acon_nb.bench.swap.histogram import Histogram
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.host import environment
@@ -99,28 +100,20 @@ class SwapCell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timing:
-    """Latencies of one phase in ns of the guest's clock; `histogram_ns` are (bucket start, count), error 3 %."""
+class Phase:
+    """The latencies of one phase, and the time that it took in ns of the guest's clock."""
 
-    count: int
     elapsed_ns: int
-    total_ns: int
-    max_ns: int
-    histogram_ns: tuple[tuple[int, int], ...]
-
-    def quantile_ns(self, share: float) -> int:
-        """The latency that `share` of the accesses do not exceed (the start of its bucket)."""
-        left = share * self.count
-        for start, count in self.histogram_ns:
-            left -= count
-            if left <= 0:
-                return start
-        return self.max_ns
+    latencies: Histogram
 
     @property
     def per_second(self) -> float:
         """Pages a second of the guest's clock."""
-        return self.count * 1e9 / self.elapsed_ns if self.elapsed_ns else 0.0
+        return self.latencies.count * 1e9 / self.elapsed_ns if self.elapsed_ns else 0.0
+
+
+def _program(store: Cache | None) -> Path:
+    return guest_program("tmpfs_swap", shared=("acon", "histogram"), cache=store)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +130,8 @@ class SwapRun:
     clock: Clock
     end: End
     error: str = ""
-    fill: Timing | None = None
-    read: Timing | None = None
+    fill: Phase | None = None
+    read: Phase | None = None
     corrupt_pages: int | None = None
     major_faults: int | None = None
     swapped_bytes: int | None = None
@@ -156,11 +149,11 @@ class SwapRun:
         values |= {"end": self.end.value, "clock": self.clock.value, "console": str(self.console)}
         values["knobs"] = "\n".join(f"{path}={value}" for path, value in self.knobs.items())
         for phase in ("fill", "read"):
-            timing: Timing | None = getattr(self, phase)
+            timing: Phase | None = getattr(self, phase)
             values[f"{phase}_pages_per_s"] = timing.per_second if timing else None
             for share in (0.5, 0.9, 0.99):
-                values[f"{phase}_p{round(share * 100)}_ns"] = timing.quantile_ns(share) if timing else None
-            values[f"{phase}_max_ns"] = timing.max_ns if timing else None
+                values[f"{phase}_p{round(share * 100)}_ns"] = timing.latencies.quantile_ns(share) if timing else None
+            values[f"{phase}_max_ns"] = timing.latencies.max_ns if timing else None
         return values
 
 
@@ -169,7 +162,7 @@ def swap_initrd(path: Path, *, store: Cache | None = None) -> InitrdImage:
     tree = tree_of("busybox", cache=store)
     gen_init(tree)
     tree.add_file(_CELL, guest_script("swap-cell"), mode=0o755)
-    tree.add_file("/acon/tmpfs_swap", guest_program("tmpfs_swap", cache=store), mode=0o755)
+    tree.add_file("/acon/tmpfs_swap", _program(store), mode=0o755)
     return create(tree, path)
 
 
@@ -178,7 +171,7 @@ def data_ratio(*, pages: int = 1024, seed: int = 1, store: Cache | None = None) 
     import lz4.block
     import zstandard
 
-    text = process.run_bytes([guest_program("tmpfs_swap", cache=store), "dump", str(pages), str(seed)])
+    text = process.run_bytes([_program(store), "dump", str(pages), str(seed)])
     cut = [text[start : start + PAGE_BYTES] for start in range(0, len(text), PAGE_BYTES)]
     zstd = zstandard.ZstdCompressor(level=3, write_content_size=False)
     sizes = {
@@ -231,12 +224,12 @@ def run_many(
 
 def _row(cell: SwapCell, outcome: Outcome) -> SwapRun:
     events: dict[str, Mapping[str, Any]] = {}
-    phases: dict[str, Timing] = {}
+    phases: dict[str, Phase] = {}
     knobs: dict[str, str] = {}
     corrupt: int | None = None
     for data in (message.data for message in outcome.messages):
         if data["event"] == "phase":
-            phases[data["name"]] = _timing(data)
+            phases[data["name"]] = Phase(elapsed_ns=int(data["elapsed_ns"]), latencies=Histogram.of(data))
             corrupt = (corrupt or 0) + int(data["corrupt_pages"])
         elif data["event"] == "knob":
             knobs[data["path"]] = data["value"]
@@ -264,16 +257,6 @@ def _row(cell: SwapCell, outcome: Outcome) -> SwapRun:
         memtotal_bytes=1024 * before["meminfo_kib"]["MemTotal"] if before else None,
         knobs=knobs,
         console=outcome.console,
-    )
-
-
-def _timing(data: Mapping[str, Any]) -> Timing:
-    return Timing(
-        count=int(data["count"]),
-        elapsed_ns=int(data["elapsed_ns"]),
-        total_ns=int(data["total_ns"]),
-        max_ns=int(data["max_ns"]),
-        histogram_ns=tuple((int(start), int(count)) for start, count in data["histogram_ns"]),
     )
 
 

@@ -185,10 +185,12 @@ def _change(factors: SwapFactors, first: Event, last: Event) -> dict[str, Any]:
 
 
 def _pool(factors: SwapFactors, event: Event) -> tuple[int | None, int | None]:
-    """RAM that the pool takes, and the bytes of the pages in it."""
+    """RAM that the pool takes, and the bytes of the pages in it (zram counts those on its backing device too)."""
     if factors.swap == "zram":
         numbers = _mm_stat(event)
-        return numbers.get("used"), numbers.get("orig")
+        if "orig" not in numbers:
+            return None, None
+        return numbers["used"], numbers["orig"] - PAGE_BYTES * sum(_bd_stat(event)[:1])
     if factors.swap != "zswap":
         return None, None
     debug = event.get("zswap", {})
@@ -210,7 +212,7 @@ def _pool_details(factors: SwapFactors, event: Event) -> dict[str, Any]:
         "pool_same_pages": numbers["same"],
         "pool_huge_pages": numbers.get("huge"),
     }
-    written = [int(word) for word in str(event.get("zram_bd_stat", "")).split()]
+    written = _bd_stat(event)
     if len(written) == 3:
         row |= {"backing_stored_bytes": written[0] * PAGE_BYTES, "backing_written_bytes": written[2] * PAGE_BYTES}
     return row
@@ -219,6 +221,10 @@ def _pool_details(factors: SwapFactors, event: Event) -> dict[str, Any]:
 def _mm_stat(event: Event) -> dict[str, int]:
     words = str(event.get("zram_mm_stat", "")).split()
     return dict(zip(_MM_STAT, map(int, words), strict=False))
+
+
+def _bd_stat(event: Event) -> list[int]:
+    return [int(word) for word in str(event.get("zram_bd_stat", "")).split()]
 
 
 def _all(events: Iterable[Event], name: str) -> list[Event]:

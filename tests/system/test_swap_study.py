@@ -1,0 +1,203 @@
+"""Swap studies with real guests on the instruction clock: counters, outcomes, determinism, resuming."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from acon_nb import kernel
+from acon_nb.bench.experiments import study_of
+from acon_nb.bench.plan import Plan
+from acon_nb.bench.swap import tables
+from acon_nb.bench.swap.experiment import determinism
+from acon_nb.errors import Cancelled
+from acon_nb.kernel import BuildSpec
+from acon_nb.progress import CancelToken, Progress, TextProgress
+
+pytestmark = pytest.mark.system
+
+MIB = 1 << 20
+SMALL = {"memory": "80M", "pressure": 1.1, "accesses": 2000, "data": "python:9+zero:1", "timeout_s": 300}
+LABELS = {"disk": "swap=disk", "zram": "swap=zram:lz4", "zswap": "swap=zswap:lz4"}
+
+
+@pytest.fixture(scope="module")
+def study_kernel(store):
+    """The kernel of swap studies, built before any time is counted."""
+    spec = BuildSpec(profiles=("guide", "delay-disk", "study"))
+    return kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
+
+
+@pytest.fixture(scope="module")
+def small(study_kernel, store, tmp_path_factory):
+    """One small study: three swaps, the codec cell, and a copy of the disk's cell."""
+    folder = tmp_path_factory.mktemp("swap")
+    plan = Plan(name="small", study="swap", factors={"swap": ["disk", "zram:lz4", "zswap:lz4"]}, fixed=SMALL, runs=1)
+    study = study_of(plan, folder)
+    return folder, plan, study.run(on_progress=TextProgress())
+
+
+def by_swap(rows, name):
+    return rows[rows["cell"] == LABELS[name]].iloc[0]
+
+
+def test_all_that_a_study_promises_is_in_its_rows(small):
+    _, _, rows = small
+    assert list(rows["end"]) == ["powered off"] * 5
+    assert list(rows["error"]) == [""] * 5
+    measured = rows[rows["factor_workload"] == "tmpfs"]
+    assert (measured["corrupt_pages"] == 0).all()
+    assert (measured["fault_count"] > 0).all()
+    assert (measured["hit_count"] + measured["fault_count"] == 1000).all()
+    for column in ("access_ops_per_s", "fault_p999_ns", "psi_full_ns", "kswapd_cpu_ns", "system_cpu_ns"):
+        assert (measured[column] > 0).all(), column
+    disk, zram, zswap = (by_swap(rows, name) for name in LABELS)
+    assert disk["fault_p50_ns"] > disk["disk_latency_ns"] * 0.97, "a fault waits for the disk"
+    assert zram["fault_p50_ns"] < disk["fault_p50_ns"] / 3
+    assert zram["fill_disk_written_bytes"] == 0
+    assert zswap["fill_zswpout_pages"] > 0
+    assert zram["fill_swpout_zero_pages"] > 0
+    assert "zram0/comp_algorithm=lz4" in zram["knobs"]
+    assert "zswap/parameters/max_pool_percent" in zswap["knobs"]
+
+
+def test_the_pool_holds_what_we_count_and_compresses_as_the_library_does(small):
+    _, _, rows = small
+    zram = by_swap(rows, "zram")
+    held = zram["swap_used_bytes"]
+    assert zram["pool_stored_bytes"] == pytest.approx(held, rel=0.15)  # less the zero pages, kept in a bitmap
+    ratio = zram["pool_stored_bytes"] / zram["pool_compressed_bytes"]
+    assert ratio == pytest.approx(zram["data_ratio_lz4"], rel=0.1)  # pages of the guest's programs are there too
+    zswap = by_swap(rows, "zswap")
+    taken_in = zswap["fill_zswpout_pages"] + zswap["zswpout_pages"]
+    assert 0 < zswap["zswap_stored_pages"] <= taken_in + 2000
+    assert zswap["peak_pool_bytes"] <= 0.25 * 80 * MIB, "a fifth of the memory, as it was told"
+
+
+def test_the_same_seed_gives_the_same_counters_and_latencies(small):
+    _, _, rows = small
+    found = determinism(rows)
+    assert list(found["same"]) == [True]
+    assert "1 of 1 repeated runs gave the same" in tables.determinism_lines(rows)[0]
+
+
+def test_the_calibration_is_a_row_and_the_disk_is_slowed_down_by_it(small):
+    _, _, rows = small
+    codec = rows[rows["factor_workload"] == "codec"].iloc[0]
+    assert 2 < codec["dilation"] < 60
+    disk = by_swap(rows, "disk")
+    assert disk["disk_latency_ns"] == round(80_000 * disk["dilation"])
+    assert len(tables.calibration_lines(rows)) == 2
+
+
+def test_samples_tell_the_story_of_a_guest(small):
+    _, _, rows = small
+    samples = json.loads(by_swap(rows, "zram")["samples"])
+    times = [sample["t_ns"] for sample in samples]
+    assert times == sorted(times)
+    assert max(sample["swap_used_bytes"] for sample in samples) > 10 * MIB
+    assert samples[0]["pool_bytes"] < samples[-2]["pool_bytes"]
+
+
+def test_a_study_that_is_run_again_measures_nothing_again(small):
+    folder, plan, rows = small
+    again = study_of(plan, folder)
+    assert len(again.run()) == len(rows)
+    assert sum(cell.kept for cell in again.state.cells) == 5
+
+
+def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
+    """Out of memory, a knob that the kernel lacks, and encrypted swap that works, side by side."""
+    cells = [
+        {"swap": "zram:lz4", "data": "random", "pressure": 1.6, "zram_limit": "20M"},
+        {"swap": "disk", "swap_bios": 16, "encryption": "@+ae"},
+        {"swap": "zram:lz4", "kernel": "guide", "lru_gen": True},
+        {"swap": "disk", "disk_size": "8M"},
+        {"swap": "zram:deflate", "kernel": "guide"},
+    ]
+    guide = kernel.build(BuildSpec(profiles=("guide",)))
+    for cell in cells:
+        cell["kernel"] = str(guide.image if cell.get("kernel") else study_kernel.image)
+    plan = Plan(
+        name="ends",
+        study="swap",
+        cells=[*cells, {"workload": "codec", "swap": "none", "copy": "none"}],
+        fixed={**SMALL, "dilation": 10.0},
+        runs=1,
+    )
+    rows = study_of(plan, tmp_path).run(on_progress=TextProgress()).set_index("cell")
+    full, encrypted, lacking, short, algorithm = (rows.loc[row.label] for row in plan.settings[:5])
+    assert full["end"] == short["end"] == "out of memory"
+    assert "OOM killer in fill after" in full["error"]
+    assert full["fill_count"] > 0
+    assert full["oom_kills"] >= 1
+    assert (encrypted["end"], encrypted["error"], encrypted["corrupt_pages"]) == ("powered off", "", 0)
+    assert "dm_mod/parameters/swap_bios=16" in encrypted["knobs"]
+    assert "/sys/block/zram0/comp_algorithm does not take deflate (zram_compressor)" in algorithm["error"]
+    assert "this kernel has no /sys/kernel/mm/lru_gen/enabled (lru_gen)" in lacking["error"]
+
+
+def test_a_cancelled_study_keeps_what_it_measured_and_goes_on(study_kernel, tmp_path):
+    plan = Plan(
+        name="cut",
+        study="swap",
+        factors={"swap": ["zram:lz4", "zram:zstd"]},
+        runs=1,
+        fixed={**SMALL, "dilation": 10.0, "kernel": str(study_kernel.image), "copy": "x"},
+    )
+    stop = CancelToken()
+
+    def watch(event: Progress) -> None:
+        if event.text.startswith("1 of"):
+            stop.cancel()
+
+    study = study_of(plan, tmp_path, parallel=1)
+    with pytest.raises(Cancelled):
+        study.run(on_progress=watch, cancel=stop)
+    kept = study.rows()
+    assert len(kept) == 1
+    rest = study_of(plan, tmp_path, parallel=1)
+    assert len(rest.run()) == 3
+    assert sum(cell.kept for cell in rest.state.cells) == 1
+
+
+@pytest.mark.weekly
+def test_a_guest_that_is_stuck_in_reclaim_is_ended_with_its_stacks(study_kernel, tmp_path):
+    """Tags in zram below swap stop a guest (docs/encryption.md): a limit, the stacks, what was counted until then."""
+    fixed = {**SMALL, "encryption": "@", "tags": "zram", "pressure": 2.0, "stall_s": 2.0, "dilation": 10.0}
+    cells = [{"swap": "disk"}, {"workload": "codec", "swap": "none", "encryption": "none", "tags": "ram", "copy": "x"}]
+    fixed["kernel"] = str(study_kernel.image)
+    rows = study_of(Plan(name="stuck", study="swap", cells=cells, fixed=fixed, runs=1), tmp_path).run()
+    stuck = rows[rows["factor_workload"] == "tmpfs"].iloc[0]
+    assert stuck["end"] == "hang"
+    assert "no progress in fill after" in stuck["error"]
+    assert stuck["fill_count"] > 1000
+    assert json.loads(stuck["samples"])[-1]["phase"] == "fill"
+    log = (tmp_path / stuck["log"]).read_text()
+    assert "zram" in log[log.index("sysrq: Show Blocked State") :]
+
+
+@pytest.mark.weekly
+def test_stress_ng_orders_the_swaps_as_we_do(study_kernel, tmp_path):
+    """A second opinion from a program that is not ours: the same order of disk, zram and zswap."""
+    stress = "stress-ng --vm 1 --vm-bytes {bytes} --vm-ops 60000 --vm-method write64 --vm-keep --no-rand-seed"
+    plan = Plan(
+        name="opinion",
+        study="swap",
+        factors={"swap": ["disk", "zram:lz4", "zswap:lz4"]},
+        runs=1,
+        fixed={
+            **SMALL,
+            "workload": "program",
+            "program": stress,
+            "packages": "stress-ng",
+            "kernel": str(study_kernel.image),
+        },
+    )
+    rows = study_of(plan, tmp_path).run(on_progress=TextProgress())
+    measured = rows[(rows["factor_workload"] == "program") & (rows["factor_copy"] == "")].set_index("configuration")
+    assert (measured["program_status"] == 0).all()
+    elapsed = measured["program_elapsed_ns"]
+    assert elapsed["zram lz4"] < elapsed["disk"]
+    assert elapsed["zswap lz4"] < elapsed["disk"]
