@@ -191,10 +191,11 @@ def _explained(found: Counted, asked: Question, baseline: str) -> Explanation:
     """The sentences of one clock's rows."""
     narrowed, taken, near = _narrowed(found, asked)
     first = baseline_of(found, baseline)
-    cases = [_answer(narrowed, part, _where(situation, taken), asked, first) for situation, part in strata(narrowed)]
-    told = [*near, *(line for case in cases[:_MOST_SITUATIONS] for line in case.words)]
-    if len(cases) > _MOST_SITUATIONS:
-        told.append(f"{len(cases) - _MOST_SITUATIONS} more situations are in the table of the best choices.")
+    parts = sorted(strata(narrowed), key=lambda one: -one[1]["choice"].nunique())  # where most was compared
+    cases = [_answer(narrowed, part, _where(name, taken), asked, first) for name, part in parts[:_MOST_SITUATIONS]]
+    told = [*near, *(line for case in cases for line in case.words)]
+    if len(parts) > _MOST_SITUATIONS:
+        told.append(f"{len(parts) - _MOST_SITUATIONS} more situations are in the table of the best choices.")
     axes = [axis for axis in ("pressure", "disk_latency") if axis in found.situations]
     effects = df_effects(found, asked.metric)
     return Explanation(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from acon_nb.plots.style import COLOURS
-from acon_nb.plots.swap_style import Style, clock_words, grid, legend, styles_of, title
+from acon_nb.plots.swap_style import Style, clock_words, grid, largest, legend, styles_of, title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,11 +19,10 @@ _MIB = float(1 << 20)
 
 def plot_latency(table: pd.DataFrame, *, most: int = 3) -> Figure:
     """Distributions of latencies (`df_latency`): the share up to each latency, and the tail; bands span the seeds."""
-    names = list(dict.fromkeys(table["situation"]))[:most]
-    figure, lines = grid(len(names), 2, (5.2, 3.6))
+    shown = largest(table, "situation", most)
+    figure, lines = grid(len(shown), 2, (5.2, 3.6))
     styles = styles_of(table["choice"])
-    for axes, situation in zip(lines, names, strict=True):
-        part = table[table["situation"] == situation]
+    for axes, (situation, part) in zip(lines, shown, strict=True):
         for choice, mine in part.groupby("choice", sort=False):
             _distribution(axes, mine, styles[str(choice)], str(choice))
         axes[0].set_ylabel("share of accesses")

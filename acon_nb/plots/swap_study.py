@@ -17,6 +17,7 @@ from acon_nb.plots.swap_style import (
     clock_words,
     grid,
     is_known,
+    largest,
     legend,
     plain_ticks,
     styles_of,
@@ -62,11 +63,10 @@ def plot_pressure(table: pd.DataFrame, points: pd.DataFrame | None = None, *, mo
     Throughput is shown as the time of one access, so that up is dearer; other measures as they are. A cross is a level
     at which guests ended badly.
     """
-    names = list(dict.fromkeys(table["situation"]))[:most]
-    figure, lines = grid(len(names), 2, (5.2, 3.9))
+    shown = largest(table, "situation", most)
+    figure, lines = grid(len(shown), 2, (5.2, 3.9))
     styles = styles_of(table["choice"])
-    for axes, situation in zip(lines, names, strict=True):
-        part = table[table["situation"] == situation]
+    for axes, (situation, part) in zip(lines, shown, strict=True):
         marks = points[points["situation"] == situation] if points is not None and len(points) else None
         _cost_panel(axes[0], part, styles)
         _ratio_panel(axes[1], part, styles, marks)
@@ -279,9 +279,8 @@ def _first_colours(table: pd.DataFrame) -> dict[str, str]:
 def _panels(
     table: pd.DataFrame, by: str, most: int, size: tuple[float, float], *, rows_of: str = ""
 ) -> tuple[Figure, list[Axes], list[tuple[str, pd.DataFrame]]]:
-    """A panel for each value of a column, three a row; of more than `most` the title says so."""
-    groups = [(str(name), part) for name, part in table.groupby(by, sort=False)]
-    shown = groups[:most]
+    """A panel for each value of a column, three a row; of more than `most` the largest."""
+    shown = largest(table, by, most)
     columns = min(3, len(shown)) if size[0] < 5 else 1
     height = size[1] or 0.85 * max(part[rows_of].nunique() for _, part in shown) + 1.3
     figure, lines = grid(-(-len(shown) // columns), columns, (size[0], height))

@@ -58,6 +58,16 @@ def grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, li
     return figure, panels
 
 
+def largest(table: pd.DataFrame, by: str, most: int) -> list[tuple[str, pd.DataFrame]]:
+    """The parts of a table by a column, at most `most`: those with the most rows, in the table's order.
+
+    A study has situations that one cell alone is in; the figure is for those in which much was compared.
+    """
+    groups = [(str(name), part) for name, part in table.groupby(by, sort=False)]
+    kept = sorted(range(len(groups)), key=lambda number: -len(groups[number][1]))[:most]
+    return [groups[number] for number in sorted(kept)]
+
+
 def axis_of_levels(ax: Axes, part: pd.DataFrame) -> None:
     """The numeric factor below: its name, its unit, its measured levels."""
     axis = str(part["axis"].iloc[0])
@@ -97,7 +107,7 @@ def title(text: str, table: pd.DataFrame, column: str, *, most: int | None = Non
     counts = sorted({int(value) for value in table[column].dropna()} - {0}) if column in table else []
     seeds = "no" if not counts else f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     shown = table["situation"].nunique() if "situation" in table else 1
-    more = f", the first {most} of {shown} situations" if most and shown > most else ""
+    more = f", {most} of {shown} situations" if most and shown > most else ""
     return f"{text}\n({clock_words(table)}, {seeds} seeds{more})"
 
 
