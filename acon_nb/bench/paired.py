@@ -140,7 +140,8 @@ def sure_text(said: Beside) -> str:
         seeds = said.n + max(said.failed, said.failed_baseline)
         return f"the same way in all {seeds} seeds, which are too few for a test"
     if said.sure is Sure.FEW_SEEDS:
-        return "one seed: nothing is known of the spread" if said.n < 2 else "two seeds are too few to tell"
+        seeds = said.n + max(said.failed, said.failed_baseline)
+        return "one seed: nothing is known of the spread" if seeds < 2 else "two seeds are too few to tell"
     if said.sure is Sure.SMALL:
         return "too small to matter"
     if said.sure is Sure.CANNOT_TELL:

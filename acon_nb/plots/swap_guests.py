@@ -27,9 +27,9 @@ def plot_latency(table: pd.DataFrame, *, most: int = 3) -> Figure:
             _distribution(axes, mine, styles[str(choice)], str(choice))
         axes[0].set_ylabel("share of accesses")
         axes[1].set_ylabel("share of accesses that take longer")
-        axes[1].set_yscale("log")
         tail = 1 - part["share"]
         axes[1].set_ylim(max(1e-9, float(tail[tail > 0].min()) / 2) if (tail > 0).any() else 0.1, 1.2)
+        axes[1].set_yscale("log")
         for ax in axes:
             ax.set_xscale("log")
             ax.set_xlabel(f"latency / µs ({clock_words(table)})")
