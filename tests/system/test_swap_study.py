@@ -50,7 +50,7 @@ def test_all_that_a_study_promises_is_in_its_rows(small):
     assert (measured["corrupt_pages"] == 0).all()
     assert (measured["fault_count"] > 0).all()
     assert (measured["hit_count"] + measured["fault_count"] == 1000).all()
-    for column in ("access_ops_per_s", "fault_p999_ns", "psi_full_ns", "kswapd_cpu_ns", "system_cpu_ns"):
+    for column in ("access_ops_per_s", "fault_p999_ns", "fill_psi_full_ns", "fill_kswapd_cpu_ns", "fill_system_cpu_ns"):
         assert (measured[column] > 0).all(), column
     disk, zram, zswap = (by_swap(rows, name) for name in LABELS)
     assert disk["fault_p50_ns"] > disk["disk_latency_ns"] * 0.97, "a fault waits for the disk"

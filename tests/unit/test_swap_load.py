@@ -64,7 +64,9 @@ def test_every_access_is_checked_counted_and_timed(tmp_path: Path, workload: str
     assert row["hit_count"] + row["fault_count"] == 1000
     assert row["access_p50_ns"] <= row["access_p99_ns"] <= row["access_max_ns"]
     assert sum(count for _, count in json.loads(row["access_histogram"])) == 1000
-    phases = [sample["phase"] for sample in json.loads(row["samples"])]
+    samples = json.loads(row["samples"])
+    assert [sample["t_ns"] for sample in samples] == sorted(sample["t_ns"] for sample in samples)
+    phases = [sample["phase"] for sample in samples]
     assert phases[0] == "fill"
     assert {"warm-up", "access"} <= set(phases)
     assert rows.end_of(events, outcome_of(events)) == (End.POWERED_OFF, "")

@@ -48,7 +48,7 @@ static struct {
 /* What worker and parent share. */
 static struct shared {
 	struct histogram fill, hit, fault;
-	uint64_t started_ns, fill_ns, access_ns, paused_ns, phase_start_ns, phase_paused_ns;
+	uint64_t started_ns, fill_ns, access_ns, paused_ns, pause_start_ns, phase_start_ns, phase_paused_ns;
 	uint64_t done, planned, things, corrupt, first_corrupt;
 	int program_status;
 	char corrupt_seen, program_ran, failed[256];
@@ -76,11 +76,11 @@ static _Noreturn void give_up(const char *what)
 /* Let the parent count ('c' all, 's' a sample); the time that takes is not the workload's. */
 static void pause_for(char what)
 {
-	uint64_t start = acon_now_ns();
-
+	shared->pause_start_ns = acon_now_ns();
 	if (write(to_parent[1], &what, 1) != 1 || read(to_worker[0], &what, 1) != 1)
 		_exit(4);
-	shared->paused_ns += acon_now_ns() - start;
+	shared->paused_ns += acon_now_ns() - shared->pause_start_ns;
+	shared->pause_start_ns = 0;
 }
 
 static void begin(enum phase phase, uint64_t planned)
@@ -337,7 +337,7 @@ static const struct store *prepare(const char *pages_file)
 
 static void fill(const struct store *store)
 {
-	uint64_t count = parameters.pages, i;
+	uint64_t count = parameters.pages, sampled = 0, i;
 	int redis = store == &stores[2];
 
 	begin(FILL, count);
@@ -349,8 +349,10 @@ static void fill(const struct store *store)
 			uint64_t bytes = redis_bytes();
 
 			shared->done = bytes / PAGE;
-			if (i % (CHECK_EVERY * 16) == 0)
+			if (bytes >= sampled + count * PAGE / (parameters.samples / 2 + 1)) {
+				sampled = bytes;
 				pause_for('s');
+			}
 			if (bytes >= count * PAGE)
 				break;
 		}
@@ -450,7 +452,7 @@ static _Noreturn void work(const char *pages_file)
 
 static void put_event(const char *event)
 {
-	uint64_t now = acon_now_ns();
+	uint64_t now = shared->pause_start_ns ? shared->pause_start_ns : acon_now_ns();
 
 	fprintf(port, "{\"event\":\"%s\",\"phase\":\"%s\",\"done\":%llu,\"t_ns\":%llu", event, phase_names[shared->phase],
 		(unsigned long long)shared->done,
@@ -539,7 +541,8 @@ static int watch(pid_t worker, int *stalled)
 			end_event();
 			continue;
 		}
-		if (shared->done != last_done || shared->phase != last_phase || shared->phase == SETTLE) {
+		if (shared->done != last_done || shared->phase != last_phase || shared->phase == SETTLE ||
+		    !shared->started_ns) { /* redis may take its time to start */
 			last_done = shared->done;
 			last_phase = shared->phase;
 			last_ns = acon_now_ns();
