@@ -191,10 +191,11 @@ def _explained(found: Counted, asked: Question, baseline: str) -> Explanation:
     """The sentences of one clock's rows."""
     narrowed, taken, near = _narrowed(found, asked)
     first = baseline_of(found, baseline)
-    cases = [_answer(narrowed, part, _where(situation, taken), asked, first) for situation, part in strata(narrowed)]
-    told = [*near, *(line for case in cases[:_MOST_SITUATIONS] for line in case.words)]
-    if len(cases) > _MOST_SITUATIONS:
-        told.append(f"{len(cases) - _MOST_SITUATIONS} more situations are in the table of the best choices.")
+    parts = sorted(strata(narrowed), key=lambda one: -one[1]["choice"].nunique())  # where most was compared
+    cases = [_answer(narrowed, part, _where(name, taken), asked, first) for name, part in parts[:_MOST_SITUATIONS]]
+    told = [*near, *(line for case in cases for line in case.words)]
+    if len(parts) > _MOST_SITUATIONS:
+        told.append(f"{len(parts) - _MOST_SITUATIONS} more situations are in the table of the best choices.")
     axes = [axis for axis in ("pressure", "disk_latency") if axis in found.situations]
     effects = df_effects(found, asked.metric)
     return Explanation(
@@ -291,8 +292,9 @@ def _answer_words(
 def _best_words(best: Best, what: Measure) -> str:
     """The best choice and how sure it is."""
     name, value = best.names[0], what.text(best.value or 0)
-    if best.sure is Sure.ONE_SEED:
-        return f"{name} comes first with {value}, {what.label}, in one seed: no ranking, only an order to look at"
+    if best.sure is Sure.FEW_SEEDS:
+        seeds = "one seed" if best.seeds == 1 else f"{best.seeds} seeds"
+        return f"{name} comes first with {value}, {what.label}, in {seeds}: no ranking, only an order to look at"
     why = f" ({best.why})" if best.why else ""
     text = f"{name}, {what.label} {value}"
     if len(best.names) > 1:
@@ -347,7 +349,8 @@ def _left_out(found: Counted) -> list[str]:
     lines = [f"Left out: {found.left_out}."] if found.left_out else []
     died = df_outcomes(found)
     if len(died):
-        lines.append(f"{len(died)} cells had guests that ended badly; they are results, shown and never dropped.")
+        cells = "1 cell" if len(died) == 1 else f"{len(died)} cells"
+        lines.append(f"{cells} had guests that ended badly: results, shown and never dropped.")
     sizes = found.frame.groupby(["situation", "choice"])["pair"].nunique()
     if sizes.nunique() > 1:
         lines.append(f"The study is not complete: cells have {sizes.min()} to {sizes.max()} seeds.")
@@ -387,6 +390,8 @@ def _seeds(found: Counted) -> str:
     runs = f"{len(found.frame)} guests, {found.frame['choice'].nunique()} choices"
     if seeds == 1:
         return f"1 seed ({runs}): exploratory, no ranking is supported"
+    if seeds < 3:
+        return f"{seeds} seeds ({runs}): exploratory, no ranking is supported; intervals are the range of the seeds"
     return f"{seeds} seeds ({runs}); intervals are 95 % bootstrap, paired by seed"
 
 

@@ -17,10 +17,10 @@ class Best:
     """The best choice.
 
     `names` are the one with the best median and all that cannot be told from it, by name; none where no choice ended
-    well in every seed. `value` is the best median. `sure` says how the rest was told from them: tested, every seed, or
-    cannot tell / one seed, when all of them are in `names`. `behind` is the best of the rest and `gap` that beside the
-    best (a `Beside`). `why` says why an order is not told that the numbers would give. `died` are the choices that
-    ended badly in some seed: they are never the best.
+    well in every seed. `value` is the best median. `sure` says how the rest was told from them (tested, every seed), or
+    why nothing was, when all of them are in `names`. `behind` is the best of the rest and `gap` that beside the best.
+    `why` says why an order is not told that the numbers would give. `died` are the choices that ended badly in some
+    seed: they are never the best.
     """
 
     names: tuple[str, ...]
@@ -76,6 +76,6 @@ def best_of(
 def _weakest(kinds: list[Sure], seeds: int) -> Sure:
     """The least of several; of a choice alone there is nothing to tell."""
     if not kinds:
-        return Sure.ONE_SEED if seeds < 2 else Sure.NO_PAIRS
+        return Sure.FEW_SEEDS if seeds < 3 else Sure.NO_PAIRS
     order = list(Sure)
     return max(kinds, key=order.index)

@@ -137,14 +137,15 @@ def _comparisons(
 def _settings(found: Counted, factor: str, metric: str) -> dict[str, dict[_Key, Seeds]]:
     """The seeds' values by level, and by the levels of all other factors; a level that means nothing is none."""
     others = [name for name in map(str, found.levels) if name != factor]
+    rows = found.frame[[name for name in ("pair", "result", metric) if name in found.frame]].assign(choice="")
     tables: dict[str, dict[_Key, Seeds]] = {}
-    for level in dict.fromkeys(found.levels[factor]):
+    for level in sorted(set(found.levels[factor]), key=sorting_key):
         here = found.levels[factor] == level
         if not level:
             continue
         tables[level] = {}
         for key, index in grouped(found.levels[here], others):
-            merged = values(found.frame.loc[index].assign(choice=""), metric)
+            merged = values(rows.loc[index], metric)
             if merged:
                 tables[level][tuple(zip(others, key, strict=True))] = merged[""]
     return tables

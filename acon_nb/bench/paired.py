@@ -26,7 +26,7 @@ class Sure(StrEnum):
     EVERY_SEED = "every seed"
     SMALL = "too small to matter"
     CANNOT_TELL = "cannot tell"
-    ONE_SEED = "one seed"
+    FEW_SEEDS = "too few seeds"
     NO_PAIRS = "no pairs"
 
     @property
@@ -139,8 +139,9 @@ def sure_text(said: Beside) -> str:
     if said.sure is Sure.EVERY_SEED:
         seeds = said.n + max(said.failed, said.failed_baseline)
         return f"the same way in all {seeds} seeds, which are too few for a test"
-    if said.sure is Sure.ONE_SEED:
-        return "one seed: nothing is known of the spread"
+    if said.sure is Sure.FEW_SEEDS:
+        seeds = said.n + max(said.failed, said.failed_baseline)
+        return "one seed: nothing is known of the spread" if seeds < 2 else "two seeds are too few to tell"
     if said.sure is Sure.SMALL:
         return "too small to matter"
     if said.sure is Sure.CANNOT_TELL:
@@ -151,14 +152,14 @@ def sure_text(said: Beside) -> str:
 def _sure(said: Beside, p: float | None, tests: int, alpha: float, minimum_effect: float) -> Sure:
     broken = said.failed + said.failed_baseline
     if said.ratio is not None and not broken and max(said.high or 0, 1 / (said.low or 1)) - 1 <= minimum_effect:
-        return Sure.SMALL if said.n > 1 else Sure.ONE_SEED
-    if p is not None and p <= alpha:
-        return Sure.TESTED
+        return Sure.SMALL if said.n >= _LEAST_SEEDS else Sure.FEW_SEEDS
     seeds = said.n + max(said.failed, said.failed_baseline)
     if seeds == 0:
         return Sure.NO_PAIRS
-    if seeds == 1:
-        return Sure.ONE_SEED
+    if seeds < _LEAST_SEEDS:
+        return Sure.FEW_SEEDS
+    if p is not None and p <= alpha:
+        return Sure.TESTED
     too_few = said.smallest_p is not None and said.smallest_p * max(tests, 1) > alpha
     if seeds >= _LEAST_SEEDS and too_few and abs(said.delta) == 1:
         return Sure.EVERY_SEED

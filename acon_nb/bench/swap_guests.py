@@ -80,20 +80,33 @@ def df_latency(found: Counted, kind: str = "access") -> pd.DataFrame:
 def df_guest(row: Mapping[Any, Any]) -> pd.DataFrame:
     """Memory, pool and faults of one guest over time: the samples, with `faults_per_s` and the row's own words.
 
-    A rate is that since the sample before; where the counter fell (the guest's program started anew) it is nan.
+    A rate is that since the sample before, or the one before that where two are nearer than half a per cent of the
+    whole; where the counter fell (the guest's program started anew) it is nan.
     """
     table = samples_of(row)
-    seconds = table["t_ns"].diff() / 1e9
-    faults = table["major_faults"].diff()
-    rate = (faults / seconds).where((seconds > 0) & (faults >= 0))
     label = row.get("choice") or row.get("configuration") or row.get("cell") or ""
     return table.assign(
-        faults_per_s=rate,
+        faults_per_s=_rates(list(table["t_ns"]), list(table["major_faults"])),
         choice=str(label),
         clock=str(row.get("clock") or ""),
         end=str(row.get("end") or ""),
         memory_bytes=row.get("memory_bytes"),
     )
+
+
+def _rates(times_ns: list[float], counts: list[float]) -> list[float]:
+    """Growth a second at each sample, nan where there is none to tell."""
+    least = (times_ns[-1] - times_ns[0]) / 200 if times_ns else 0.0
+    found = [math.nan] * len(times_ns)
+    before = 0
+    for number in range(1, len(times_ns)):
+        elapsed, growth = times_ns[number] - times_ns[before], counts[number] - counts[before]
+        if elapsed <= least:
+            continue
+        if growth >= 0:
+            found[number] = growth * 1e9 / elapsed
+        before = number
+    return found
 
 
 def _shares(tables: list[list[tuple[float, int]]]) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _TABLE = Path(__file__).with_name("answers.toml")
 _PREFIX = "factor_"
 THROUGHPUT = "access_ops_per_s"
+_FIRST = ("", "none", "off", "disk")
 _RATES = {THROUGHPUT: "accesses / s", "fill_pages_per_s": "4 KiB pages / s"}
 _LATENCIES = ("access_", "hit_", "fault_", "fill_")
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ns|us|µs|ms|s|x|%|[KMGT]?)")
@@ -106,7 +107,7 @@ def counted(rows: pd.DataFrame, clock: str = "") -> Counted:
     if frame.empty:
         raise InvalidInput("rows", len(rows), "none counts", hint=left.text())
     apart = _apart(frame)
-    calibration, frame = frame[apart], frame[~apart].reset_index(drop=True)
+    calibration, frame = frame[apart], _sorted(frame[~apart])
     if frame.empty:
         raise InvalidInput("rows", len(rows), "are calibrations alone", hint="take rows of cells that swap")
     levels = _varying(frame)
@@ -206,7 +207,9 @@ def factor_of(found: Counted, factor: str) -> pd.Series[str]:
 
 
 def sorting_key(level: str) -> tuple[float, str]:
-    """Levels in the order that people expect: numbers, and texts that begin with one ("256M"), by their size."""
+    """Levels in the order that people expect: none first, numbers and sizes ("256M") by their size, then texts."""
+    if level in _FIRST:
+        return (float(_FIRST.index(level)) - len(_FIRST), level)
     number = number_of(level)
     return (number if number == number else math.inf, level)
 
@@ -311,6 +314,20 @@ def _notes(frame: pd.DataFrame, clock: str) -> list[str]:
 @functools.cache
 def _facts() -> Mapping[str, Any]:
     return tomllib.loads(_TABLE.read_text())
+
+
+def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows in an order for people: by the situation's levels, then by the kind of swap and the rest of the choice.
+
+    A store gives them in the order in which the guests happened to end.
+    """
+    names = [str(name).removeprefix(_PREFIX) for name in frame if str(name).startswith(_PREFIX)]
+    names = [name for name in names if _factor(name)["role"] != "replicate"]
+    names.sort(key=lambda name: (_factor(name)["role"] == "choice", _place(name)))
+    records = _narrow(frame).to_dict("records")
+    keys = [tuple(sorting_key(_level_of(name, row)) for name in names) for row in records]
+    order = sorted(range(len(records)), key=lambda number: keys[number])
+    return frame.iloc[order].reset_index(drop=True)
 
 
 def _varying(frame: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from acon_nb.plots.style import COLOURS
-from acon_nb.plots.swap_style import Style, clock_words, grid, legend, styles_of, title
+from acon_nb.plots.swap_style import Style, clock_words, grid, largest, legend, styles_of, title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,18 +19,17 @@ _MIB = float(1 << 20)
 
 def plot_latency(table: pd.DataFrame, *, most: int = 3) -> Figure:
     """Distributions of latencies (`df_latency`): the share up to each latency, and the tail; bands span the seeds."""
-    names = list(dict.fromkeys(table["situation"]))[:most]
-    figure, lines = grid(len(names), 2, (5.2, 3.6))
+    shown = largest(table, "situation", most)
+    figure, lines = grid(len(shown), 2, (5.2, 3.6))
     styles = styles_of(table["choice"])
-    for axes, situation in zip(lines, names, strict=True):
-        part = table[table["situation"] == situation]
+    for axes, (situation, part) in zip(lines, shown, strict=True):
         for choice, mine in part.groupby("choice", sort=False):
             _distribution(axes, mine, styles[str(choice)], str(choice))
         axes[0].set_ylabel("share of accesses")
         axes[1].set_ylabel("share of accesses that take longer")
-        axes[1].set_yscale("log")
         tail = 1 - part["share"]
         axes[1].set_ylim(max(1e-9, float(tail[tail > 0].min()) / 2) if (tail > 0).any() else 0.1, 1.2)
+        axes[1].set_yscale("log")
         for ax in axes:
             ax.set_xscale("log")
             ax.set_xlabel(f"latency / µs ({clock_words(table)})")
@@ -62,10 +61,16 @@ def plot_guest(table: pd.DataFrame) -> Figure:
     for ax in (memory, faults):
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_ylim(bottom=0)
-        for place, phase in _phases(table):
+        for number, (place, phase) in enumerate(_phases(table)):
             ax.axvline(place, color="0.6", linestyle=":", linewidth=1)
             if ax is memory:
-                ax.annotate(phase, (place, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom")
+                ax.annotate(
+                    phase,
+                    (place, 1.0 + 0.05 * (number % 2)),
+                    xycoords=("data", "axes fraction"),
+                    fontsize=8,
+                    va="bottom",
+                )
     memory.set_ylabel("MiB")
     if memory.get_legend_handles_labels()[0]:
         memory.legend(frameon=False, fontsize=8)

@@ -17,6 +17,7 @@ from acon_nb.plots.swap_style import (
     clock_words,
     grid,
     is_known,
+    largest,
     legend,
     plain_ticks,
     styles_of,
@@ -62,11 +63,10 @@ def plot_pressure(table: pd.DataFrame, points: pd.DataFrame | None = None, *, mo
     Throughput is shown as the time of one access, so that up is dearer; other measures as they are. A cross is a level
     at which guests ended badly.
     """
-    names = list(dict.fromkeys(table["situation"]))[:most]
-    figure, lines = grid(len(names), 2, (5.2, 3.9))
+    shown = largest(table, "situation", most)
+    figure, lines = grid(len(shown), 2, (5.2, 3.9))
     styles = styles_of(table["choice"])
-    for axes, situation in zip(lines, names, strict=True):
-        part = table[table["situation"] == situation]
+    for axes, (situation, part) in zip(lines, shown, strict=True):
         marks = points[points["situation"] == situation] if points is not None and len(points) else None
         _cost_panel(axes[0], part, styles)
         _ratio_panel(axes[1], part, styles, marks)
@@ -81,7 +81,7 @@ def plot_pressure(table: pd.DataFrame, points: pd.DataFrame | None = None, *, mo
 def plot_best(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
     """The best choice by two factors (`df_best`), a panel a situation.
 
-    Hatched: choices that cannot be told apart (all are named). ? : one seed. The lowest line names what ended badly.
+    Hatched: choices that cannot be told apart (all are named). ?: too few seeds to rank. ✕: ended badly.
     """
     down, across = str(table["down"].iloc[0]), str(table["across"].iloc[0])
     columns = table["across_level"].nunique()
@@ -99,7 +99,7 @@ def plot_best(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
         ax.set_ylabel(down)
         ax.set_title(situation or "all rows", fontsize=9)
     what = measure(str(table["metric"].iloc[0]))
-    text = f"Best choice by {what.label}; hatched: cannot be told apart; ✕: ended badly"
+    text = f"Best choice by {what.label}; hatched: cannot be told apart; ?: too few seeds; ✕: ended badly"
     figure.suptitle(title(text, table, "seeds", most=most))
     return figure
 
@@ -249,8 +249,8 @@ def _best_cell(ax: Axes, row: dict[Any, Any], x: int, y: int, colours: dict[str,
     box = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="0.8", hatch=hatch, linewidth=1, alpha=0.55)
     ax.add_patch(box)
     lines = ["none ended well"] if not names else names[:4] + ([f"and {len(names) - 4} more"] if len(names) > 4 else [])
-    if row["sure"] == "one seed":
-        lines = ["?", names[0], "(one seed)"] if names else lines
+    if row["sure"] == "too few seeds" and names:
+        lines = [f"{names[0]} ?", f"(n = {row['seeds']})"]
     text = "\n".join(lines)
     ax.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if not names else "black",
             bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1} if tied else None)  # fmt: skip
@@ -279,9 +279,8 @@ def _first_colours(table: pd.DataFrame) -> dict[str, str]:
 def _panels(
     table: pd.DataFrame, by: str, most: int, size: tuple[float, float], *, rows_of: str = ""
 ) -> tuple[Figure, list[Axes], list[tuple[str, pd.DataFrame]]]:
-    """A panel for each value of a column, three a row; of more than `most` the title says so."""
-    groups = [(str(name), part) for name, part in table.groupby(by, sort=False)]
-    shown = groups[:most]
+    """A panel for each value of a column, three a row; of more than `most` the largest."""
+    shown = largest(table, by, most)
     columns = min(3, len(shown)) if size[0] < 5 else 1
     height = size[1] or 0.85 * max(part[rows_of].nunique() for _, part in shown) + 1.3
     figure, lines = grid(-(-len(shown) // columns), columns, (size[0], height))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _KINDS = {"none": ("x", ":"), "disk": ("o", ":"), "zram": ("s", "-"), "zswap": ("^", "--")}
+_LEAST_WIDTH = 8.0  # inches: room for a title
 _CLOCKS = {"instructions": "instruction clock", "wall": "wall clock"}
 
 
@@ -45,7 +46,9 @@ def grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, li
     """A figure of `rows` times `columns` panels, each of `size` (inches), and its axes row by row."""
     from acon_nb.show import ShownFigure
 
-    figure = ShownFigure(figsize=(size[0] * columns, size[1] * max(1, rows) + 0.4), layout="constrained")
+    figure = ShownFigure(
+        figsize=(max(_LEAST_WIDTH, size[0] * columns), size[1] * max(1, rows) + 0.4), layout="constrained"
+    )
     panels = [
         [figure.add_subplot(rows, columns, row * columns + column + 1) for column in range(columns)]
         for row in range(rows)
@@ -53,6 +56,16 @@ def grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, li
     for ax in (ax for line in panels for ax in line):
         ax.spines[["top", "right"]].set_visible(False)
     return figure, panels
+
+
+def largest(table: pd.DataFrame, by: str, most: int) -> list[tuple[str, pd.DataFrame]]:
+    """The parts of a table by a column, at most `most`: those with the most rows, in the table's order.
+
+    A study has situations that one cell alone is in; the figure is for those in which much was compared.
+    """
+    groups = [(str(name), part) for name, part in table.groupby(by, sort=False)]
+    kept = sorted(range(len(groups)), key=lambda number: -len(groups[number][1]))[:most]
+    return [groups[number] for number in sorted(kept)]
 
 
 def axis_of_levels(ax: Axes, part: pd.DataFrame) -> None:
@@ -94,7 +107,7 @@ def title(text: str, table: pd.DataFrame, column: str, *, most: int | None = Non
     counts = sorted({int(value) for value in table[column].dropna()} - {0}) if column in table else []
     seeds = "no" if not counts else f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     shown = table["situation"].nunique() if "situation" in table else 1
-    more = f", the first {most} of {shown} situations" if most and shown > most else ""
+    more = f", {most} of {shown} situations" if most and shown > most else ""
     return f"{text}\n({clock_words(table)}, {seeds} seeds{more})"
 
 

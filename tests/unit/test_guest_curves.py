@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,3 +48,18 @@ def test_samples_are_kept_while_a_guest_runs_and_no_longer() -> None:
     assert samples_of_study(study) == {}
     assert samples_of_study(SimpleNamespace(experiment=object())) == {}  # type: ignore[arg-type]
     GuestCurves(study)._ipython_display_()  # without a person: nothing
+
+
+def test_the_view_draws_until_the_study_has_ended() -> None:
+    state = SimpleNamespace(phase="running")
+    guests = {"disk, seed 1": (sample(0), sample(1))}
+    study: Any = SimpleNamespace(state=state, experiment=SimpleNamespace(samples=lambda: guests))
+    (curves,) = GuestCurves(study).view().children
+    deadline = time.monotonic() + 30
+    while "disk, seed 1" not in curves.value:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    state.phase = "done"
+    (thread,) = [one for one in threading.enumerate() if one.name == "acon-curves"]
+    thread.join(30)
+    assert not thread.is_alive()
