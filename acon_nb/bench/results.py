@@ -100,6 +100,20 @@ class Store:
         """Where the log of a row belongs, relative to the folder."""
         return Path("logs", _part(row.get("study", SINGLE)), f"{row['run_id']}.log")
 
+    def keep_logs(self, row: Mapping[str, Any], console: bytes, kernel_log: str) -> dict[str, str]:
+        """Write a run's logs where they belong; returns the columns `log` and `kernel_log` ("": none)."""
+        place = self.log_path(row)
+        columns = {}
+        for name, path, data in (
+            ("log", place, console),
+            ("kernel_log", place.with_suffix(".kmsg"), kernel_log.encode()),
+        ):
+            columns[name] = str(path) if data else ""
+            if data:
+                with atomic_file(self.folder / path) as temporary:
+                    temporary.write_bytes(data)
+        return columns
+
     def load(self, kind: str, study: str | None = None, *, only: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows of a kind (and of a study), oldest first; `attrs["set_aside"]` names files that were damaged.
 

@@ -21,7 +21,7 @@ from acon_nb.bench import results
 from acon_nb.bench.board import Board, CellState, StudyState
 from acon_nb.bench.host_lock import host_lock
 from acon_nb.bench.plan import Plan, Setting, Turn
-from acon_nb.cache import atomic_file, key_of
+from acon_nb.cache import key_of
 from acon_nb.errors import AconError, Cancelled
 from acon_nb.host import environment
 from acon_nb.host.facts import Environment
@@ -31,7 +31,7 @@ from acon_nb.vm import Clock, End
 if TYPE_CHECKING:
     import pandas as pd
 
-LOG_BYTES = 1 << 20
+_LOG_BYTES = 1 << 20
 ATTEMPTS = 3
 _GATHERED = 512
 
@@ -226,14 +226,7 @@ class Study:
             seconds=seconds,
             host=environment(),
         )
-        place = self.store.log_path(row)
-        row["log"] = str(place) if keep_log(measured.console, self.store.folder / place) else ""
-        row["kernel_log"] = ""
-        if measured.kernel_log:
-            row["kernel_log"] = str(place.with_suffix(".kmsg"))
-            path = self.store.folder / row["kernel_log"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(measured.kernel_log)
+        row |= self.store.keep_logs(row, console_tail(measured.console), measured.kernel_log)
         path = self.store.add(self.experiment.kind, row)
         with self._lock:
             self._written.append(path)
@@ -355,14 +348,11 @@ class _Both(CancelToken):
         return super().cancelled or (self._outer is not None and self._outer.cancelled)
 
 
-def keep_log(console: Path, place: Path) -> bool:
-    """Copy the last MiB of a transcript to `place`; whether there was any."""
+def console_tail(console: Path) -> bytes:
+    """The last MiB of a transcript; nothing where there is none."""
     try:
         with console.open("rb") as file:
-            file.seek(max(0, console.stat().st_size - LOG_BYTES))
-            data = file.read()
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))
+            return file.read()
     except (OSError, AconError):
-        return False
-    with atomic_file(place) as temporary:
-        temporary.write_bytes(data)
-    return True
+        return b""

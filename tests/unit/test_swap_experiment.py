@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from click.testing import CliRunner, Result
 from acon_nb.bench.plan import Plan, Setting, Turn
 from acon_nb.bench.results import Store
 from acon_nb.bench.runner import Measured, Study
+from acon_nb.bench.swap import experiment
+from acon_nb.bench.swap.experiment import SwapExperiment
+from acon_nb.bench.swap.factors import SwapFactors
 from acon_nb.cli import main
 from acon_nb.errors import NoSpace
-from acon_nb.vm import Clock, End
+from acon_nb.vm import Capabilities, Clock, End
 
 
 class Large:
@@ -87,3 +91,20 @@ def test_a_corpus_that_is_none_is_refused() -> None:
     said = call("bench", "corpora", "../etc")
     assert said.exit_code == 2
     assert "redis, python, compiler, files" in said.output
+
+
+def test_a_cell_is_the_same_on_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the cluster's driver sends is enough: same guest, same disk, same columns."""
+    host = Capabilities(qemu=Path("/usr/bin/qemu"), version=(7, 2, 0), kvm=False, kvm_why="")
+    monkeypatch.setattr(experiment, "capabilities", lambda: host)
+    kernel, initrd = tmp_path / "vmlinuz", tmp_path / "initrd"
+    kernel.write_bytes(bytes(0x1FE) + b"\x55\xaa" + bytes(2) + b"HdrS" + bytes(4096))
+    initrd.write_bytes(b"070701")
+    plan = Plan(name="s", study="swap", fixed={"swap": "disk", "dilation": 10.0}, runs=1, warmups=0)
+    first, second = SwapExperiment(plan), SwapExperiment(plan)
+    setting = plan.settings[0]
+    first._host = host
+    first._make(setting.label, SwapFactors.of(setting.levels), kernel, initrd, None)
+    second.adopt(setting, first.parts(setting), json.loads(json.dumps(first.findings(setting))))
+    assert second.identity(setting) == first.identity(setting)
+    assert second.findings(setting) == first.findings(setting)

@@ -26,7 +26,7 @@ from acon_nb.bench.cluster.worker import Portable, Reply, Ticket
 from acon_nb.bench.plan import Plan
 from acon_nb.bench.results import Store
 from acon_nb.bench.runner import ATTEMPTS, Measured, run_row
-from acon_nb.cache import atomic_file, sha256_file
+from acon_nb.cache import sha256_file
 from acon_nb.errors import AconError
 from acon_nb.progress import CancelToken, OnProgress
 from acon_nb.vm import End
@@ -262,7 +262,7 @@ class Dispatch:
             seconds=reply.seconds,
             host=reply.host,
         )
-        row |= {"worker": sent.address, "log": self._keep_log(row, reply.console)}
+        row |= {"worker": sent.address, **self.store.keep_logs(row, reply.console, reply.kernel_log)}
         self._fresh.append((sent, reply, row))
         if not reply.host_fault:
             self._fill(sent.host)
@@ -293,15 +293,6 @@ class Dispatch:
             kept=kept,
             seconds=None if kept else float(row["seconds"]),
         )
-
-    def _keep_log(self, row: dict[str, Any], console: bytes) -> str:
-        """Write a console's transcript where the row's log belongs; its path below the store, or ""."""
-        if not console:
-            return ""
-        place = self.store.log_path(row)
-        with atomic_file(self.store.folder / place) as path:
-            path.write_bytes(console)
-        return str(place)
 
     def _back(self, sent: _Sent, *, fault: bool) -> None:
         """A run is no longer on its way."""

@@ -7,7 +7,6 @@ identity must then be, so that what is booted here is what the driver means, to 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 import uuid
@@ -19,7 +18,7 @@ from typing import Any, Protocol
 from acon_nb.bench.cluster import artifacts
 from acon_nb.bench.host_lock import host_lock
 from acon_nb.bench.plan import Plan, Setting, Turn
-from acon_nb.bench.runner import LOG_BYTES, Experiment
+from acon_nb.bench.runner import Experiment, console_tail
 from acon_nb.errors import AconError, Cancelled, MissingRequirement, NoSpace
 from acon_nb.host import Environment, boot_id, environment, probe_kvm, probe_qemu
 from acon_nb.progress import CancelToken
@@ -92,6 +91,7 @@ class Reply:
     error: str = ""
     host_fault: str = ""
     console: bytes = b""
+    kernel_log: str = ""
     seconds: float = 0.0
     host: Environment
     stale: tuple[str, ...] = ()
@@ -163,7 +163,8 @@ def _run(ticket: Ticket, cancel: CancelToken) -> Reply:
         end=measured.end,
         error=measured.error,
         host_fault=measured.host_fault,
-        console=_tail(measured.console),
+        console=console_tail(measured.console),
+        kernel_log=measured.kernel_log,
         seconds=seconds,
         host=environment(),
     )
@@ -179,12 +180,3 @@ def _noted(ticket: Ticket) -> Iterator[None]:
     finally:
         with _lock:
             del _running[name]
-
-
-def _tail(console: Path) -> bytes:
-    try:
-        with console.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
-            return file.read()
-    except OSError:
-        return b""

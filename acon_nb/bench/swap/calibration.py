@@ -69,8 +69,12 @@ def pages_file(cache: Cache | None = None) -> Path:
 
 def on_host(cache: Cache | None = None) -> dict[str, float]:
     """The host's ns a page, the fastest of some rounds."""
-    text = process.output([codec_program(cache), "time", pages_file(cache), str(_ROUNDS)])
-    return times_of(json.loads(text))
+    return time_codecs(codec_program(cache), pages_file(cache))
+
+
+def time_codecs(program: Path, pages: Path) -> dict[str, float]:
+    """What `program` (of `codec_program`) says of `pages` on this host."""
+    return times_of(json.loads(process.output([program, "time", pages, str(_ROUNDS)])))
 
 
 def times_of(data: Mapping[str, Any]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from acon_nb.bench.runner import Measured
 from acon_nb.bench.swap import calibration, data, rows
 from acon_nb.bench.swap.cell import SwapCell, cell_initrd, image_of
 from acon_nb.bench.swap.factors import PAGE_BYTES, SWAP_ONLY, SwapFactors
+from acon_nb.bench.swap.programs import codec_program
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.vm import Capabilities, Clock, Machine, Message, VmSpec, capabilities, disk
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COPY = "again"
+_LATENCY = "cell's disk_latency_ns"  # of every cell; the column of that name is of those that have such a disk
 _GUEST = ("clock", "kernel", "profile", "source", "settings", "machine", "memory", "dilation", "timeout_s")
 _TSC_RATE = re.compile(r"tsc_early_khz=\d+")
 
@@ -53,6 +55,7 @@ class SwapExperiment:
         self._kernels: dict[kernel.BuildSpec, Path] = {}
         self._host: Capabilities | None = None
         self._running: dict[str, list[dict[str, Any]]] = {}
+        self._codec: tuple[Path, Path] | None = None
 
     def clock(self, setting: Setting) -> Clock:
         """The clock of a cell."""
@@ -77,6 +80,31 @@ class SwapExperiment:
             found = self._calibration(factors, image, on_progress, cancel)
             self._make(label, factors, image, initrd, found)
         on_progress(Progress("prepare the cells", 1.0))
+
+    def parts(self, setting: Setting) -> dict[str, Path]:
+        """The files that a cell needs on another host, by name; after `prepare`."""
+        cell = self._cells[setting.label]
+        found = {"kernel": cell.kernel, "initrd": cell.initrd}
+        if cell.factors.workload == "codec":
+            found |= {"codec": codec_program(self._store), "pages": calibration.pages_file(self._store)}
+        return found
+
+    def findings(self, setting: Setting) -> dict[str, Any]:
+        """What `prepare` found out for a cell: the columns that all its rows have, the latency of its disk."""
+        return {**self._facts[setting.label], _LATENCY: self._cells[setting.label].disk_latency_ns}
+
+    def adopt(self, setting: Setting, parts: Mapping[str, Path], findings: Mapping[str, Any]) -> None:
+        """Take a cell's files as they came from another host, with what was found out there, in place of `prepare`."""
+        self._host = capabilities()
+        facts = dict(findings)
+        self._cells[setting.label] = SwapCell(
+            factors=self._factors[setting.label],
+            kernel=parts["kernel"],
+            initrd=parts["initrd"],
+            disk_latency_ns=int(facts.pop(_LATENCY)),
+        )
+        self._facts[setting.label] = facts
+        self._codec = (parts["codec"], parts["pages"]) if "codec" in parts else None
 
     def identity(self, setting: Setting) -> str:
         """The hash of what the cell boots: the spec with the files' bytes, QEMU's version, the cell's copy."""
@@ -214,8 +242,12 @@ class SwapExperiment:
     def _codec_row(self, row: Mapping[str, Any]) -> dict[str, float]:
         """What a codec cell adds: the host's times now, and the dilation that follows."""
         guest = {name: float(row[f"codec_guest_{name}_ns"]) for name in calibration.CODECS}
-        measured = calibration.Calibration(host_ns=calibration.on_host(self._store), guest_ns=guest)
+        measured = calibration.Calibration(host_ns=self._on_host(), guest_ns=guest)
         return {**measured.row(), "dilation": measured.dilation}
+
+    def _on_host(self) -> dict[str, float]:
+        """The codecs' times here: by a program that came with the cell, or one of this host's cache."""
+        return calibration.on_host(self._store) if self._codec is None else calibration.time_codecs(*self._codec)
 
 
 def with_checks(plan: Plan) -> Plan:
