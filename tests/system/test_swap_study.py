@@ -172,7 +172,7 @@ def test_redis_gives_back_each_document_as_it_was_last_set(store, tmp_path):
     root, place = tmp_path / "root", tmp_path / "redis"
     write_folder(tree_of(corpora.REDIS_IMAGE, cache=store), root)
     (tmp_path / "pages").write_bytes(random.Random(1).randbytes(4096) + b"d")
-    told = {"workload": "redis", "pattern": "zipf", "pages": 3000, "accesses": 2000, "write_per_million": 200_000}
+    told = {"workload": "redis", "pattern": "zipf", "pages": 6000, "accesses": 2000, "write_per_million": 200_000}
     with process.Child(corpora.redis_argv(root, place), cwd=tmp_path) as server:
         wait_until(place.exists)
         told |= {"redis": place, "redis_pid": server.pid}

@@ -364,11 +364,11 @@ static void fill(const struct store *store)
 				sampled = bytes;
 				pause_for('s');
 			}
-			if (bytes >= count * PAGE)
+			if (i && bytes >= count * PAGE)
 				break;
 		}
 	}
-	shared->things = redis ? i : count;
+	shared->things = i;
 	shared->fill_ns = phase_ns();
 }
 
