@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -263,7 +264,25 @@ def _kib(value: object) -> int | None:
     return int(value) * 1024 if isinstance(value, int) else None
 
 
+def kept_initrd(
+    store: Cache,
+    *,
+    image: str = "busybox",
+    compression: str = "",
+    modules: tuple[Path, ...] = (),
+    release: str = "",
+    on_progress: OnProgress = silent,
+) -> Path:
+    """A `boot_initrd` in the user cache, named by its bytes: a study that runs keeps its own when another is made."""
+    folder = store.workdir("boot", {"initrd": "by content"})
+    suffix = ".cpio" + (f".{compression}" if compression else "")
+    made = boot_initrd(
+        folder / f"{uuid.uuid4().hex}{suffix}",
+        image=image, modules=modules, release=release, store=store, on_progress=on_progress,
+    )  # fmt: skip
+    return made.path.replace(folder / f"{made.sha256}{suffix}")
+
+
 def default_initrd(store: Cache | None = None) -> Path:
     """An initrd for kernels with virtio built in, in the user cache."""
-    folder = (store or Cache()).workdir("boot", {"initrd": "busybox"})
-    return boot_initrd(folder / "boot.cpio", store=store).path
+    return kept_initrd(store or Cache())

@@ -13,7 +13,7 @@ from acon_nb.bench import boot, kernel_log, milestones, results, symbols
 from acon_nb.bench.guest_program import guest_program
 from acon_nb.bench.plan import Plan, Setting, Turn
 from acon_nb.bench.runner import Measured
-from acon_nb.cache import Cache, sha256_file
+from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd.compress import SUFFIXES
 from acon_nb.kernel import BuildSpec
@@ -261,18 +261,14 @@ class BootExperiment:
     def _initrd(self, factors: BootFactors, modules: tuple[Path, ...], release: str, on_progress: OnProgress) -> Path:
         if factors.initrd.startswith("file:"):
             return Path(factors.initrd.removeprefix("file:"))
-        inputs = {
-            "image": factors.initrd,
-            "compression": factors.initrd_compression,
-            "modules": [sha256_file(path) for path in modules],
-            "release": release,
-        }
-        name = "boot.cpio" + (f".{factors.initrd_compression}" if factors.initrd_compression else "")
-        path = self._store.workdir("boot", inputs) / name
-        image = boot.boot_initrd(
-            path, image=factors.initrd, modules=modules, release=release, store=self._store, on_progress=on_progress
+        return boot.kept_initrd(
+            self._store,
+            image=factors.initrd,
+            compression=factors.initrd_compression,
+            modules=modules,
+            release=release,
+            on_progress=on_progress,
         )
-        return image.path
 
 
 def boot_factors(levels: Mapping[str, Any]) -> BootFactors:
