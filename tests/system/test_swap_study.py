@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import time
 
 import pytest
 
-from acon_nb import kernel
+from acon_nb import kernel, process
 from acon_nb.bench.experiments import study_of
 from acon_nb.bench.plan import Plan
-from acon_nb.bench.swap import tables
+from acon_nb.bench.swap import corpora, tables
 from acon_nb.bench.swap.experiment import determinism
+from acon_nb.bench.swap.programs import load_program
 from acon_nb.errors import Cancelled
+from acon_nb.initrd import tree_of, write_folder
 from acon_nb.kernel import BuildSpec
 from acon_nb.progress import CancelToken, Progress, TextProgress
 
 pytestmark = pytest.mark.system
 
 MIB = 1 << 20
-SMALL = {"memory": "80M", "pressure": 1.1, "accesses": 2000, "data": "python:9+zero:1", "timeout_s": 300}
+SMALL = {"memory": "80M", "pressure": 1.1, "accesses": 2000, "data": "python:9+zero:1", "timeout_s": 900}
 LABELS = {"disk": "swap=disk", "zram": "swap=zram:lz4", "zswap": "swap=zswap:lz4"}
 
 
@@ -160,6 +165,29 @@ def test_a_cancelled_study_keeps_what_it_measured_and_goes_on(study_kernel, tmp_
     rest = study_of(plan, tmp_path, parallel=1)
     assert len(rest.run()) == 3
     assert sum(cell.kept for cell in rest.state.cells) == 1
+
+
+def test_redis_gives_back_each_document_as_it_was_last_set(store, tmp_path):
+    """The workload and Debian's redis-server on this host: the guest runs the same two."""
+    root, place = tmp_path / "root", tmp_path / "redis"
+    write_folder(tree_of(corpora.REDIS_IMAGE, cache=store), root)
+    (tmp_path / "pages").write_bytes(random.Random(1).randbytes(4096) + b"d")
+    told = {"workload": "redis", "pattern": "zipf", "pages": 6000, "accesses": 2000, "write_per_million": 200_000}
+    with process.Child(corpora.redis_argv(root, place), cwd=tmp_path) as server:
+        wait_until(place.exists)
+        told |= {"redis": place, "redis_pid": server.pid}
+        environment = {**os.environ, **{f"cell_{name}": str(value) for name, value in told.items()}}
+        process.run([load_program(store), "run", tmp_path / "pages", tmp_path / "out"], env=environment, timeout_s=120)
+    result = json.loads((tmp_path / "out").read_text().splitlines()[-1])
+    assert (result["phase"], result["corrupt"]) == ("end", 0)
+    assert result["things"] > 1000
+
+
+def wait_until(done, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.weekly

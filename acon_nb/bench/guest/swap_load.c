@@ -65,6 +65,17 @@ static void lock_up(int what)
 		fprintf(stderr, "swap-load: memory is not locked: %s\n", strerror(errno));
 }
 
+/* The variable cell_NAME. */
+static const char *text(const char *name, const char *otherwise)
+{
+	char whole[64];
+	const char *value;
+
+	snprintf(whole, sizeof(whole), "cell_%s", name);
+	value = getenv(whole);
+	return value ? value : otherwise;
+}
+
 /* ---- the worker ---- */
 
 static _Noreturn void give_up(const char *what)
@@ -314,8 +325,8 @@ static const struct store *prepare(const char *pages_file)
 	if (!files || !maps || !versions)
 		give_up("memory");
 	if (which == 2) {
-		redis_pid = (long)strtol(getenv("cell_redis_pid") ?: "0", NULL, 10);
-		redis_link = redis_connect(REDIS_SOCKET);
+		redis_pid = strtol(text("redis_pid", "0"), NULL, 10);
+		redis_link = redis_connect(text("redis", REDIS_SOCKET));
 		snprintf(path, sizeof(path), "/proc/%ld/stat", redis_pid);
 		redis_stat = open(path, O_RDONLY | O_CLOEXEC);
 		if (redis_link < 0 || redis_stat < 0)
@@ -353,11 +364,11 @@ static void fill(const struct store *store)
 				sampled = bytes;
 				pause_for('s');
 			}
-			if (bytes >= count * PAGE)
+			if (i && bytes >= count * PAGE)
 				break;
 		}
 	}
-	shared->things = redis ? i : count;
+	shared->things = i;
 	shared->fill_ns = phase_ns();
 }
 
@@ -555,16 +566,6 @@ static int watch(pid_t worker, int *stalled)
 			return 0;
 		}
 	}
-}
-
-static const char *text(const char *name, const char *otherwise)
-{
-	char whole[64];
-	const char *value;
-
-	snprintf(whole, sizeof(whole), "cell_%s", name);
-	value = getenv(whole);
-	return value ? value : otherwise;
 }
 
 static uint64_t number(const char *name, const char *otherwise)

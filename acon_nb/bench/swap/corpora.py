@@ -132,10 +132,7 @@ def _redis(store: Cache) -> Iterator[bytes]:
     with tempfile.TemporaryDirectory(prefix="acon-nb-") as name, contextlib.ExitStack() as stack:
         root, place = Path(name, "root"), Path(name, "redis")
         write_folder(tree_of(REDIS_IMAGE, cache=store), root)
-        library = root / "usr/lib/x86_64-linux-gnu"
-        loader = next(path for path in (root / "usr/lib64", root / "lib64", library) if path.is_dir())
-        argv: list[str | Path] = [_loader(loader, library), "--library-path", library, root / "usr/bin/redis-server"]
-        argv += ["--port", "0", "--unixsocket", str(place), "--save", "", "--appendonly", "no"]
+        argv = redis_argv(root, place)
         child = stack.enter_context(Child(argv, cwd=Path(name)))
         _until(lambda: place.exists() or child.poll() is not None, "redis-server")
         documents = process.run_bytes([program, "documents", str(_DOCUMENTS), "1"])
@@ -145,11 +142,14 @@ def _redis(store: Cache) -> Iterator[bytes]:
             yield from memory_pages(child.pid or 0)
 
 
-def _loader(folder: Path, library: Path) -> Path:
-    found = [*folder.glob("ld-linux-x86-64.so.2"), *library.glob("ld-linux-x86-64.so.2")]
-    if not found:
+def redis_argv(root: Path, place: Path) -> list[str | Path]:
+    """The command of a redis-server out of an unpacked `REDIS_IMAGE`, by its own libraries, on a Unix socket."""
+    library = root / "usr/lib/x86_64-linux-gnu"
+    loaders = [*root.glob("lib64/ld-linux-x86-64.so.2"), *library.glob("ld-linux-x86-64.so.2")]
+    if not loaders:
         raise AconError("the image for the redis corpus has no loader", hint="apt-get update, then try again")
-    return found[0]
+    argv: list[str | Path] = [loaders[0], "--library-path", library, root / "usr/bin/redis-server"]
+    return [*argv, "--port", "0", "--unixsocket", place, "--save", "", "--appendonly", "no"]
 
 
 def _send(link: socket.socket, commands: bytes, count: int) -> None:

@@ -13,6 +13,7 @@ from acon_nb.bench.swap.factors import SwapFactors
 _TABLE = Path(__file__).with_name("knobs.toml")
 # The pages that the fill copies, locked, and the programs of the cell in the initrd
 INSTRUMENT_BYTES = 16 << 20
+REDIS_BYTES = 36 << 20  # redis' libraries lie in the initrd too
 _PAGE_TABLE_SHARE = 64  # the kernel keeps 64 bytes (struct page) for each 4 KiB, the simulated disk's too
 DEVICE = "DEVICE"  # the guest puts the name of its disk, encrypted or not, in its place
 
@@ -68,7 +69,7 @@ def pool_percent(factors: SwapFactors) -> int:
 
 def guest_bytes(factors: SwapFactors) -> int:
     """The guest's whole RAM: `memory`, what the instrument itself takes, and the simulated disk's, used or not."""
-    ram = factors.memory_bytes + INSTRUMENT_BYTES
+    ram = factors.memory_bytes + (REDIS_BYTES if factors.workload == "redis" else INSTRUMENT_BYTES)
     if factors.disk == "delay":
         ram += factors.swap_bytes + (-(-factors.swap_bytes // _PAGE_TABLE_SHARE >> 20) << 20)
     return ram
