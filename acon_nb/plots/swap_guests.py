@@ -99,6 +99,6 @@ def _phases(table: pd.DataFrame) -> list[tuple[float, str]]:
     found: list[tuple[float, str]] = []
     for row in table.to_dict("records"):
         phase = str(row["phase"] or "")[:20]
-        if phase and phase != "end" and (not found or found[-1][1] != phase):
+        if phase and (not found or found[-1][1] != phase):
             found.append((float(row["t_ns"]) / 1e9, phase))
     return found
