@@ -72,7 +72,7 @@ def test_a_night_that_is_slower_than_those_before_ends_with_1_and_still_reports(
     assert len(history.load("boot", "night")) == 36, "the night was there: nothing is measured twice"
     html = (folder / "report/nightly.html").read_text()
     assert html.index("REGRESSION") < html.index("<table"), "the verdict is first"
-    assert html.count("data:image/png") == 2
+    assert html.count('src="data:image/png') == 2
 
 
 def test_no_widget_was_made(night):

@@ -77,17 +77,8 @@ def test_a_built_kernel_comes_from_the_cache(guide_kernel, store):
     assert again.sha256 == guide_kernel.sha256
 
 
-def test_a_corrupt_image_in_the_cache_is_said_and_made_again(guide_kernel, store, caplog):
-    with guide_kernel.image.open("r+b") as file:
-        file.write(b"garbage")
-    with caplog.at_level(logging.WARNING):
-        again = kernel.build(kernel.BuildSpec(profiles=("guide",)), cache=store)
-    assert "corrupt" in caplog.text
-    assert not again.cached
-    assert again.sha256 == guide_kernel.sha256 == sha256_file(again.image), "the same inputs give the same bytes"
-
-
-def test_a_killed_or_cancelled_build_goes_on_where_it_stopped(guide_kernel, store):
+def test_a_killed_or_cancelled_build_goes_on_where_it_stopped(guide_kernel, store, caplog):
+    """Of a kernel of its own: other tests boot the guide's meanwhile."""
     spec = kernel.BuildSpec(profiles=("guide",), settings=(f"LOCALVERSION=-test{os.getpid()}",))
     code = (
         f"from acon_nb import kernel; kernel.build(kernel.BuildSpec(profiles=('guide',), settings={spec.settings!r}))"
@@ -107,7 +98,20 @@ def test_a_killed_or_cancelled_build_goes_on_where_it_stopped(guide_kernel, stor
         kernel.build(spec, cache=store, cancel=token)
     built = kernel.build(spec, cache=store)
     assert built.version.endswith(spec.settings[0].partition("=")[2])
-    shutil.rmtree(built.image.parent)
+    try:
+        a_corrupt_image_is_said_and_made_again(spec, built, store, caplog)
+    finally:
+        shutil.rmtree(built.image.parent)
+
+
+def a_corrupt_image_is_said_and_made_again(spec, built, store, caplog):
+    with built.image.open("r+b") as file:
+        file.write(b"garbage")
+    with caplog.at_level(logging.WARNING):
+        again = kernel.build(spec, cache=store)
+    assert "corrupt" in caplog.text
+    assert not again.cached
+    assert again.sha256 == built.sha256 == sha256_file(again.image), "the same inputs give the same bytes"
 
 
 def makes(store) -> list[int]:

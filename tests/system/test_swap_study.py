@@ -133,10 +133,12 @@ def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
     )
     rows = study_of(plan, tmp_path).run(on_progress=TextProgress()).set_index("cell")
     full, encrypted, lacking, short, algorithm = (rows.loc[row.label] for row in plan.settings[:5])
-    assert full["end"] == short["end"] == "out of memory"
-    assert "OOM killer in fill after" in full["error"]
-    assert full["fill_count"] > 0
-    assert full["oom_kills"] >= 1
+    assert short["end"] == "out of memory"
+    assert "OOM killer in fill after" in short["error"]
+    assert short["oom_kills"] >= 1
+    # zram at its limit fails writes: the kernel may kill the worker or go on trying
+    assert full["end"] in ("out of memory", "hang")
+    assert min(full["fill_count"], short["fill_count"]) > 0
     assert (encrypted["end"], encrypted["error"], encrypted["corrupt_pages"]) == ("powered off", "", 0)
     assert "dm_mod/parameters/swap_bios=16" in encrypted["knobs"]
     assert "/sys/block/zram0/comp_algorithm does not take deflate (zram_compressor)" in algorithm["error"]
