@@ -92,13 +92,17 @@ def virtme(image: Path, folder: Path) -> tuple[str, list[str]]:
         process.run([sys.executable, "-m", "venv", "--clear", place])
         process.run([place / "bin/pip", "install", "-q", f"virtme-ng=={VIRTME}"], timeout_s=600)
     options = ["--run", str(image), "--user", "root", "--cpus", "1", "--memory", MEMORY, "--exec", "true"]
+    if not vm.capabilities().kvm:
+        options.append("--disable-kvm")  # it takes the device file for a proof
     found: dict[str, tuple[float, list[str]]] = {}
     why = ""
     for way, more in WAYS.items():
         # It wants a terminal for its console; script(1) gives it one.
-        inner = shlex.join([str(program), *options, *more])
+        # vng starts virtme-run of the same folder by its name.
+        inner = shlex.join(["env", f"PATH={program.parent}:{os.environ['PATH']}", str(program), *options, *more])
         command = ["script", "-q", "-e", "-c", inner, "/dev/null"]
         try:
+            check(["script", "-q", "-c", f"{inner} --verbose", "/dev/null"], folder / f"{way}.log")
             found[way] = (min(timed(command, folder / f"{way}.log") for _ in range(2)), command)
         except AconError as error:
             why = str(error)
@@ -108,14 +112,24 @@ def virtme(image: Path, folder: Path) -> tuple[str, list[str]]:
     return best, found[best][1]
 
 
+def check(command: list[str], log: Path) -> None:
+    """Boot virtme-ng's guest once with its console: it must have run the program. Errors: `AconError`."""
+    run(command, log)
+    if b"script exited with code 0" not in log.read_bytes():
+        raise AconError("virtme-ng's guest did not run the program", details=tail(log))
+
+
 def run(command: list[str], log: Path) -> None:
-    """Run a program to its end as a shell would, its output in a file. Errors: `AconError` with the last lines."""
+    """Run a program to its end as a shell would, its output in a file. Errors: `AconError` with the last lines.
+
+    255 is what virtme-ng says of a guest without udev, which has no names for its ports (`check` looks at the guest).
+    """
     with log.open("wb") as out:
         try:
             ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=180, check=False)
         except subprocess.TimeoutExpired as error:
             raise AconError(f"{command[0]} did not end", details=tail(log)) from error
-    if ended.returncode:
+    if ended.returncode not in (0, 255):
         raise AconError(f"{command[0]} ended with {ended.returncode}", details=tail(log))
 
 

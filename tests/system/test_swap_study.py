@@ -115,7 +115,6 @@ def test_a_study_that_is_run_again_measures_nothing_again(small):
 def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
     """Out of memory, a knob that the kernel lacks, and encrypted swap that works, side by side."""
     cells = [
-        {"swap": "zram:lz4", "data": "random", "pressure": 1.6, "zram_limit": "20M"},
         {"swap": "disk", "swap_bios": 16, "encryption": "@+ae"},
         {"swap": "zram:lz4", "kernel": "guide", "lru_gen": True},
         {"swap": "disk", "disk_size": "8M"},
@@ -132,13 +131,11 @@ def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
         runs=1,
     )
     rows = study_of(plan, tmp_path).run(on_progress=TextProgress()).set_index("cell")
-    full, encrypted, lacking, short, algorithm = (rows.loc[row.label] for row in plan.settings[:5])
+    encrypted, lacking, short, algorithm = (rows.loc[row.label] for row in plan.settings[:4])
     assert short["end"] == "out of memory"
     assert "OOM killer in fill after" in short["error"]
     assert short["oom_kills"] >= 1
-    # zram at its limit fails writes: the kernel may kill the worker or go on trying
-    assert full["end"] in ("out of memory", "hang")
-    assert min(full["fill_count"], short["fill_count"]) > 0
+    assert short["fill_count"] > 0
     assert (encrypted["end"], encrypted["error"], encrypted["corrupt_pages"]) == ("powered off", "", 0)
     assert "dm_mod/parameters/swap_bios=16" in encrypted["knobs"]
     assert "/sys/block/zram0/comp_algorithm does not take deflate (zram_compressor)" in algorithm["error"]
@@ -194,9 +191,9 @@ def wait_until(done, seconds=30.0):
 
 @pytest.mark.weekly
 def test_a_guest_that_is_stuck_in_reclaim_is_ended_with_its_stacks(study_kernel, tmp_path):
-    """Tags in zram below swap stop a guest (docs/encryption.md): a limit, the stacks, what was counted until then."""
-    fixed = {**SMALL, "encryption": "@", "tags": "zram", "pressure": 2.0, "stall_s": 2.0, "dilation": 10.0}
-    cells = [{"swap": "disk"}, {"workload": "codec", "swap": "none", "encryption": "none", "tags": "ram", "copy": "x"}]
+    """zram at its limit, with data that do not compress: the kernel goes on trying, as reclaim finds no end."""
+    fixed = {**SMALL, "data": "random", "pressure": 1.6, "dilation": 10.0}
+    cells = [{"swap": "zram:lz4", "zram_limit": "20M"}, {"workload": "codec", "swap": "none", "copy": "x"}]
     fixed["kernel"] = str(study_kernel.image)
     rows = study_of(Plan(name="stuck", study="swap", cells=cells, fixed=fixed, runs=1), tmp_path).run()
     stuck = rows[rows["factor_workload"] == "tmpfs"].iloc[0]
@@ -204,8 +201,7 @@ def test_a_guest_that_is_stuck_in_reclaim_is_ended_with_its_stacks(study_kernel,
     assert "no progress in fill after" in stuck["error"]
     assert stuck["fill_count"] > 1000
     assert json.loads(stuck["samples"])[-1]["phase"] == "fill"
-    log = (tmp_path / stuck["log"]).read_text()
-    assert "zram" in log[log.index("sysrq: Show Blocked State") :]
+    assert "sysrq: Show Blocked State" in (tmp_path / stuck["log"]).read_text()
 
 
 @pytest.mark.weekly
