@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,17 @@ def boot_initrd(store: Cache) -> Path:
 @pytest.fixture(scope="session")
 def host() -> vm.Capabilities:
     return vm.capabilities()
+
+
+@pytest.fixture(scope="session")
+def tiny_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tiny.S, assembled."""
+    folder = tmp_path_factory.mktemp("tiny")
+    source = Path(__file__).with_name("tiny.S")
+    subprocess.run(["gcc", "-c", "-m32", "-o", folder / "tiny.o", source], check=True)
+    argv = ["objcopy", "-O", "binary", "-j", ".text", folder / "tiny.o", folder / "vmlinuz"]
+    subprocess.run(argv, check=True)
+    return folder / "vmlinuz"
 
 
 Scripted = Callable[..., vm.VmSpec]

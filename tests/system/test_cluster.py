@@ -56,16 +56,6 @@ def pool(cluster: Any) -> Iterator[DaskPool]:
         yield DaskPool(client)
 
 
-@pytest.fixture(scope="module")
-def tiny_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    source = Path(__file__).with_name("tiny.S")
-    subprocess.run(["gcc", "-c", "-m32", "-o", folder / "tiny.o", source], check=True)
-    argv = ["objcopy", "-O", "binary", "-j", ".text", folder / "tiny.o", folder / "vmlinuz"]
-    subprocess.run(argv, check=True)
-    return folder / "vmlinuz"
-
-
 @pytest.fixture
 def hanging(tiny_kernel: Path) -> Callable[..., Plan]:
     """A plan of guests that hang until their time is up."""

@@ -28,17 +28,6 @@ pytestmark = pytest.mark.system
 Tiny = Callable[..., vm.VmSpec]
 
 
-@pytest.fixture(scope="session")
-def tiny_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tiny.S, assembled."""
-    folder = tmp_path_factory.mktemp("tiny")
-    source = Path(__file__).with_name("tiny.S")
-    subprocess.run(["gcc", "-c", "-m32", "-o", folder / "tiny.o", source], check=True)
-    argv = ["objcopy", "-O", "binary", "-j", ".text", folder / "tiny.o", folder / "vmlinuz"]
-    subprocess.run(argv, check=True)
-    return folder / "vmlinuz"
-
-
 @pytest.fixture
 def tiny(tiny_kernel: Path) -> Tiny:
     def make(word: str, **fields: object) -> vm.VmSpec:
