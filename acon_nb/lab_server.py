@@ -1,14 +1,25 @@
-"""An extension of Jupyter Server: small messages of a kernel leave at once (TCP_NODELAY on its websocket).
+"""An extension of Jupyter Server that makes a console answer sooner.
 
-Without it a console's echo waits for the acknowledgement of the message before (Nagle's algorithm, RFC 896). `acon-nb
-lab` switches it on; another Jupyter does by `jupyter server extension enable acon_nb.lab_server`.
+It takes a page's websocket at `acon-nb/lines/NAME` and passes what it says to the process that has the lines of that
+name (`acon_nb.lines`), and back: a console's bytes need no kernel messages. And a kernel's small messages leave at once
+(TCP_NODELAY): without it they wait for the acknowledgement of the message before (Nagle's algorithm, RFC 896).
+
+`acon-nb lab` switches it on; another Jupyter does by `jupyter server extension enable acon_nb.lab_server`. Without it
+everything works by kernel messages, slower.
 """
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from typing import Any
 
-_SETTING = "kernel_websocket_connection_class"
+from acon_nb import lines
+
+_CONNECTION = "kernel_websocket_connection_class"
+_ROUTE = "acon-nb/lines/"
+_PAGE_SETTING = "aconLines"  # tells the page that there is such a route, and where
+_MESSAGE_BYTES = 1 << 20
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -16,8 +27,16 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    base: Any = server.web_app.settings[_SETTING]
+    from jupyter_server.utils import url_path_join
 
+    settings = server.web_app.settings
+    settings[_CONNECTION] = _prompt(settings[_CONNECTION])
+    route = url_path_join(settings["base_url"], _ROUTE)
+    server.web_app.add_handlers(".*$", [(route + "([0-9a-f]{32})", _line_handler())])
+    settings.setdefault("page_config_data", {})[_PAGE_SETTING] = _ROUTE
+
+
+def _prompt(base: Any) -> Any:
     class PromptConnection(base):  # type: ignore[misc]
         """The server's own connection, whichever it is, without the delay."""
 
@@ -25,4 +44,74 @@ def _load_jupyter_server_extension(server: Any) -> None:
             self.websocket_handler.set_nodelay(True)
             return super().connect()
 
-    server.web_app.settings[_SETTING] = PromptConnection
+    return PromptConnection
+
+
+def _line_handler() -> Any:
+    from jupyter_core.utils import ensure_async
+    from jupyter_server.auth.decorator import ws_authenticated
+    from jupyter_server.base.handlers import JupyterHandler
+    from jupyter_server.base.websocket import WebSocketMixin
+    from tornado import web
+    from tornado.websocket import WebSocketHandler
+
+    class LineHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
+        """A page's websocket, for whoever may execute code in kernels: a console's guest does what it is told."""
+
+        auth_resource = "kernels"
+        _socket: socket.socket | None = None
+
+        def set_default_headers(self) -> None:
+            """A websocket has none."""
+
+        @ws_authenticated
+        async def get(self, name: str) -> None:
+            if not await ensure_async(self.authorizer.is_authorized(self, self.current_user, "execute", "kernels")):
+                raise web.HTTPError(403)
+            try:
+                self._socket = lines.connect(name)
+            except OSError as error:
+                raise web.HTTPError(404, f"no process has lines of that name: {error}") from error
+            self._socket.setblocking(False)
+            try:
+                await super().get(name)
+            finally:
+                self._hang_up()
+
+        def open(self, name: str) -> None:
+            super().open(name)
+            self.set_nodelay(True)
+            if self._socket is not None:
+                asyncio.get_running_loop().add_reader(self._socket, self._pass_on)
+
+        def _pass_on(self) -> None:
+            try:
+                message = self._socket.recv(_MESSAGE_BYTES) if self._socket else b""
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self._hang_up()
+                self.close()
+                return
+            self.write_message(message, binary=True)
+
+        async def on_message(self, message: str | bytes) -> None:
+            if self._socket is not None:
+                data = message.encode() if isinstance(message, str) else message
+                try:
+                    await asyncio.get_running_loop().sock_sendall(self._socket, data)
+                except OSError:
+                    self.close()
+
+        def on_close(self) -> None:
+            self._hang_up()
+
+        def _hang_up(self) -> None:
+            if self._socket is not None:
+                asyncio.get_running_loop().remove_reader(self._socket)
+                self._socket.close()
+                self._socket = None
+
+    return LineHandler

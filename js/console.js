@@ -7,6 +7,7 @@ import "./console.css";
 const ALIVE_MS = 5000; // how often a view says what it has shown; Python sends again what got lost
 const SILENT_MS = 13000; // no answer for so long: the kernel is gone or busy
 const ACK_BYTES = 32768;
+const PIECE_BYTES = 16384; // of what is typed or pasted, in a message
 // Questions that a terminal answers by itself: only the leading view may, and never to what is only shown again.
 const QUESTIONS = [
   { final: "n" }, { prefix: "?", final: "n" }, { final: "c" }, { prefix: ">", final: "c" }, { prefix: "=", final: "c" },
@@ -110,6 +111,58 @@ function copy(text) {
   else old();
 }
 
+// The direct line to the kernel's process, where the server has our extension (acon_nb/lab_server.py): `send` is false
+// while there is none. One that breaks is tried again with the next ALIVE_MS.
+class Line {
+  constructor(place, opened, receive) {
+    [this.name, this.key] = place.split("/");
+    this.opened = opened;
+    this.receive = receive;
+    this.closed = false;
+    this.connect();
+  }
+
+  connect() {
+    if (this.closed || this.socket?.readyState <= WebSocket.OPEN) return;
+    const settings = pageSettings();
+    if (!settings.aconLines || !this.key) return;
+    const address = new URL(settings.baseUrl + settings.aconLines + this.name, location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    if (settings.token) address.searchParams.set("token", settings.token);
+    this.socket = new WebSocket(address);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = this.opened;
+    this.socket.onmessage = ({ data }) => {
+      const bytes = new Uint8Array(data);
+      const end = bytes.indexOf(10);
+      this.receive(JSON.parse(new TextDecoder().decode(bytes.subarray(0, end))), [bytes.subarray(end + 1)]);
+    };
+  }
+
+  send(head, data = new Uint8Array()) {
+    if (this.socket?.readyState !== WebSocket.OPEN) return false;
+    const start = new TextEncoder().encode(`${JSON.stringify({ ...head, line: this.key })}\n`);
+    const message = new Uint8Array(start.length + data.length);
+    message.set(start);
+    message.set(data, start.length);
+    this.socket.send(message);
+    return true;
+  }
+
+  close() {
+    this.closed = true;
+    this.socket?.close();
+  }
+}
+
+function pageSettings() {
+  try {
+    return JSON.parse(document.getElementById("jupyter-config-data").textContent);
+  } catch {
+    return {}; // not Jupyter's page
+  }
+}
+
 function render({ model, el }) {
   const view = crypto.randomUUID();
   const box = element(el, "div", "acon-console");
@@ -119,8 +172,10 @@ function render({ model, el }) {
   const state = element(bar, "span", "acon-console-state");
   const size = element(bar, "span", "acon-console-size");
   const screen = element(box, "div", "acon-console-screen");
+  // No blinking: Chromium holds a message back until the frame after a key if a frame is asked for, and an animation
+  // always asks. That doubled the time from key to echo, and more.
   const term = new Terminal({
-    rows: model.get("rows"), scrollback: 5000, cursorBlink: true, convertEol: false, fontSize: 13,
+    rows: model.get("rows"), scrollback: 5000, cursorBlink: false, convertEol: false, fontSize: 13,
     fontFamily: '"DejaVu Sans Mono", Menlo, Consolas, monospace', screenReaderMode: false,
   });
   const fit = new FitAddon();
@@ -128,10 +183,15 @@ function render({ model, el }) {
   screen.style.height = `${model.get("rows") * 15 + 10}px`;
 
   let number = 0;
+  let opened = false;
   let heard = performance.now();
   const encoder = new TextEncoder();
-  const type = (bytes) => model.send({ kind: "input", view, number: number++ }, undefined, [bytes]);
-  const want = () => model.send({ kind: "want", view, position: output.shown });
+  const send = (head, data) => line.send(head, data) || model.send(head, undefined, data && [data]);
+  const type = (bytes) => {
+    for (let at = 0; at < bytes.length; at += PIECE_BYTES)
+      send({ kind: "input", view, number: number++ }, bytes.slice(at, at + PIECE_BYTES));
+  };
+  const want = () => send({ kind: "want", view, position: output.shown });
   const output = new Output(term, want);
 
   button(bar, "Fit the guest", "Type a stty command that tells the guest this terminal's size", () => {
@@ -158,6 +218,7 @@ function render({ model, el }) {
     }
     say();
   };
+  const line = new Line(model.get("line"), () => { if (opened) want(); }, receive);
   model.on("msg:custom", receive);
   model.on("change:state", say);
   model.on("change:ended", say);
@@ -171,7 +232,6 @@ function render({ model, el }) {
   keys(term);
 
   // Fitting waits until Lab has put the view into the page, and follows its size.
-  let opened = false;
   const watcher = new ResizeObserver(() => {
     if (!screen.clientWidth) return;
     if (!opened) {
@@ -182,7 +242,11 @@ function render({ model, el }) {
     fit.fit();
   });
   watcher.observe(screen);
-  const alive = setInterval(() => { if (opened) want(); say(); }, ALIVE_MS);
+  const alive = setInterval(() => {
+    line.connect();
+    if (opened) want();
+    say();
+  }, ALIVE_MS);
   say();
   return () => {
     clearInterval(alive);
@@ -190,7 +254,8 @@ function render({ model, el }) {
     model.off("msg:custom", receive);
     model.off("change:state", say);
     model.off("change:ended", say);
-    model.send({ kind: "bye", view });
+    send({ kind: "bye", view });
+    line.close();
     term.dispose();
   };
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb.errors import AconError, MissingRequirement
+from acon_nb.lines import Lines, lines
 from acon_nb.vm import Machine, Said
 from acon_nb.vm.console import read_tail
 from acon_nb.widgets.session import headless, steady
@@ -46,7 +47,7 @@ class Console:
             raise MissingRequirement("anywidget", "the console", hint="pip install 'acon-nb[lab]'") from error
         if self._feed is None:
             widget = steady(TerminalWidget(rows=self.rows, transcript=str(self.machine.console.transcript)))
-            self._feed = _Feed(self.machine, widget)
+            self._feed = _Feed(self.machine, widget, lines())
         return self._feed.widget
 
     def report(self) -> Any:
@@ -86,10 +87,15 @@ class Transcript:
 
 
 class _Feed:
-    """Between a machine's console and a widget: one thread sends; messages of the page only set what it looks at."""
+    """Between a machine's console and a widget: one thread sends; messages of the page only set what it looks at.
 
-    def __init__(self, machine: Machine, widget: Any) -> None:
+    A view is sent to by its direct line where it has one, else by kernel messages; `streams` minds no change of ways.
+    """
+
+    def __init__(self, machine: Machine, widget: Any, direct: Lines) -> None:
         self.widget = widget
+        self._lines = direct
+        self._line = direct.open(self._take_message)
         self._machine = machine
         self._channel = machine.console
         self._streams = Streams()
@@ -100,12 +106,14 @@ class _Feed:
         self._next_s = 0.0
         self._sender: threading.Thread | None = None
         self._unsubscribe = self._channel.subscribe(self._take, replay_bytes=KEEP_BYTES)
-        widget.on_msg(self._receive)
+        widget.on_msg(lambda _, content, buffers: self._take_message(content, buffers))
+        widget.line = f"{direct.name}/{self._line}"
         with self._wake:
             self._wake_sender()
 
     def close(self) -> None:
         self._unsubscribe()
+        self._lines.close(self._line)
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -137,10 +145,14 @@ class _Feed:
     def _send(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
             head = {name: value for name, value in vars(chunk).items() if name != "data"}
-            self.widget.send({"kind": "output", **head}, buffers=[chunk.data])
+            self._say(chunk.view, {"kind": "output", **head}, [chunk.data])
 
-    def _receive(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
-        """A message of the page: in the kernel's thread or a subshell's, so it is quick and never waits."""
+    def _say(self, view: str, head: dict[str, Any], buffers: list[bytes]) -> None:
+        if not self._lines.send(self._line, view, head, b"".join(buffers)):
+            self.widget.send(head, buffers=buffers)
+
+    def _take_message(self, content: dict[str, Any], buffers: list[Any]) -> None:
+        """A message of the page: in the kernel's thread, a subshell's or the lines', so it is quick and never waits."""
         now, view, kind = time.monotonic(), str(content.get("view")), content.get("kind")
         with self._wake:
             if kind == "input" and buffers:
@@ -153,7 +165,7 @@ class _Feed:
                 self._streams.bye(view)
             self._wake_sender()
         if kind == "want":
-            self.widget.send({"kind": "here", "view": view})
+            self._say(view, {"kind": "here", "view": view}, [])
 
     def _write(self, data: bytes) -> None:
         try:

@@ -18,4 +18,5 @@ class TerminalWidget(anywidget.AnyWidget):
     rows = traitlets.Int(24).tag(sync=True)
     state = traitlets.Unicode("").tag(sync=True)
     ended = traitlets.Bool(False).tag(sync=True)
+    line = traitlets.Unicode("").tag(sync=True)  # NAME/KEY of `acon_nb.lines`
     transcript = traitlets.Unicode("").tag(sync=True)

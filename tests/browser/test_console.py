@@ -20,6 +20,7 @@ console
     "console",
     "print('the kernel', 'answers')",
     "machine.close()",
+    "import time; from pathlib import Path\nwhile not Path('go-on').exists(): time.sleep(0.1)",
 ]
 
 KEEP_SOCKETS = """
@@ -77,6 +78,19 @@ def test_a_person_types_reads_reloads_reconnects_floods_copies_and_ends(run_cell
     page.evaluate("window.sockets.filter((it) => it.url.includes('/channels')).forEach((it) => it.close())")
     says(page, 0, re.compile("^still"))
     says(page, 0, re.compile("^here"))
+
+    # The direct line works while the kernel is busy; without it kernel messages do.
+    run_cell(page, 4)
+    page.get_by_text("Kernel status: Busy").first.wait_for(state="attached")
+    type_into(page, 0, "echo bu''sy\n")
+    says(page, 0, re.compile("^busy"))
+    (tmp_path / "go-on").touch()
+    page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
+    lines = "window.sockets.filter((it) => it.url.includes('/lines/'))"
+    assert page.evaluate(f"{lines}.length") >= 2, "each view has a direct line"
+    page.evaluate(f"{lines}.forEach((it) => it.close())")
+    type_into(page, 0, "echo with''out\n")
+    says(page, 0, re.compile("^without"))
 
     type_into(page, 0, "head -c 100000000 /dev/zero | tr '\\0' 'x'; echo; echo d''one\n")
     run_cell(page, 2)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from acon_nb import vm, widgets
+from acon_nb.lines import Lines
 from acon_nb.widgets.console import Transcript, _Feed
 
 
@@ -56,7 +57,7 @@ def test_each_view_gets_what_was_said_and_is_said_and_types_in_order(guest) -> N
     theirs.sendall(b"before ")
     machine.console.expect("before")
     widget = Widget()
-    feed = _Feed(machine, widget)
+    feed = _Feed(machine, widget, Lines())
     widget.receive(widget, {"kind": "want", "view": "a", "position": -1}, [])
     theirs.sendall(b"after")
     until(lambda: widget.shown("a") == b"before after")
@@ -72,7 +73,7 @@ def test_each_view_gets_what_was_said_and_is_said_and_types_in_order(guest) -> N
 def test_the_end_is_shown_the_thread_goes_and_comes_for_a_page_loaded_again(guest) -> None:
     machine, theirs = guest
     widget = Widget()
-    feed = _Feed(machine, widget)
+    feed = _Feed(machine, widget, Lines())
     until(lambda: widget.state == "running")
     theirs.sendall(b"last words")
     machine.console.expect("words")
@@ -86,7 +87,7 @@ def test_the_end_is_shown_the_thread_goes_and_comes_for_a_page_loaded_again(gues
 def test_a_guest_that_reads_nothing_is_told_in_the_views_state(guest) -> None:
     machine, _ = guest
     widget = Widget()
-    feed = _Feed(machine, widget)
+    feed = _Feed(machine, widget, Lines())
     for number in range(40):
         widget.receive(widget, {"kind": "input", "view": "a", "number": number}, [b"x" * 65536])
     until(lambda: "reads no input" in widget.state)

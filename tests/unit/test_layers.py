@@ -16,7 +16,7 @@ FLOORS = [
     ("host", "debian"),
     ROOMS,
     ("bench", "launch", "twin"),
-    ("plots", "show", "tour", "doctor", "widgets", "report", "notebook_files", "lab_server"),
+    ("plots", "show", "tour", "doctor", "widgets", "report", "notebook_files", "lab_server", "lines"),
     ("cli",),
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
