@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from acon_nb.bench.cluster import ClusterStudy, DaskPool, artifacts, connect, worker
@@ -43,6 +44,7 @@ class Sleeper:
     """A machine that only sleeps; its one file is this program."""
 
     kind = "sleep"
+    unbuilt: Mapping[str, Exception] = MappingProxyType({})
 
     def __init__(self, plan: Plan) -> None:
         self._seconds = float(plan.fixed["seconds"])

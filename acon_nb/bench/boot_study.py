@@ -10,11 +10,12 @@ from typing import Any
 
 from acon_nb import kernel
 from acon_nb.bench import boot, kernel_log, milestones, results, symbols
+from acon_nb.bench.builds import Builds
 from acon_nb.bench.guest_program import guest_program
 from acon_nb.bench.plan import Plan, Setting, Turn
 from acon_nb.bench.runner import Measured
 from acon_nb.cache import Cache
-from acon_nb.errors import InvalidInput
+from acon_nb.errors import AconError, InvalidInput
 from acon_nb.initrd.compress import SUFFIXES
 from acon_nb.kernel import BuildSpec
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
@@ -149,7 +150,13 @@ class BootExperiment:
         self._store = cache or Cache()
         self._factors = {row.label: boot_factors(row.levels) for row in plan.settings}
         self._parts: dict[str, _Parts] = {}
+        self._builds = Builds(self._store)
         self._host: Capabilities | None = None
+
+    @property
+    def unbuilt(self) -> Mapping[str, AconError]:
+        """The cells whose kernel could not be built, by label, with the reason; after `prepare`."""
+        return self._builds.unbuilt
 
     def clock(self, setting: Setting) -> Clock:
         """The clock of a cell."""
@@ -160,7 +167,8 @@ class BootExperiment:
     ) -> None:
         """Build the kernels and initrds of all cells, and make each cell's guest once on paper.
 
-        Errors: those of `kernel.build` and of an initrd; `InvalidInput` for a guest that cannot be.
+        Errors: those of `kernel.build` (its failures only if no cell is left) and of an initrd; `InvalidInput` for a
+        guest that cannot be.
         """
         self._host = capabilities()
         for factors in self._factors.values():
@@ -169,7 +177,9 @@ class BootExperiment:
             on_progress(Progress("prepare the cells", number / len(self._factors), label))
             if cancel is not None:
                 cancel.check()
-            image, modules, release = self._kernel(factors, jobs, on_progress, cancel)
+            image, modules, release = self._kernel(label, factors, jobs, on_progress, cancel)
+            if image is None:
+                continue
             self._parts[label] = _Parts(
                 kernel=image,
                 initrd=self._initrd(factors, modules, release, on_progress),
@@ -177,6 +187,7 @@ class BootExperiment:
                 tsc_rate=guest_program("tsc_rate", cache=self._store) if factors.clock == Clock.WALL else None,
             )
             self._cell(label).spec()
+        self._builds.check(len(self._factors))
         on_progress(Progress("prepare the cells", 1.0))
 
     def parts(self, setting: Setting) -> dict[str, Path]:
@@ -245,13 +256,18 @@ class BootExperiment:
         )
 
     def _kernel(
-        self, factors: BootFactors, jobs: int | None, on_progress: OnProgress, cancel: CancelToken | None
-    ) -> tuple[Path, tuple[Path, ...], str]:
-        """The bzImage, and for a packaged kernel the modules that a report needs, and its release."""
+        self,
+        label: str,
+        factors: BootFactors,
+        jobs: int | None,
+        on_progress: OnProgress,
+        cancel: CancelToken | None,
+    ) -> tuple[Path | None, tuple[Path, ...], str]:
+        """The bzImage (None: not built), and for a packaged kernel the modules that a report needs, and its release."""
         if factors.kernel == "build":
             spec = factors.build_spec()
-            built = kernel.build(spec, cache=self._store, jobs=jobs, on_progress=on_progress, cancel=cancel)
-            return built.image, (), ""
+            image = self._builds.image(label, spec, jobs=jobs, on_progress=on_progress, cancel=cancel)
+            return image, (), ""
         if factors.kernel.startswith("package:"):
             name = factors.kernel.removeprefix("package:")
             found = kernel.debian_kernel(name, cache=self._store, on_progress=on_progress)

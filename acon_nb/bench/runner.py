@@ -26,13 +26,14 @@ from acon_nb.errors import AconError, Cancelled
 from acon_nb.host import environment
 from acon_nb.host.facts import Environment
 from acon_nb.progress import CancelToken, OnProgress, silent
-from acon_nb.vm import Clock, End
+from acon_nb.vm import Clock
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LOG_BYTES = 1 << 20
 ATTEMPTS = 3
+NOT_BUILT = "not built"  # the end of a cell that has no guest
 _GATHERED = 512
 
 
@@ -40,12 +41,13 @@ _GATHERED = 512
 class Measured:
     """What one run gave: columns of its row, its end, its console's transcript, and the host's fault if there was one.
 
+    `end` is one of `vm.End`, or `NOT_BUILT`.
     `host_fault` names a fault of the host, not of the guest ("out of memory", "killed from outside"): the run is done
     again. `kernel_log` is the guest's log as dmesg shows it, where the guest could send it.
     """
 
     row: Mapping[str, Any]
-    end: End
+    end: str
     console: Path
     host_fault: str = ""
     error: str = ""
@@ -56,6 +58,11 @@ class Experiment(Protocol):
     """What a plan's factors mean: `bench.experiments` has one for each kind of study."""
 
     kind: str
+
+    @property
+    def unbuilt(self) -> Mapping[str, AconError]:
+        """The cells whose kernel could not be built, by label, with the reason; after `prepare`."""
+        ...
 
     def clock(self, setting: Setting) -> Clock:
         """The clock of a cell."""
@@ -149,7 +156,7 @@ class Study:
         return self.rows()
 
     def _measure(self, on_progress: OnProgress, stop: CancelToken) -> None:
-        identities = {row.label: self.experiment.identity(row) for row in self.plan.settings}
+        identities = {row.label: self._identity(row) for row in self.plan.settings}
         jobs = list(self._jobs(lambda row: identities[row.label]))
         self._keys = frozenset(job.key for job in jobs)
         self._board.begin()
@@ -164,6 +171,11 @@ class Study:
             if job.clock is Clock.WALL:
                 self._take_turn(job, stop, on_progress)
         self._side_by_side([job for job in left if job.clock is not Clock.WALL], stop, on_progress)
+
+    def _identity(self, setting: Setting) -> str:
+        """What a cell is by content; one that cannot be built is measured as soon as it can, or fails otherwise."""
+        error = self.experiment.unbuilt.get(setting.label)
+        return self.experiment.identity(setting) if error is None else f"{NOT_BUILT}: {error}"
 
     def _side_by_side(self, jobs: Sequence[_Job], stop: CancelToken, on_progress: OnProgress) -> None:
         run_side_by_side(
@@ -193,7 +205,11 @@ class Study:
         return {str(row["turn_key"]): row for row in whole.to_dict("records")}  # type: ignore[misc]
 
     def _take_turn(self, job: _Job, stop: CancelToken, on_progress: OnProgress) -> None:
-        """One run, again while the host is at fault; each attempt is a row."""
+        """One run, again while the host is at fault; each attempt is a row. A cell without a kernel is one too."""
+        error = self.experiment.unbuilt.get(job.setting.label)
+        if error is not None:
+            self._ended(job, self._keep_unbuilt(job, error))
+            return
         for attempt in range(1, ATTEMPTS + 1):
             stop.check()
             self._board.starts(job.turn.setting)
@@ -212,7 +228,14 @@ class Study:
         self._ended(job, row, seconds=seconds)
         self._tell(on_progress, f"{job.setting.label}: {measured.end}")
 
-    def _keep(self, job: _Job, measured: Measured, attempt: int, seconds: float) -> dict[str, Any]:
+    def _keep_unbuilt(self, job: _Job, error: AconError) -> dict[str, Any]:
+        """A cell whose kernel could not be built is a row, and why is its log."""
+        measured = Measured(row={}, end=NOT_BUILT, console=Path(), error=error.what)
+        return self._keep(job, measured, 1, 0.0, log=str(error).encode())
+
+    def _keep(
+        self, job: _Job, measured: Measured, attempt: int, seconds: float, log: bytes | None = None
+    ) -> dict[str, Any]:
         row = run_row(
             measured,
             plan=self.plan,
@@ -226,7 +249,8 @@ class Study:
             seconds=seconds,
             host=environment(),
         )
-        row |= self.store.keep_logs(row, console_tail(measured.console), measured.kernel_log)
+        console = console_tail(measured.console) if log is None else log
+        row |= self.store.keep_logs(row, console, measured.kernel_log)
         path = self.store.add(self.experiment.kind, row)
         with self._lock:
             self._written.append(path)
@@ -307,7 +331,7 @@ def run_row(
         "seconds": seconds,
         **measured.row,
         "clock": clock.value,
-        "end": measured.end.value,
+        "end": str(measured.end),
         "error": measured.error,
     }
 

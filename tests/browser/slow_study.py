@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 from acon_nb.bench import host_lock
 from acon_nb.bench.plan import Plan
@@ -17,6 +18,7 @@ class Slow:
     """Runs that wait; the cell memory=2G panics, and its console holds a line that looks like HTML."""
 
     kind = "boot"
+    unbuilt = MappingProxyType({})
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder, self.seconds = folder, seconds

@@ -7,6 +7,7 @@ import pytest
 from acon_nb.bench.experiments import study_of
 from acon_nb.bench.plan import Plan
 from acon_nb.bench.tables import failures, study_table
+from acon_nb.errors import KernelConfigError
 
 pytestmark = pytest.mark.system
 
@@ -33,3 +34,20 @@ def test_counted_runs_are_equal_and_a_guest_that_panics_is_a_row(guide_kernel, b
     again = study_of(plan, tmp_path)
     again.run()
     assert sum(cell.kept for cell in again.state.cells) == 4
+
+
+def test_a_kernel_that_cannot_be_is_a_row_with_its_reason_and_the_others_boot(guide_kernel, boot_initrd, tmp_path):
+    plan = Plan(
+        name="kernels",
+        factors={"settings": ["", "NOT_AN_OPTION=y"]},
+        fixed={"initrd": f"file:{boot_initrd}", "append": QUICK},
+        runs=1,
+    )
+    rows = study_of(plan, tmp_path).run()
+    assert list(rows["end"]) == ["powered off", "not built"]
+    (told,) = failures(rows, tmp_path)
+    assert "not built" in told
+    assert "CONFIG_NOT_AN_OPTION=y: this tree has no such option" in told
+    assert study_table(rows)["time"].iloc[1].endswith("no whole run")
+    with pytest.raises(KernelConfigError, match="no such option"):
+        study_of(Plan(name="none", factors={}, fixed={"settings": "NOT_AN_OPTION=y"}, runs=1), tmp_path).run()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ class Machine:
     """An experiment whose guests take `SECONDS` and end well."""
 
     kind = "boot"
+    unbuilt: Mapping[str, AconError] = MappingProxyType({})
     SECONDS = 0.002
 
     def __init__(self, plan: Plan) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -18,7 +19,7 @@ from acon_nb.bench.host_lock import host_lock
 from acon_nb.bench.plan import Plan, Setting, Turn
 from acon_nb.bench.results import Store
 from acon_nb.bench.runner import Measured, Study
-from acon_nb.errors import AconError, Cancelled, InvalidInput
+from acon_nb.errors import AconError, BuildFailed, Cancelled, InvalidInput
 from acon_nb.progress import CancelToken, Progress
 from acon_nb.vm import Clock, End
 
@@ -34,6 +35,7 @@ class Counted:
     """Gives what `answer(setting, how many so far)` says, and notes the order."""
 
     kind = "boot"
+    unbuilt: Mapping[str, AconError] = MappingProxyType({})
 
     def __init__(self, folder: Path, answer: Callable[[Setting, int], Measured] | None = None) -> None:
         self.folder = folder
@@ -342,3 +344,25 @@ def test_one_who_needs_the_host_alone_is_not_kept_out_by_those_who_share_it(tmp_
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (90, "90 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_times_left_are_rough(seconds: float, text: str) -> None:
     assert format_left(seconds) == text
+
+
+def test_a_cell_that_cannot_be_built_is_a_row_with_its_reason_and_the_others_run(tmp_path: Path) -> None:
+    experiment = Counted(tmp_path)
+    experiment.unbuilt = {"memory=2G": BuildFailed("the kernel did not build", details=["main.c:1: error: no"])}
+    study = Study(plan=PLAN, experiment=experiment, store=Store(tmp_path / "out"))
+    rows = study.run()
+    assert len(rows) == 9
+    failed = rows[rows["cell"] == "memory=2G"]
+    assert set(failed["end"]) == {"not built"}
+    assert set(failed["error"]) == {"the kernel did not build"}
+    assert "main.c:1: error: no" in (tmp_path / "out" / failed["log"].iloc[0]).read_text()
+    assert set(rows.loc[rows["cell"] != "memory=2G", "end"]) == {"powered off"}
+    assert len(experiment.order) == 6
+
+    again = Study(plan=PLAN, experiment=experiment, store=Store(tmp_path / "out"))
+    assert len(again.run()) == 9, "the same failure is no new row"
+    assert len(experiment.order) == 6
+    experiment.unbuilt = {}
+    rows = Study(plan=PLAN, experiment=experiment, store=Store(tmp_path / "out")).run()
+    assert set(rows["end"]) == {"powered off"}, "a kernel that builds again is measured"
+    assert len(experiment.order) == 9

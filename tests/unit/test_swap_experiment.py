@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,7 +18,7 @@ from acon_nb.bench.swap import experiment
 from acon_nb.bench.swap.experiment import SwapExperiment
 from acon_nb.bench.swap.factors import SwapFactors
 from acon_nb.cli import main
-from acon_nb.errors import NoSpace
+from acon_nb.errors import AconError, NoSpace
 from acon_nb.vm import Capabilities, Clock, End
 
 
@@ -24,6 +26,7 @@ class Large:
     """Rows of some 60 KiB, as of a guest that was looked at often."""
 
     kind = "swap"
+    unbuilt: Mapping[str, AconError] = MappingProxyType({})
 
     def __init__(self, console: Path) -> None:
         self._console = console

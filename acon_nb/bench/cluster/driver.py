@@ -109,6 +109,8 @@ class ClusterStudy:
         crew = Crew(self.pool, host_class=self.host_class, skip_unfit=self.skip_unfit)
         found = crew.muster(there.classes)  # before anything is built
         self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
+        for error in self.experiment.unbuilt.values():
+            raise error  # many hosts' time is not spent on a plan with gaps
         stop.check()
         self._board.begin()
         dispatch = Dispatch(

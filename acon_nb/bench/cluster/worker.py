@@ -87,7 +87,7 @@ class Reply:
     """
 
     row: Mapping[str, Any] = field(default_factory=dict)
-    end: End = End.QEMU_FAILED
+    end: str = End.QEMU_FAILED
     error: str = ""
     host_fault: str = ""
     console: bytes = b""

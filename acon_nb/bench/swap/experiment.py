@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acon_nb import kernel
 from acon_nb.bench.boot_study import host_fault
+from acon_nb.bench.builds import Builds
 from acon_nb.bench.plan import Level, Plan, Setting, Turn
 from acon_nb.bench.runner import Measured
 from acon_nb.bench.swap import calibration, data, rows
@@ -25,6 +25,7 @@ from acon_nb.bench.swap.cell import SwapCell, cell_initrd, image_of
 from acon_nb.bench.swap.factors import PAGE_BYTES, SWAP_ONLY, SwapFactors
 from acon_nb.bench.swap.programs import codec_program
 from acon_nb.cache import Cache, sha256_file
+from acon_nb.errors import AconError
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.vm import Capabilities, Clock, Machine, Message, VmSpec, capabilities, disk
 
@@ -52,10 +53,15 @@ class SwapExperiment:
         self._cells: dict[str, SwapCell] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         self._ratios: dict[str, data.Ratios] = {}
-        self._kernels: dict[kernel.BuildSpec, Path] = {}
+        self._builds = Builds(self._store)
         self._host: Capabilities | None = None
         self._running: dict[str, list[dict[str, Any]]] = {}
         self._codec: tuple[Path, Path] | None = None
+
+    @property
+    def unbuilt(self) -> Mapping[str, AconError]:
+        """The cells whose kernel could not be built, by label, with the reason; after `prepare`."""
+        return self._builds.unbuilt
 
     def clock(self, setting: Setting) -> Clock:
         """The clock of a cell."""
@@ -66,19 +72,22 @@ class SwapExperiment:
     ) -> None:
         """Build the kernels, the data and the initrds, say the data's ratios, and calibrate each clock.
 
-        Errors: those of `kernel.build`, of a corpus and of an initrd; `InvalidInput` for a guest that cannot be;
-        `GuestFailed` when the calibration's guest gives no times.
+        Errors: those of `kernel.build` (its failures only if no cell is left), of a corpus and of an initrd;
+        `InvalidInput` for a guest that cannot be; `GuestFailed` when the calibration's guest gives no times.
         """
         self._host = capabilities()
         for number, (label, factors) in enumerate(self._factors.items()):
             on_progress(Progress("prepare the cells", number / len(self._factors), label))
             if cancel is not None:
                 cancel.check()
-            image = self._kernel(factors, jobs, on_progress, cancel)
+            image = self._kernel(label, factors, jobs, on_progress, cancel)
+            if image is None:
+                continue
             pages = self._pages(factors, on_progress)
             initrd = cell_initrd(image_of(factors), pages, cache=self._store, on_progress=on_progress)
             found = self._calibration(factors, image, on_progress, cancel)
             self._make(label, factors, image, initrd, found)
+        self._builds.check(len(self._factors))
         on_progress(Progress("prepare the cells", 1.0))
 
     def parts(self, setting: Setting) -> dict[str, Path]:
@@ -162,15 +171,11 @@ class SwapExperiment:
         return dict(self._ratios)
 
     def _kernel(
-        self, factors: SwapFactors, jobs: int | None, on_progress: OnProgress, cancel: CancelToken | None
-    ) -> Path:
+        self, label: str, factors: SwapFactors, jobs: int | None, on_progress: OnProgress, cancel: CancelToken | None
+    ) -> Path | None:
         if factors.kernel != "build":
             return Path(factors.kernel)
-        spec = factors.build_spec()
-        if spec not in self._kernels:
-            built = kernel.build(spec, cache=self._store, jobs=jobs, on_progress=on_progress, cancel=cancel)
-            self._kernels[spec] = built.image
-        return self._kernels[spec]
+        return self._builds.image(label, factors.build_spec(), jobs=jobs, on_progress=on_progress, cancel=cancel)
 
     def _pages(self, factors: SwapFactors, on_progress: OnProgress) -> Path:
         """The cell's pages; what they compress to is said as soon as it is known."""
