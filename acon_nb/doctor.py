@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import host, process
+from acon_nb.bench.guest_program import missing_libraries
 from acon_nb.cache import default_root
 from acon_nb.errors import AconError
 from acon_nb.tdx import find_firmware
@@ -41,6 +42,8 @@ def examine(*, fresh: bool = False) -> list[Finding]:
         _apt,
         _docker,
         _firmware,
+        _twin,
+        _codecs,
         _browser,
         _jupyter,
         _memory,
@@ -171,11 +174,29 @@ def _firmware() -> Finding:
 
 
 def _browser() -> Finding:
-    feature = "tests of the interface"
-    path = shutil.which("chromium") or shutil.which("google-chrome")
+    return _program("Chromium", ("chromium", "google-chrome"), "tests of the interface", "chromium")
+
+
+def _twin() -> Finding:
+    feature = "the twin of a measured boot (acon-nb measure twin)"
+    return _program("swtpm", ("swtpm",), feature, "swtpm swtpm-tools")
+
+
+def _program(what: str, names: tuple[str, ...], feature: str, packages: str) -> Finding:
+    path = next(filter(None, map(shutil.which, names)), None)
     if path:
-        return Finding(what="Chromium", state="ok", detail=path, feature=feature)
-    return Finding(what="Chromium", state="warn", detail="not found", feature=feature, mend="apt-get install chromium")
+        return Finding(what=what, state="ok", detail=path, feature=feature)
+    return Finding(what=what, state="warn", detail="not found", feature=feature, mend=f"apt-get install {packages}")
+
+
+def _codecs() -> Finding:
+    feature = "swap studies: what a codec costs on host and guest, ratios of the data"
+    lacks = missing_libraries()
+    if not lacks:
+        return Finding(what="codecs", state="ok", detail="static lz4, zstd and lzo2", feature=feature)
+    detail = f"lacks {', '.join(f'lib{name}.a' for name in lacks)}"
+    mend = f"apt-get install {' '.join(lacks.values())}"
+    return Finding(what="codecs", state="warn", detail=detail, feature=feature, mend=mend)
 
 
 def _jupyter() -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from acon_nb.errors import InvalidInput
 
@@ -41,3 +42,10 @@ def format_seconds(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.2f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def format_share(share: float, *, sign: bool = False) -> str:
+    """A share in per cent with two digits, or to the unit above 100 %: "0.012 %", "3.7 %", "+374 %"."""
+    percent = 100 * share
+    text = f"{percent:.0f}" if abs(percent) >= 100 else f"{Decimal(f'{percent:.2g}'):f}"
+    return f"{'+' if sign and percent >= 0 else ''}{text} %"

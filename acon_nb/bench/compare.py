@@ -16,6 +16,7 @@ from acon_nb.bench import stats
 from acon_nb.bench.metrics import Metric, metric_on
 from acon_nb.bench.rows import changed, one_of, usable
 from acon_nb.errors import InvalidInput
+from acon_nb.units import format_share
 from acon_nb.vm import Clock
 
 if TYPE_CHECKING:
@@ -267,13 +268,13 @@ def _verdict_words(said: Comparison, measure: Metric) -> str:
     if said.verdict == "equal":
         what = "to the nanosecond" if measure.unit == "s" else "to the byte"
         return f"equal, {what}, in all {runs}."
-    share = _share(said.ratio - 1)
+    share = format_share(abs(said.ratio - 1))
     if said.verdict == "differs":
         word = measure.change(said.difference, said.clock)
         text = f"{word} by {measure.difference_text(said.difference, said.clock)} ({share}): exact, no test needed."
-        return text if said.alarm else f"{text} It is below the minimum effect of {_share(said.minimum_effect)}."
+        return text if said.alarm else f"{text} It is below the minimum effect of {format_share(said.minimum_effect)}."
     interval = f"[{_ratio(said.ratio_low, said.ratio)}, {_ratio(said.ratio_high, said.ratio)}]"
-    smallest = f"the minimum effect of {_share(said.minimum_effect)}"
+    smallest = f"the minimum effect of {format_share(said.minimum_effect)}"
     numbers = f"ratio {_ratio(said.ratio, said.ratio)} {interval}, n={said.n_baseline}+{said.n}, {said.method}"
     if said.verdict in ("worse", "better"):
         return f"{measure.change(said.ratio - 1, said.clock)} by {share}, p={said.p_holm:.2g} ({numbers})."
@@ -287,11 +288,6 @@ def _verdict_words(said: Comparison, measure: Metric) -> str:
 
 def _unit(said: Comparison) -> str:
     return "blocks" if said.method == "paired by block" else "runs of each"
-
-
-def _share(value: float) -> str:
-    """A share in per cent, with digits enough to see it, without its sign."""
-    return f"{100 * abs(value):.2g} %"
 
 
 def _ratio(value: float | None, ratio: float) -> str:

@@ -67,9 +67,21 @@ def guest_code(name: str, *, bits: int, cache: Cache | None = None) -> bytes:
     return ((cache or Cache()).get("guest", inputs, make).path / "code").read_bytes()
 
 
+def missing_libraries() -> dict[str, str]:
+    """The static libraries that the guest's programs lack on this host, each with the Debian package that has it."""
+    if shutil.which("gcc") is None:
+        return dict(_PACKAGES)
+    return {name: package for name, package in _PACKAGES.items() if not _place(name).is_absolute()}
+
+
+def _place(library: str) -> Path:
+    """Where gcc finds a static library; a name without a folder if it does not."""
+    return Path(process.output(["gcc", f"-print-file-name=lib{library}.a"]).strip())
+
+
 def _archive(library: str) -> Path:
     """The static archive of a library. Errors: `MissingRequirement`."""
-    found = Path(process.output(["gcc", f"-print-file-name=lib{library}.a"]).strip())
+    found = _place(library)
     if not found.is_absolute():
         package = f"apt-get install {_PACKAGES.get(library, f'lib{library}-dev')}"
         raise MissingRequirement(f"lib{library}.a", "building the guest's programs", hint=package)

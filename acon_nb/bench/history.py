@@ -16,6 +16,7 @@ from acon_nb.bench.change import LEAST_NIGHTS, Step, exact_steps, noisy_steps
 from acon_nb.bench.metrics import metric_on
 from acon_nb.bench.rows import changed, newest, usable
 from acon_nb.errors import InvalidInput
+from acon_nb.units import format_share
 from acon_nb.vm import Clock
 
 if TYPE_CHECKING:
@@ -115,8 +116,8 @@ class Series:
         many = "" if len(self.changes) == 1 else f" in {len(self.changes)} steps, the largest"
         about = "" if since.first == since.last else f" (between {since.first} and {since.last})"
         text = (
-            f"{head}: {word} by {100 * abs(self.ratio - 1):.2g} %{many} since the night {since.night}{about};"
-            f" the limit is {100 * self.limit:.2g} %."
+            f"{head}: {word} by {format_share(abs(self.ratio - 1))}{many} since the night {since.night}{about};"
+            f" the limit is {format_share(self.limit)}."
         )
         return f"{text} Also changed then: {'; '.join(since.also)}." if since.also else text
 
@@ -188,7 +189,7 @@ def shown_changes(series: Sequence[Series]) -> pd.DataFrame:
     import pandas as pd
 
     def share(ratio: float) -> str:
-        return f"{100 * (ratio - 1):+.2g} %"
+        return format_share(ratio - 1, sign=True)
 
     return pd.DataFrame(
         {
@@ -217,7 +218,7 @@ def verdict_table(series: Sequence[Series]) -> pd.DataFrame:
             "nights": len(one.nights),
             "held against": measure.text(one.reference, one.clock),
             "now": "" if one.verdict == "no value" else measure.text(one.current, one.clock),
-            "change": f"{100 * (one.ratio - 1):+.2g} %" if one.changes else "none",
+            "change": format_share(one.ratio - 1, sign=True) if one.changes else "none",
             "limit": f"{100 * one.limit:g} %",
             "verdict": one.verdict,
         }

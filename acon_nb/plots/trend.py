@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from acon_nb.bench.metrics import Metric, metric_on
 from acon_nb.plots.style import COLOURS
+from acon_nb.units import format_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +60,8 @@ def _panel(ax: Axes, series: pd.DataFrame, changes: pd.DataFrame, measure: Metri
         ax.axvspan(first - 0.5, last - 0.5, color=COLOURS[4], alpha=0.25, linewidth=0)
         ax.axvline(night - 0.5, color=COLOURS[4], linewidth=1.5)
         ax.annotate(
-            f"{100 * (row['ratio'] - 1):+.2g} %", (night - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
-            textcoords="offset points", va="top", fontsize=8,
+            format_share(row["ratio"] - 1, sign=True), (night - 0.5, 1), xycoords=("data", "axes fraction"),
+            xytext=(3, -3), textcoords="offset points", va="top", fontsize=8,
         )  # fmt: skip
     every = max(1, math.ceil(len(names) / _LABELS))
     ax.set_xticks(list(places)[::every], [name[:10] for name in names[::every]], rotation=30, ha="right", fontsize=8)

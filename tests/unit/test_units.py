@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.errors import InvalidInput
-from acon_nb.units import format_bytes, format_seconds, parse_bytes
+from acon_nb.units import format_bytes, format_seconds, format_share, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,20 @@ def test_sizes_for_people(count: float, text: str) -> None:
 )
 def test_times_for_people(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.000123456, "0.012 %"),
+        (1e-7, "0.00001 %"),
+        (0.0371, "3.7 %"),
+        (0.996, "100 %"),
+        (3.7412, "374 %"),
+        (0, "0 %"),
+    ],
+)
+def test_shares_are_told_without_powers_of_ten(share: float, text: str) -> None:
+    assert format_share(share) == text
+    assert format_share(share, sign=True) == f"+{text}"
+    assert format_share(-share, sign=True) == (f"-{text}" if share else f"+{text}")
