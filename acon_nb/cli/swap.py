@@ -14,11 +14,11 @@ from acon_nb.cli.bench import bench_group
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
 
-_PRESETS = ("smoke", "tutorial", "paper")
+_PRESETS = ("smoke", "tutorial", "answers", "paper")
 
 
 @bench_group.command("swap")
-@click.option("--preset", type=click.Choice(_PRESETS), help="smoke: minutes; tutorial: ten; paper: hours.")
+@click.option("--preset", type=click.Choice(_PRESETS), help="smoke: minutes; tutorial: ten; answers: some hours; paper: a day or two.")
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan of your own (TOML, study = swap).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 @click.option("--runs", type=int, help="Runs (seeds) of each cell, in place of the plan's.")

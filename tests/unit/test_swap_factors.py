@@ -105,7 +105,7 @@ def test_the_smallest_and_the_largest_swap_fit_their_work() -> None:
     assert SwapFactors(disk_latency="0.5ms").disk_latency_hardware_ns == 500_000
 
 
-@pytest.mark.parametrize("name", ["smoke", "tutorial", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "tutorial", "answers", "paper"])
 def test_presets_are_plans_with_their_checks(name: str) -> None:
     assert name in built_in()
     plan = with_checks(load(name))
