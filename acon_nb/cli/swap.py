@@ -18,7 +18,11 @@ _PRESETS = ("smoke", "tutorial", "answers", "paper")
 
 
 @bench_group.command("swap")
-@click.option("--preset", type=click.Choice(_PRESETS), help="smoke: minutes; tutorial: ten; answers: some hours; paper: a day or two.")
+@click.option(
+    "--preset",
+    type=click.Choice(_PRESETS),
+    help="smoke: minutes; tutorial: ten; answers: some hours; paper: a day or two.",
+)
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan of your own (TOML, study = swap).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 @click.option("--runs", type=int, help="Runs (seeds) of each cell, in place of the plan's.")

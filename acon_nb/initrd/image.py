@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,44 +113,10 @@ def load_content(content: Content, name: str, limits: Limits) -> FileTree:
     return tree
 
 
-class _Sink:
-    """Buffers small writes to a file; counts and hashes what is written."""
+class _Joined(ABC):
+    """Joins small writes; `flush` at the end passes on the last of them."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self.bytes = 0
-        self.sha256 = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        """Take bytes."""
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes >= _BUFFER_BYTES:
-            self.flush()
-        return len(data)
-
-    def flush(self) -> None:
-        """Write what is held."""
-        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        self._held, self._held_bytes = [], 0
-        self.sha256.update(data)
-        self.bytes += len(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-
-
-class _Watched:
-    """Joins small writes, tells how far they are, and stops when cancelled."""
-
-    def __init__(
-        self, stream: cpio.Writable, tree: FileTree, task: str, on_progress: OnProgress, cancel: CancelToken | None
-    ) -> None:
-        self._stream, self._task, self._on_progress, self._cancel = stream, task, on_progress, cancel
-        self._total = max(1, sum(entry.content.size for _, entry in tree.items()))
-        self._done = 0
+    def __init__(self) -> None:
         self._held: list[bytes] = []
         self._held_bytes = 0
 
@@ -163,11 +130,47 @@ class _Watched:
 
     def flush(self) -> None:
         """Pass on what is held."""
+        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        self._held, self._held_bytes = [], 0
+        self._pass_on(data)
+
+    @abstractmethod
+    def _pass_on(self, data: bytes) -> None: ...
+
+
+class _Sink(_Joined):
+    """Buffers small writes to a file; counts and hashes what is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.bytes = 0
+        self.sha256 = hashlib.sha256()
+
+    def _pass_on(self, data: bytes) -> None:
+        self.sha256.update(data)
+        self.bytes += len(data)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+
+class _Watched(_Joined):
+    """Joins small writes, tells how far they are, and stops when cancelled."""
+
+    def __init__(
+        self, stream: cpio.Writable, tree: FileTree, task: str, on_progress: OnProgress, cancel: CancelToken | None
+    ) -> None:
+        super().__init__()
+        self._stream, self._task, self._on_progress, self._cancel = stream, task, on_progress, cancel
+        self._total = max(1, sum(entry.content.size for _, entry in tree.items()))
+        self._done = 0
+
+    def _pass_on(self, data: bytes) -> None:
         if self._cancel is not None:
             self._cancel.check()
-        self._stream.write(b"".join(self._held))
-        self._done += self._held_bytes
-        self._held, self._held_bytes = [], 0
+        self._stream.write(data)
+        self._done += len(data)
         self._on_progress(Progress(self._task, min(0.999, self._done / self._total)))
 
 
