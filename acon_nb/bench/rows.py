@@ -40,6 +40,8 @@ FACTS = {
     "python_version": "Python",
     "packages": "Python packages",
 }
+# The words of a swap guest's command line that say its factors, which are columns of their own.
+_OF_FACTORS = ("acon_cell=", "scsi_debug.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,19 +127,22 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, *, without: Sequence[str]
     for column, label in FACTS.items():
         if column in without or column not in before or column not in after:
             continue
-        old, new = (_facts(part[column]) for part in (before, after))
+        old, new = (_facts(column, part[column]) for part in (before, after))
         if old and new and old != new:
-            found.append(f"{label}: {_shown(column, old - new or old)} -> {_shown(column, new - old or new)}")
+            found.append(f"{label}: {_shown(column, old - new)} -> {_shown(column, new - old)}")
     return found
 
 
-def _facts(values: pd.Series[str]) -> frozenset[str]:
-    """The values, a text of several lines taken line by line."""
+def _facts(column: str, values: pd.Series[str]) -> frozenset[str]:
+    """The values, a text of several lines taken line by line, a command line word by word."""
+    if column == "cmdline":
+        words = (word for value in values.dropna() for word in str(value).split())
+        return frozenset(word for word in words if not word.startswith(_OF_FACTORS))
     return frozenset(line for value in values.dropna() for line in str(value).splitlines() if line)
 
 
 def _shown(column: str, values: frozenset[str]) -> str:
-    return ", ".join(value[:12] if column.endswith("_sha256") else value for value in sorted(values))
+    return ", ".join(value[:12] if column.endswith("_sha256") else value for value in sorted(values)) or "nothing"
 
 
 def _s(count: int) -> str:

@@ -132,6 +132,11 @@ def counted(rows: pd.DataFrame, clock: str = "") -> Counted:
     )
 
 
+def without_calibrations(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a swap study without those of codec cells and of copies, which are no measurements of a choice."""
+    return rows[~_apart(rows)]
+
+
 def result_of(row: Mapping[Any, Any]) -> Result:
     """How a run ended. A wrong page is worse than any speed is good, so it comes first."""
     end, error = str(_value(row, "end") or End.POWERED_OFF), str(_value(row, "error") or "")

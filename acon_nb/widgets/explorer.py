@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from acon_nb import plots, show
 from acon_nb.bench import explore, results
 from acon_nb.bench.explore import Explored, View
+from acon_nb.bench.swap_rows import without_calibrations
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.plots import save
 from acon_nb.widgets.parts import dense, pre
@@ -48,7 +49,7 @@ class Explorer:
         if self._folder is None:
             return
         self.study = study
-        self.rows = results.load(self._folder, self._kind, study or None)
+        self.rows = _measured(results.load(self._folder, self._kind, study or None))
         self.look(self.view)
         if self.found is None:
             self.look(first_view(self.rows))
@@ -75,7 +76,7 @@ class Explorer:
         return path
 
     def _load(self, source: str | Path | pd.DataFrame) -> pd.DataFrame:
-        rows = results.load(source, self._kind) if isinstance(source, str | Path) else source
+        rows = _measured(results.load(source, self._kind) if isinstance(source, str | Path) else source)
         if rows.empty:
             raise InvalidInput("results", self._folder or "rows", "has no rows", hint="run a study first")
         return rows
@@ -98,11 +99,16 @@ def explorer(source: str | Path | pd.DataFrame, view: View | None = None, *, kin
     return Explorer(source, view, kind=kind)
 
 
+def _measured(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without what is no measurement of a choice."""
+    return without_calibrations(rows) if "factor_swap" in rows else rows
+
+
 def first_view(rows: pd.DataFrame) -> View:
     """A view that any rows have: the first clock, the measure that is asked for first, by the first factor."""
     clock = next(iter(explore.clocks(rows)), "wall")
     there = explore.metrics(rows, clock)
-    wanted = ("host_ns_init", "guest_ns_reset_to_init", "host_ns_ready")
+    wanted = ("access_ops_per_s", "host_ns_init", "guest_ns_reset_to_init", "host_ns_ready")
     found = next((name for name in wanted if name in there), next(iter(there), ""))
     if not found:
         raise InvalidInput("results", "rows", "have no measure", hint="rows of a study, a row a run")

@@ -113,6 +113,17 @@ def test_what_else_differs_is_said() -> None:
     assert "Also differs: QEMU: 7.2 -> 10.1" in said(frame)[1]
 
 
+def test_of_command_lines_the_words_that_differ_are_said_but_not_those_that_are_factors() -> None:
+    frame = counted([10, 10], [11, 11])
+    frame["cmdline"] = [
+        *["quiet lpj=1 acon_cell=swap=disk"] * 2,
+        *["quiet acon_cell=swap=zram scsi_debug.ndelay=1"] * 2,
+    ]
+    assert "Also differs: kernel's command line: lpj=1 -> nothing." in said(frame)[1]
+    frame["cmdline"] = [*["quiet acon_cell=swap=disk"] * 2, *["quiet acon_cell=swap=zram"] * 2]
+    assert "Also differs" not in said(frame)[1]
+
+
 @pytest.mark.parametrize("column", ["clock", "host_class"])
 def test_clocks_and_host_classes_are_never_mixed(column: str) -> None:
     frame = counted([1, 1], [1, 1])
