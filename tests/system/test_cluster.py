@@ -20,6 +20,7 @@ from acon_nb.bench.experiments import study_of
 from acon_nb.bench.plan import Plan
 from acon_nb.bench.results import Store
 from acon_nb.bench.rows import usable
+from acon_nb.bench.swap.experiment import determinism
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.system
@@ -109,6 +110,24 @@ def test_counted_runs_on_the_cluster_are_those_of_one_host(
     rows = here.run()
     assert here.state.cells[0].kept == 3
     assert rows["guest_ns_reset_to_init"].nunique() == 1  # the host's own, too
+
+
+def test_a_swap_study_on_the_cluster_gives_what_one_host_gives_bit_for_bit(pool: DaskPool, tmp_path: Path) -> None:
+    """Its files travel: kernel, initrd, the codec program; the workers' cache is another one than the driver's."""
+    fixed = {"memory": "64M", "workload": "anon", "accesses": 500, "samples": 5, "data": "like-redis+zero:1"}
+    plan = Plan(name="swaps", study="swap", fixed=fixed, factors={"swap": ["disk"]}, runs=1, warmups=0)
+    there = cluster_study_of(plan, tmp_path / "there", pool).run()
+    assert list(there["end"]) == ["powered off"] * 3, list(there["error"])
+    assert list(there["corrupt_pages"].dropna().unique()) == [0]
+    assert there["worker"].nunique() == 2
+    assert set(determinism(there)["same"]) == {True}
+    here = study_of(plan, tmp_path / "here").run()
+    assert sums(here) == sums(there)
+
+
+def sums(rows: Any) -> dict[str, str]:
+    counted = rows[rows["factor_workload"] != "codec"]
+    return dict(zip(counted["cell"], counted["counters_sha256"], strict=True))
 
 
 def test_a_worker_killed_in_mid_run_leaves_no_vm_and_its_run_is_done_again(
