@@ -7,6 +7,7 @@ only for a fault of the host, named in the row; a guest that fails is a row with
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -16,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import filelock
 
 from acon_nb.bench import results
 from acon_nb.bench.board import Board, CellState, StudyState
@@ -140,14 +143,16 @@ class Study:
     def run(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
         """Prepare, run what is missing, and return all rows.
 
-        Errors: those of the builds, `Cancelled`; what was measured before is in the store.
+        Errors: those of the builds, `AconError` when another run of this study goes on, `Cancelled`; what was measured
+        before is in the store.
         """
         stop = cancel or CancelToken()
         self._board.change(phase="preparing", started=time.time(), error="")
         try:
-            self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
-            stop.check()
-            self._measure(on_progress, stop)
+            with alone(self.store, self.plan.name):
+                self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
+                stop.check()
+                self._measure(on_progress, stop)
         except BaseException as error:
             phase = "cancelled" if isinstance(error, Cancelled) else "failed"
             self._board.change(phase=phase, error=str(error), left_s=None)
@@ -271,6 +276,19 @@ class Study:
 
     def _tell(self, on_progress: OnProgress, text: str = "") -> None:
         on_progress(self._board.progress(text))
+
+
+@contextlib.contextmanager
+def alone(store: results.Store, study: str) -> Iterator[None]:
+    """One run of a study in a folder at a time: two would measure everything twice. Errors: `AconError`."""
+    store.folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(store.folder / f".{study}.run.lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except filelock.Timeout as error:
+        what = f"{study} is being measured into {store.folder} already"
+        raise AconError(what, hint="wait for it, cancel it, or choose another folder") from error
 
 
 def is_due(turn: Turn, clock: Clock) -> bool:

@@ -366,3 +366,22 @@ def test_a_cell_that_cannot_be_built_is_a_row_with_its_reason_and_the_others_run
     rows = Study(plan=PLAN, experiment=experiment, store=Store(tmp_path / "out")).run()
     assert set(rows["end"]) == {"powered off"}, "a kernel that builds again is measured"
     assert len(experiment.order) == 9
+
+
+def test_a_study_is_run_once_at_a_time(tmp_path: Path) -> None:
+    told: list[str] = []
+    plan = dataclasses.replace(PLAN, fixed={"clock": "instructions"})
+
+    def study(plan: Plan, answer: Callable[[Setting, int], Measured] | None = None) -> Study:
+        return Study(plan=plan, experiment=Counted(tmp_path, answer), store=Store(tmp_path / "out"), parallel=1)
+
+    def answer(_: Setting, __: int) -> Measured:
+        if not told:
+            with pytest.raises(AconError, match=r"sizes is being measured into .* already") as caught:
+                study(plan).run()
+            told.append(caught.value.hint)
+            assert len(study(dataclasses.replace(plan, name="others")).run()) == 6
+        return good(tmp_path)
+
+    assert len(study(plan, answer).run()) == 6
+    assert told == ["wait for it, cancel it, or choose another folder"]

@@ -6,14 +6,10 @@ store is never measured again, whichever of the two runners measured it.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import filelock
 
 from acon_nb.bench import results
 from acon_nb.bench.board import Board, CellState, StudyState
@@ -24,7 +20,8 @@ from acon_nb.bench.cluster.pool import Pool
 from acon_nb.bench.cluster.worker import Portable
 from acon_nb.bench.experiments import experiment_of
 from acon_nb.bench.plan import Plan
-from acon_nb.errors import AconError, Cancelled, InvalidInput
+from acon_nb.bench.runner import alone
+from acon_nb.errors import Cancelled, InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.vm import Clock
 
@@ -96,7 +93,7 @@ class ClusterStudy:
         stop = cancel or CancelToken()
         self._board.change(phase="preparing", started=time.time(), error="")
         try:
-            with self._only_driver():
+            with alone(self.store, self.plan.name):
                 self._measure(on_progress, stop)
         except BaseException as error:
             phase = "cancelled" if isinstance(error, Cancelled) else "failed"
@@ -129,17 +126,6 @@ class ClusterStudy:
         )
         dispatch.run()
         self._keys = frozenset(dispatch.keys)
-
-    @contextlib.contextmanager
-    def _only_driver(self) -> Iterator[None]:
-        """One driver for a study in a folder: two would measure everything twice."""
-        lock = filelock.FileLock(self.store.folder / f".{self.plan.name}.driver.lock")
-        try:
-            with lock.acquire(timeout=0):
-                yield
-        except filelock.Timeout as error:
-            what = f"another driver is measuring {self.plan.name} into {self.store.folder}"
-            raise AconError(what, hint="wait for it, or choose another folder") from error
 
 
 def cluster_study_of(
