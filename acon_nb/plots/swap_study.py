@@ -61,9 +61,9 @@ def plot_pressure(table: pd.DataFrame, points: pd.DataFrame | None = None, *, mo
     """Cost along a numeric factor (`df_pressure`), the ratio to the baseline, and break-evens (`df_breakeven`).
 
     Throughput is shown as the time of one access, so that up is dearer; other measures as they are. A cross is a level
-    at which guests ended badly.
+    at which guests ended badly. A situation with one level is left out where others have more.
     """
-    shown = largest(table, "situation", most)
+    shown = largest(_larger(table, table["level"]), "situation", most)
     figure, lines = grid(len(shown), 2, (5.2, 3.9))
     styles = styles_of(table["choice"])
     for axes, (situation, part) in zip(lines, shown, strict=True):
@@ -74,15 +74,23 @@ def plot_pressure(table: pd.DataFrame, points: pd.DataFrame | None = None, *, mo
     axis = str(table["axis"].iloc[0])
     legend(figure, [axes[0] for axes in lines])
     text = f"Cost along {axis} (bars: 95 % over seeds; ✖: ended badly; ◆: break-even)"
-    figure.suptitle(title(text, table, "n", most=most))
+    figure.suptitle(title(text, table, "n", most=len(shown)))
     return figure
+
+
+def _larger(table: pd.DataFrame, places: pd.Series[Any]) -> pd.DataFrame:
+    """The rows of situations that have more than one of `places`; all rows if none has."""
+    found = table[places.groupby(table["situation"], sort=False).transform("nunique") > 1]
+    return found if len(found) else table
 
 
 def plot_best(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
     """The best choice by two factors (`df_best`), a panel a situation.
 
     Hatched: choices that cannot be told apart (all are named). ?: too few seeds to rank. ✕: ended badly.
+    A situation with one cell is left out where others have more.
     """
+    table = _larger(table, table["across_level"].astype(str) + "\0" + table["down_level"].astype(str))
     down, across = str(table["down"].iloc[0]), str(table["across"].iloc[0])
     columns = table["across_level"].nunique()
     figure, axes, shown = _panels(table, "situation", most, (max(4.0, 1.5 * columns + 1.6), 0.0), rows_of="down_level")
@@ -189,16 +197,14 @@ def _cost_panel(ax: Axes, part: pd.DataFrame, styles: dict[str, Style]) -> None:
 
 def _died(ax: Axes, part: pd.DataFrame, styles: dict[str, Style]) -> None:
     """A cross above the axis for each level at which guests of a choice ended badly, with how many."""
-    bad = part[part["failures"] != ""]
-    for number, (choice, mine) in enumerate(bad.groupby("choice", sort=False)):
-        place = 0.97 - 0.06 * number
-        transform = ax.get_xaxis_transform()
+    groups = list(part[part["failures"] != ""].groupby("choice", sort=False))
+    for number, (choice, mine) in enumerate(groups):
+        place, colour = 0.97 - 0.06 * number, styles[str(choice)].colour
         levels = list(mine["level"])
-        ax.plot(
-            levels, [place] * len(levels), "X", color=styles[str(choice)].colour, transform=transform, clip_on=False
-        )
-        text = f"{choice}: {mine['failures'].iloc[0]}"
-        ax.text(levels[0], place, f"{text}  ", transform=transform, ha="right", va="center", fontsize=7)
+        ax.plot(levels, [place] * len(levels), "X", color=colour, transform=ax.get_xaxis_transform(), clip_on=False)
+        text = f"✖ {choice}: {mine['failures'].iloc[0]}"
+        foot = 0.04 + 0.05 * number  # at the right, where much pressure costs much
+        ax.text(0.99, foot, text, transform=ax.transAxes, color=colour, ha="right", va="center", fontsize=7)
 
 
 def _ratio_panel(ax: Axes, part: pd.DataFrame, styles: dict[str, Style], points: pd.DataFrame | None) -> None:
@@ -252,10 +258,11 @@ def _best_cell(ax: Axes, row: dict[Any, Any], x: int, y: int, colours: dict[str,
     if row["sure"] == "too few seeds" and names:
         lines = [f"{names[0]} ?", f"(n = {row['seeds']})"]
     text = "\n".join(lines)
-    ax.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if not names else "black",
+    middle = y - 0.12 if row["died"] else y
+    ax.text(x, middle, text, ha="center", va="center", fontsize=7, color="white" if not names else "black",
             bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1} if tied else None)  # fmt: skip
     if row["died"]:
-        died = "\n".join(f"✕ {wrapped(text, 30)}" for text in str(row["died"]).split("; ")[:3])
+        died = "\n".join(f"✕ {wrapped(text, 40)}" for text in str(row["died"]).split("; ")[:3])
         ax.text(x, y + 0.47, died, ha="center", va="bottom", fontsize=5.5, color="white" if not names else "0.2")
 
 
@@ -282,7 +289,7 @@ def _panels(
     """A panel for each value of a column, three a row; of more than `most` the largest."""
     shown = largest(table, by, most)
     columns = min(3, len(shown)) if size[0] < 5 else 1
-    height = size[1] or 0.85 * max(part[rows_of].nunique() for _, part in shown) + 1.3
+    height = size[1] or 1.1 * max(part[rows_of].nunique() for _, part in shown) + 1.3
     figure, lines = grid(-(-len(shown) // columns), columns, (size[0], height))
     axes = [ax for line in lines for ax in line]
     for ax in axes[len(shown) :]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _KINDS = {"none": ("x", ":"), "disk": ("o", ":"), "zram": ("s", "-"), "zswap": ("^", "--")}
+_MORE = {"x": "+", "o": "D", "s": "P", "^": "v", "d": "p"}  # the markers once all colours are taken
 _LEAST_WIDTH = 8.0  # inches: room for a title
 _CLOCKS = {"instructions": "instruction clock", "wall": "wall clock"}
 
@@ -38,7 +39,8 @@ def styles_of(names: Iterable[Any]) -> dict[str, Style]:
         if rest and rest not in rests:
             rests.append(rest)
         marker, line = _KINDS.get(kind, ("d", "-."))
-        found[name] = Style(COLOURS[rests.index(rest) % len(COLOURS)] if rest else "0.35", marker, line)
+        turn, number = divmod(rests.index(rest), len(COLOURS)) if rest else (0, 0)
+        found[name] = Style(COLOURS[number] if rest else "0.35", _MORE[marker] if turn else marker, line)
     return found
 
 

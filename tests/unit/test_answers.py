@@ -25,6 +25,7 @@ from acon_nb.bench.swap_rows import Result, counted, result_of
 from acon_nb.bench.swap_tables import df_best, df_breakeven, df_choices, df_effects
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput, ResultsError
+from acon_nb.plots.swap_style import styles_of
 
 # Throughput is exp(height - slope * pressure): the logarithm of a ratio is a line, and a break-even can be computed.
 CURVES = {
@@ -568,3 +569,17 @@ def test_the_command_tells_and_writes(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["bench", "answers", "other", "--out", str(tmp_path / "out")])
     assert done.exit_code == 2
     assert "one of: s" in done.output
+
+
+def test_each_choice_looks_different_and_a_situation_with_one_level_is_no_curve() -> None:
+    names = [f"{kind} lz4 + {word}" for kind in ("disk", "zram", "zswap") for word in "abcdefghi"]
+    styles = styles_of([*names, "disk", "none"])
+    assert len(set(styles.values())) == len(styles)
+
+    one = study(swaps={"disk": CURVES["disk"], "zswap:lz4": CURVES["zswap:lz4"]}, pressures=(1.5,), factor_data="other")
+    found = counted(pd.concat([study(dies={"zram:lz4": 2.0}), one], ignore_index=True))
+    figure = plots.figures_of(found)["pressure"]
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == ["data=mix"]
+    assert "1 of 2 situations" in figure.get_suptitle()
+    assert any("zram lz4: out of memory in 6 of 6" in text.get_text() for text in figure.axes[0].texts)
