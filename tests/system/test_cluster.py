@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -170,10 +171,13 @@ def test_a_driver_that_is_killed_leaves_no_vm(
     asked = json.dumps({"name": "hanging", "fixed": dict(plan.fixed), "runs": 4})
     argv = [sys.executable, "-c", text, cluster.scheduler_address, asked, str(tmp_path)]
     for number in (signal.SIGKILL, signal.SIGINT):
-        driver = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # A shell starts what runs in its background with SIGINT ignored, and all below inherit that.
+        listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        driver = subprocess.Popen(argv, preexec_fn=listens, **silent)
         assert until(lambda: len(guests(mark)) == 2)
         driver.send_signal(number)
-        driver.wait()
+        driver.wait(60)
         assert until(lambda: not guests(mark))
 
 
