@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import host, process
-from acon_nb.bench.guest_program import missing_libraries
+from acon_nb.bench.guest_program import missing_parts
 from acon_nb.cache import default_root
 from acon_nb.errors import AconError
 from acon_nb.tdx import find_firmware
@@ -191,11 +191,10 @@ def _program(what: str, names: tuple[str, ...], feature: str, packages: str) -> 
 
 def _codecs() -> Finding:
     feature = "swap studies: what a codec costs on host and guest, ratios of the data"
-    lacks = missing_libraries()
+    lacks = missing_parts()
     if not lacks:
         return Finding(what="codecs", state="ok", detail="static lz4, zstd and lzo2", feature=feature)
-    detail = f"lacks {', '.join(f'lib{name}.a' for name in lacks)}"
-    mend = f"apt-get install {' '.join(lacks.values())}"
+    detail, mend = f"lacks {', '.join(lacks)}", f"apt-get install {' '.join(lacks.values())}"
     return Finding(what="codecs", state="warn", detail=detail, feature=feature, mend=mend)
 
 

@@ -10,11 +10,11 @@ than our layer costs, so it is timed on its own too: all but the time in `make`.
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,15 +27,18 @@ from acon_nb.cache import Cache
 from acon_nb.kernel import make
 from acon_nb.progress import TextProgress
 
-PROFILE = next((word for word in sys.argv[1:] if not word.startswith("-")), "minimal")
 CACHED_RUNS = 5
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("profile", nargs="?", default="minimal")
+    parser.add_argument("--ours", action="store_true", help="without plain make")
+    asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="acon-nb-benchmark-"))
     try:
         without_ccache(folder)
-        compare(folder)
+        compare(folder, asked)
     finally:
         shutil.rmtree(folder)
 
@@ -52,22 +55,24 @@ def without_ccache(folder: Path) -> None:
     os.environ["PATH"] = str(tools)
 
 
-def compare(folder: Path) -> None:
+def compare(folder: Path, asked: argparse.Namespace) -> None:
     tree = kernel.fetch("debian:6.12", on_progress=TextProgress())  # in the user cache
-    spec = kernel.BuildSpec(profiles=(PROFILE,), source=str(tree.path))
+    spec = kernel.BuildSpec(profiles=(asked.profile,), source=str(tree.path))
     store = Cache(folder / "cache")
     started, cpu = time.monotonic(), cpu_s()
     with timed_make() as in_make:
         built = kernel.build(spec, cache=store, on_progress=TextProgress(every_s=60))
     ours, ours_cpu = time.monotonic() - started, cpu_s() - cpu
     print(f"of {ours:.1f} s, {ours - sum(in_make):.1f} s are not in a make that plain make needs too")
-    if "--ours" in sys.argv:
+    if asked.ours:
         return
     cpu = cpu_s()
     plain = plain_make(tree, built.config, folder / "plain")
     plain_cpu = cpu_s() - cpu
     same = (folder / "plain/arch/x86/boot/bzImage").read_bytes() == built.image.read_bytes()
-    print(f"cold build of {PROFILE}: {ours:.1f} s with acon_nb, {plain:.1f} s plain make, ratio {ours / plain:.3f}")
+    print(
+        f"cold build of {asked.profile}: {ours:.1f} s with acon_nb, {plain:.1f} s plain make, ratio {ours / plain:.3f}"
+    )
     print(f"CPU time: {ours_cpu:.1f} s with acon_nb, {plain_cpu:.1f} s plain make, ratio {ours_cpu / plain_cpu:.3f}")
     print(f"the same bytes: {same}")
     times = []

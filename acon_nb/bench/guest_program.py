@@ -67,11 +67,14 @@ def guest_code(name: str, *, bits: int, cache: Cache | None = None) -> bytes:
     return ((cache or Cache()).get("guest", inputs, make).path / "code").read_bytes()
 
 
-def missing_libraries() -> dict[str, str]:
-    """The static libraries that the guest's programs lack on this host, each with the Debian package that has it."""
+def missing_parts() -> dict[str, str]:
+    """What building the guest's programs lacks on this host (libzstd.a, gcc), each with the Debian package that has it.
+
+    Without gcc nothing is known of the libraries, and all their packages are named.
+    """
     if shutil.which("gcc") is None:
-        return dict(_PACKAGES)
-    return {name: package for name, package in _PACKAGES.items() if not _place(name).is_absolute()}
+        return {"gcc": " ".join(("gcc", *_PACKAGES.values()))}
+    return {f"lib{name}.a": package for name, package in _PACKAGES.items() if not _place(name).is_absolute()}
 
 
 def _place(library: str) -> Path:

@@ -42,6 +42,7 @@ FACTS = {
 }
 # The words of a swap guest's command line that say its factors, which are columns of their own.
 _OF_FACTORS = ("acon_cell=", "scsi_debug.")
+_LISTS = ("cmdline", "packages")  # what a row has several of: one side may have nothing of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,7 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, *, without: Sequence[str]
             continue
         old, new = (_facts(column, part[column]) for part in (before, after))
         if old and new and old != new:
-            found.append(f"{label}: {_shown(column, old - new)} -> {_shown(column, new - old)}")
+            found.append(f"{label}: {_own(column, old, new)} -> {_own(column, new, old)}")
     return found
 
 
@@ -141,7 +142,9 @@ def _facts(column: str, values: pd.Series[str]) -> frozenset[str]:
     return frozenset(line for value in values.dropna() for line in str(value).splitlines() if line)
 
 
-def _shown(column: str, values: frozenset[str]) -> str:
+def _own(column: str, mine: frozenset[str], other: frozenset[str]) -> str:
+    """What one side has and the other has not; of a single value that both have, among others, that value."""
+    values = mine - other or (frozenset() if column in _LISTS else mine)
     return ", ".join(value[:12] if column.endswith("_sha256") else value for value in sorted(values)) or "nothing"
 
 

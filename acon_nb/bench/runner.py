@@ -281,14 +281,13 @@ class Study:
 @contextlib.contextmanager
 def alone(store: results.Store, study: str) -> Iterator[None]:
     """One run of a study in a folder at a time: two would measure everything twice. Errors: `AconError`."""
-    store.folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(store.folder / f".{study}.run.lock")
     try:
-        with lock.acquire(timeout=0):
-            yield
+        held = filelock.FileLock(store.folder / f".{study}.run.lock").acquire(timeout=0)
     except filelock.Timeout as error:
         what = f"{study} is being measured into {store.folder} already"
         raise AconError(what, hint="wait for it, cancel it, or choose another folder") from error
+    with held:
+        yield
 
 
 def is_due(turn: Turn, clock: Clock) -> bool:

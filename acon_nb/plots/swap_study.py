@@ -90,11 +90,11 @@ def plot_best(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
     Hatched: choices that cannot be told apart (all are named). ?: too few seeds to rank. ✕: ended badly.
     A situation with one cell is left out where others have more.
     """
-    table = _larger(table, table["across_level"].astype(str) + "\0" + table["down_level"].astype(str))
+    cells = _larger(table, table.index.to_series())
     down, across = str(table["down"].iloc[0]), str(table["across"].iloc[0])
-    columns = table["across_level"].nunique()
-    figure, axes, shown = _panels(table, "situation", most, (max(4.0, 1.5 * columns + 1.6), 0.0), rows_of="down_level")
-    kinds = _first_colours(table)
+    columns = cells["across_level"].nunique()
+    figure, axes, shown = _panels(cells, "situation", most, (max(4.0, 1.5 * columns + 1.6), 0.0), rows_of="down_level")
+    kinds = _first_colours(cells)
     for ax, (situation, part) in zip(axes, shown, strict=True):
         lows, highs = (list(dict.fromkeys(part[name])) for name in ("down_level", "across_level"))
         for row in part.to_dict("records"):
@@ -108,7 +108,7 @@ def plot_best(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
         ax.set_title(situation or "all rows", fontsize=9)
     what = measure(str(table["metric"].iloc[0]))
     text = f"Best choice by {what.label}; hatched: cannot be told apart; ?: too few seeds; ✕: ended badly"
-    figure.suptitle(title(text, table, "seeds", most=most))
+    figure.suptitle(title(text, table, "seeds", most=len(shown)))
     return figure
 
 

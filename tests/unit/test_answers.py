@@ -583,3 +583,9 @@ def test_each_choice_looks_different_and_a_situation_with_one_level_is_no_curve(
     assert titles == ["data=mix"]
     assert "1 of 2 situations" in figure.get_suptitle()
     assert any("zram lz4: out of memory in 6 of 6" in text.get_text() for text in figure.axes[0].texts)
+
+    fast = study({"disk": CURVES["disk"]}, pressures=(1.5,), factor_disk_latency="10us", factor_data="mix")
+    more = counted(pd.concat([study(), study(factor_data="other"), fast], ignore_index=True))
+    best = plots.figures_of(more)["best"]
+    assert [ax.get_title() for ax in best.axes] == ["disk_latency=80us"]
+    assert "1 of 2 situations" in best.get_suptitle()

@@ -111,6 +111,8 @@ def test_what_else_differs_is_said() -> None:
     frame = counted([10, 10], [11, 11])
     frame["qemu_version"] = ["7.2", "7.2", "10.1", "10.1"]
     assert "Also differs: QEMU: 7.2 -> 10.1" in said(frame)[1]
+    frame["qemu_version"] = ["7.2", "7.2", "7.2", "10.1"]
+    assert "Also differs: QEMU: 7.2 -> 10.1" in said(frame)[1]
 
 
 def test_of_command_lines_the_words_that_differ_are_said_but_not_those_that_are_factors() -> None:
