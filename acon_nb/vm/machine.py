@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from concurrent.futures import wait as wait_for
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -230,12 +231,17 @@ class Machine:
         except RuntimeError as error:  # the loop has just closed
             work.close()
             raise AconError("the guest does not run", hint="see wait() for how it ended") from error
+        deadline = time.monotonic() + timeout_s
+        while self.running and time.monotonic() < deadline and not wait_for((future,), _CANCEL_POLL_S).done:
+            pass  # a loop that has just closed never comes to the work
         try:
-            return future.result(timeout_s)
+            return future.result(0)
         except ExecuteError as error:
             raise AconError(f"QEMU refused: {error}") from error
         except (TimeoutError, CancelledError, QMPError, OSError, EOFError) as error:
             future.cancel()
+            if not self.running:  # else it is the loop's
+                work.close()
             hint = "see wait() for how the guest ended"
             raise AconError(f"QEMU did not answer: {type(error).__name__}", hint=hint) from error
 
@@ -251,7 +257,7 @@ class Machine:
         self._loop = asyncio.get_running_loop()
         trace = self.folder / "fw_cfg.trace"
         errors_path = self.folder / "qemu.stderr"
-        names = ["qmp", "results"]
+        names = ["qmp", "commands", "results"]
         if self._console is not None:
             names += ["mux"] if self._mux else ["serial", "hvc"]
         wall_ns = time.time_ns() - time.monotonic_ns()  # the trace has wall-clock times
@@ -270,7 +276,7 @@ class Machine:
                     end.close()
             self._child = child
             self._connect_console(ours)
-            ended_by = await self._watch(child, ours["qmp"], ours["results"])
+            ended_by = await self._watch(child, ours)
             ended_ns = time.monotonic_ns()
             returncode = child.poll()
         if self._console is not None:
@@ -295,13 +301,14 @@ class Machine:
         for end in ends.values():
             end.close()
 
-    async def _watch(self, child: Child, qmp_socket: socket.socket, results: socket.socket) -> str:
+    async def _watch(self, child: Child, ours: Mapping[str, socket.socket]) -> str:
         """Let the guest go and follow it; returns what ended it (see `name_end`)."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(child.fileno(), lambda: ended.set() if child.poll() is not None else None)
-        reader = asyncio.create_task(take_messages(results, self._take))
-        control = asyncio.create_task(self._control(qmp_socket, child))
+        reader = asyncio.create_task(take_messages(ours["results"], self._take))
+        control = asyncio.create_task(_talk(ours["qmp"], self._control))
+        commands = asyncio.create_task(_talk(ours["commands"], self._command))
         end = asyncio.create_task(ended.wait())
         deadline = time.monotonic() + self.spec.timeout_s
         try:
@@ -316,7 +323,7 @@ class Machine:
         finally:
             loop.remove_reader(child.fileno())
             child.kill()
-            tasks = (reader, control, end)
+            tasks = (reader, control, commands, end)
             for task in tasks:
                 task.cancel()
             done = await asyncio.gather(*tasks, return_exceptions=True)
@@ -343,27 +350,25 @@ class Machine:
         while child.poll() == 0 and not self._shutdown_reason and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
 
-    async def _control(self, qmp_socket: socket.socket, child: Child) -> None:
-        """QMP: continue the guest, then note why it shuts down."""
-        client = QMPClient("acon-vm")
-        client.logger.setLevel(logging.CRITICAL)
-        try:
-            await client.connect(qmp_socket)
-            self._client, self._sampler = client, Sampler(client, child.pid or 0)
-            if not self._paused:
-                self._continued_ns = time.monotonic_ns()
-                await client.execute("cont")
-            self._ready.set()
-            async for event in client.events:
-                if event["event"] in ("SHUTDOWN", "GUEST_PANICKED"):
-                    data = event.get("data")
-                    reason = data.get("reason", "guest-panic") if isinstance(data, dict) else "guest-panic"
-                    self._shutdown_reason = self._shutdown_reason or str(reason)
-        except (QMPError, OSError, EOFError) as error:
-            _log.debug("QMP ended: %r", error)
-        finally:
-            with contextlib.suppress(QMPError, OSError, EOFError):
-                await client.disconnect()
+    async def _control(self, client: QMPClient) -> None:
+        """QMP: continue the guest, then note why it shuts down.
+
+        Nothing else is sent here: a client whose command meets a QEMU that ends drops the events before its end.
+        """
+        if not self._paused:
+            self._continued_ns = time.monotonic_ns()
+            await client.execute("cont")
+        async for event in client.events:
+            if event["event"] in ("SHUTDOWN", "GUEST_PANICKED"):
+                data = event.get("data")
+                reason = data.get("reason", "guest-panic") if isinstance(data, dict) else "guest-panic"
+                self._shutdown_reason = self._shutdown_reason or str(reason)
+
+    async def _command(self, client: QMPClient) -> None:
+        """QMP: the monitor of what the owner asks."""
+        self._client, self._sampler = client, Sampler(client, self.pid or 0)
+        self._ready.set()
+        await asyncio.Event().wait()  # `_watch` cancels
 
     def _take(self, data: Mapping[str, Any]) -> None:
         message = Message(time.monotonic_ns(), data)  # first: reading the memory takes its time
@@ -403,6 +408,20 @@ class Machine:
             hint=hint_for(end, [*lines, *stderr]),
             notes=notes,
         )
+
+
+async def _talk(connected: socket.socket, talk: Callable[[QMPClient], Coroutine[Any, Any, None]]) -> None:
+    """Talk QMP on a connected socket, until `talk` is done or QEMU ends, which is no error."""
+    client = QMPClient("acon-vm")
+    client.logger.setLevel(logging.CRITICAL)
+    try:
+        await client.connect(connected)
+        await talk(client)
+    except (QMPError, OSError, EOFError) as error:
+        _log.debug("QMP ended: %r", error)
+    finally:
+        with contextlib.suppress(QMPError, OSError, EOFError):
+            await client.disconnect()
 
 
 def paste(spec: VmSpec, host: Capabilities) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -413,3 +414,26 @@ def test_the_guides_way_with_firmware_and_swap_disks(scripted: Tiny, host: vm.Ca
     spec = scripted(script, firmware=firmware, disks=disks, memory_bytes=512 << 20, timeout_s=120)
     outcome = vm.boot(spec, host=host).check()
     assert [dict(message.data) for message in outcome.messages] == [{"swaps": 2}]
+
+
+@pytest.mark.parametrize("machine", ["q35", "microvm"])
+def test_the_instruction_clock_takes_a_balloon(tiny: Tiny, machine: str) -> None:
+    guest = vm.Machine(tiny("h", machine=machine, clock=vm.Clock.INSTRUCTIONS, balloon=True))
+    with guest.start():
+        assert guest.execute("query-balloon")["actual"] == 32 << 20
+
+
+def test_a_sleeping_guest_wakes_at_the_same_instants_whatever_the_host_does(tiny: Tiny) -> None:
+    """QEMU's main thread is kept busy by another's questions: a clock that it moves by its own time would go wrong."""
+    spec = tiny("s", clock=vm.Clock.INSTRUCTIONS)
+    sums = set()
+    for asked in (False, True, True, True):
+        with vm.Machine(spec) as guest:
+            guest.start()
+            while asked and guest.running:
+                with contextlib.suppress(AconError):
+                    guest.execute("query-status")
+            outcome = guest.wait().check()  # and its end is known, whatever was asked as it came
+            sums.add(outcome.console.read_text())
+    assert len(sums) == 1
+    assert len(sums.pop().strip()) == 8

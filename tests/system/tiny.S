@@ -4,6 +4,7 @@
 #   e  say READY and echo the serial port's input; the key q powers off
 #   f  flood the serial port for ever          h  do nothing for ever
 #   b  wait for the power button, then power off
+#   s  sleep and wake 3000 times, say the sum of the times of waking as eight letters, power off
         .code16
         .section .text
         .globl _start
@@ -42,6 +43,8 @@ entry:  cli
         je      flood
         cmpb    $'b', %al
         je      button
+        cmpb    $'s', %al
+        je      sleep
 stay:   hlt
         jmp     stay
 off:    movw    $0x604, %dx             # q35: PM1a_CNT, SLP_EN with SLP_TYP 0
@@ -75,6 +78,38 @@ button: movw    $0x602, %dx             # PM1a_EN: PWRBTN_EN
         inw     %dx, %ax
         testw   $0x100, %ax
         jz      6b
+        jmp     off
+sleep:  movb    $0x34, %al              # PIT: an interrupt every 100 us, to the BIOS
+        outb    %al, $0x43
+        movb    $119, %al
+        outb    %al, $0x40
+        xorl    %ebp, %ebp
+        movl    %ebp, %eax
+        outb    %al, $0x40
+        movl    $3000, %edi
+7:      sti
+        hlt
+        rdtsc
+        roll    $1, %ebp
+        addl    %eax, %ebp
+        movl    %edi, %ecx              # work for 2 to 35 us
+        andl    $0x3fff, %ecx
+        addl    $1000, %ecx
+8:      decl    %ecx
+        jnz     8b
+        decl    %edi
+        jnz     7b
+        cli
+        movl    $8, %edi
+9:      roll    $4, %ebp
+        movl    %ebp, %eax
+        andb    $15, %al
+        addb    $'a', %al
+        call    say
+        decl    %edi
+        jnz     9b
+        movb    $'\n', %al
+        call    say
         jmp     off
 flood:  movb    $'x', %al
         movw    $0x3f8, %dx

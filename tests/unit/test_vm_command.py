@@ -72,7 +72,7 @@ def test_kvm_that_fails_is_refused_with_the_reason(kernel: Path) -> None:
 def test_the_instruction_clock_depends_on_nothing_of_the_host(kernel: Path) -> None:
     argv = argument_list(VmSpec(kernel=kernel, clock=Clock.INSTRUCTIONS, seed=7), KVM)
     assert after(argv, "-accel") == ["tcg,thread=single"]
-    assert after(argv, "-icount") == ["shift=0,sleep=off"]
+    assert after(argv, "-icount") == ["shift=0,sleep=off,rr=record,rrfile=/dev/null"]
     assert after(argv, "-rtc") == ["base=2000-01-01T00:00:00,clock=vm"]
     assert after(argv, "-seed") == ["7"]
     assert argv == argument_list(VmSpec(kernel=kernel, clock=Clock.INSTRUCTIONS, seed=7), TCG)
