@@ -18,7 +18,7 @@ from acon_nb.progress import OnProgress, silent
 # Of what a package depends on only libraries are taken, and these: programs split off, or named in Pre-Depends.
 _ALSO = {
     "e2fsprogs": ("libext2fs2", "libss2", "libblkid1", "libuuid1", "libcom-err2"),
-    "openssh-server": ("openssh-client", "zlib1g"),
+    "openssh-server": ("openssh-client",),
 }
 _NOT = ("libpam-modules", "libpam-modules-bin", "libpam-runtime")
 _KEPT = (b"bin/", b"sbin/", b"lib/x86", b"lib64/", b"usr/bin/", b"usr/sbin/", b"usr/lib/x86", b"usr/lib/openssh/")
@@ -57,7 +57,7 @@ def _closure(names: Sequence[str], store: Cache, on_progress: OnProgress) -> lis
     pending = sorted(wanted)
     while pending:
         name = pending.pop()
-        if name in roots or name in _NOT or not (name in wanted or name.startswith("lib")):
+        if name in roots or name in _NOT or not (name in wanted or name.startswith(("lib", "zlib"))):
             continue
         if len(roots) >= _MOST:
             raise InvalidInput("image", "+".join(names), f"needs more than {_MOST} packages", hint="use an engine")

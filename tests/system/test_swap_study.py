@@ -207,7 +207,7 @@ def test_a_guest_that_is_stuck_in_reclaim_is_ended_with_its_stacks(study_kernel,
 @pytest.mark.weekly
 def test_stress_ng_orders_the_swaps_as_we_do(study_kernel, tmp_path):
     """A second opinion from a program that is not ours: the same order of disk, zram and zswap."""
-    stress = "stress-ng --vm 1 --vm-bytes {bytes} --vm-ops 60000 --vm-method write64 --vm-keep --no-rand-seed"
+    stress = "stress-ng --vm 1 --vm-bytes {bytes} --vm-ops 600 --vm-method write64 --vm-keep --no-rand-seed"
     plan = Plan(
         name="opinion",
         study="swap",

@@ -122,3 +122,11 @@ def test_checks_take_over_what_makes_a_guest_and_nothing_of_its_swap() -> None:
     assert (found.swap, found.memory, found.zram_limit) == ("none", "96M", "")
     wall = with_checks(Plan(name="x", study="swap", fixed={"clock": "wall"}, factors={"swap": ["disk", "zram"]}))
     assert not any(row.levels.get("copy") for row in wall.settings)
+
+
+def test_a_study_of_a_program_has_its_codec_cell_too() -> None:
+    fixed = {"workload": "program", "program": "stress-ng --vm 1", "packages": "stress-ng"}
+    plan = with_checks(Plan(name="x", study="swap", fixed=fixed, factors={"swap": ["disk", "zram"]}))
+    found = [SwapFactors.of(row.levels) for row in plan.settings]
+    assert [cell.program for cell in found if cell.workload == "codec"] == [""]
+    assert sum(cell.program == fixed["program"] for cell in found) == 3

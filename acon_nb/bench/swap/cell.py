@@ -119,7 +119,7 @@ def cell_initrd(image: str, pages: Path, *, cache: Cache | None = None, on_progr
         "programs": {name: sha256_file(path) for name, path in programs.items()},
         "knobs": knobs.guest_table(),
         "fstab": _FSTAB.decode(),
-        "version": 1,
+        "version": 2,
     }
 
     def make(folder: Path) -> None:

@@ -276,7 +276,8 @@ def _codec_cell(plan: Plan, factors: SwapFactors) -> dict[str, Level]:
     """A cell that runs the codecs: the guest's factors as they are, those of a swap that it has not as by default."""
     defaults = SwapFactors()
     cell: dict[str, Level] = {"workload": "codec", "swap": "none"}
-    fixed = [name for name in SWAP_ONLY if name in plan.fixed and plan.fixed[name] != getattr(defaults, name)]
+    others = (*SWAP_ONLY, "program", "packages")
+    fixed = [name for name in others if name in plan.fixed and plan.fixed[name] != getattr(defaults, name)]
     cell |= {name: getattr(defaults, name) for name in fixed}
     return cell | {name: getattr(factors, name) for name in _GUEST if name in plan.varying}
 
