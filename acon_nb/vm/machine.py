@@ -16,18 +16,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures import wait as wait_for
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import QMPClient
 
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.host import QemuMemory, probe_kvm, probe_qemu, qemu_memory
 from acon_nb.process import Child
 from acon_nb.progress import CancelToken
-from acon_nb.vm import preflight
+from acon_nb.vm import monitor, preflight
 from acon_nb.vm.command import Capabilities, Channels, accelerator_of, argument_list
 from acon_nb.vm.console import console_device, hint_for, panic_lines, plain_lines, read_tail
 from acon_nb.vm.outcome import TAIL_LINES, Message, Outcome, full_disk_note, kernel_entry_ns, name_end
@@ -183,13 +181,13 @@ class Machine:
         """Run a QMP command and return its answer. Errors: `AconError` when QEMU refuses it or does not run."""
         self._await_monitor()
         assert self._client is not None
-        return self._call(self._client.execute(command, dict(arguments or {})), timeout_s)
+        return self._ask(self._client.execute(command, dict(arguments or {})), timeout_s)
 
     def statistics(self) -> Sample:
         """Read the guest's counters once. Errors: `AconError` when it does not run."""
         self._await_monitor()
         assert self._sampler is not None
-        return self._call(self._sampler.sample(), 5.0)
+        return self._ask(self._sampler.sample(), 5.0)
 
     def samples(self, every_s: float = 1.0) -> Iterator[Sample]:
         """The guest's counters at equal times, until it ends."""
@@ -224,26 +222,9 @@ class Machine:
         if not self.running or not self._ready.wait(_START_S) or not self.running:
             raise AconError("the guest does not run", hint="start it, and see wait() for how it ended")
 
-    def _call(self, work: Coroutine[Any, Any, _T], timeout_s: float) -> _T:
+    def _ask(self, work: Coroutine[Any, Any, _T], timeout_s: float) -> _T:
         assert self._loop is not None
-        try:
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError as error:  # the loop has just closed
-            work.close()
-            raise AconError("the guest does not run", hint="see wait() for how it ended") from error
-        deadline = time.monotonic() + timeout_s
-        while self.running and time.monotonic() < deadline and not wait_for((future,), _CANCEL_POLL_S).done:
-            pass  # a loop that has just closed never comes to the work
-        try:
-            return future.result(0)
-        except ExecuteError as error:
-            raise AconError(f"QEMU refused: {error}") from error
-        except (TimeoutError, CancelledError, QMPError, OSError, EOFError) as error:
-            future.cancel()
-            if not self.running:  # else it is the loop's
-                work.close()
-            hint = "see wait() for how the guest ended"
-            raise AconError(f"QEMU did not answer: {type(error).__name__}", hint=hint) from error
+        return monitor.ask(work, self._loop, lambda: self.running, timeout_s)
 
     def _main(self) -> None:
         try:
@@ -307,8 +288,8 @@ class Machine:
         ended = asyncio.Event()
         loop.add_reader(child.fileno(), lambda: ended.set() if child.poll() is not None else None)
         reader = asyncio.create_task(take_messages(ours["results"], self._take))
-        control = asyncio.create_task(_talk(ours["qmp"], self._control))
-        commands = asyncio.create_task(_talk(ours["commands"], self._command))
+        control = asyncio.create_task(monitor.talk(ours["qmp"], self._control))
+        commands = asyncio.create_task(monitor.talk(ours["commands"], self._command))
         end = asyncio.create_task(ended.wait())
         deadline = time.monotonic() + self.spec.timeout_s
         try:
@@ -359,10 +340,7 @@ class Machine:
             self._continued_ns = time.monotonic_ns()
             await client.execute("cont")
         async for event in client.events:
-            if event["event"] in ("SHUTDOWN", "GUEST_PANICKED"):
-                data = event.get("data")
-                reason = data.get("reason", "guest-panic") if isinstance(data, dict) else "guest-panic"
-                self._shutdown_reason = self._shutdown_reason or str(reason)
+            self._shutdown_reason = self._shutdown_reason or monitor.reason_of(event)
 
     async def _command(self, client: QMPClient) -> None:
         """QMP: the monitor of what the owner asks."""
@@ -408,20 +386,6 @@ class Machine:
             hint=hint_for(end, [*lines, *stderr]),
             notes=notes,
         )
-
-
-async def _talk(connected: socket.socket, talk: Callable[[QMPClient], Coroutine[Any, Any, None]]) -> None:
-    """Talk QMP on a connected socket, until `talk` is done or QEMU ends, which is no error."""
-    client = QMPClient("acon-vm")
-    client.logger.setLevel(logging.CRITICAL)
-    try:
-        await client.connect(connected)
-        await talk(client)
-    except (QMPError, OSError, EOFError) as error:
-        _log.debug("QMP ended: %r", error)
-    finally:
-        with contextlib.suppress(QMPError, OSError, EOFError):
-            await client.disconnect()
 
 
 def paste(spec: VmSpec, host: Capabilities) -> str:
