@@ -287,6 +287,7 @@ def specs(folder: Path) -> list[VmSpec]:
         VmSpec(kernel=kernel),
         VmSpec(kernel=kernel, clock=Clock.INSTRUCTIONS, balloon=True),
         VmSpec(kernel=kernel, machine="microvm", network=True),
+        VmSpec(kernel=kernel, machine="microvm", clock=Clock.INSTRUCTIONS),
         VmSpec.from_environment(
             {"DRV": "a.raw", "CID": "7", "BIOS": "OVMF.fd", "TCPFWD": "80"}, ["vmlinuz", "-name", "x"]
         ),
@@ -296,7 +297,10 @@ def specs(folder: Path) -> list[VmSpec]:
 
 
 def test_every_option_is_explained_with_its_source(folder: Path) -> None:
-    ways = [Channels(), Channels(console=folder / "c", trace=folder / "t", paused=True, qmp_fd=3, results_fd=4)]
+    ways = [
+        Channels(),
+        Channels(console=folder / "c", trace=folder / "t", paused=True, qmp_fd=3, results_fd=4, commands_fd=9),
+    ]
     ways += [Channels(mux_fd=5), Channels(serial_fd=5, hvc_fd=6)]
     for spec in specs(folder):
         for kvm in (True, False):
