@@ -22,7 +22,7 @@ from acon_nb.bench.plan import Level, Plan, Setting, Turn
 from acon_nb.bench.runner import Measured
 from acon_nb.bench.swap import calibration, data, rows
 from acon_nb.bench.swap.cell import SwapCell, cell_initrd, image_of
-from acon_nb.bench.swap.factors import PAGE_BYTES, SWAP_ONLY, SwapFactors
+from acon_nb.bench.swap.factors import PAGE_BYTES, PROGRAM_ONLY, SWAP_ONLY, SwapFactors
 from acon_nb.bench.swap.programs import codec_program
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError
@@ -273,10 +273,10 @@ def with_checks(plan: Plan) -> Plan:
 
 
 def _codec_cell(plan: Plan, factors: SwapFactors) -> dict[str, Level]:
-    """A cell that runs the codecs: the guest's factors as they are, those of a swap that it has not as by default."""
+    """A cell that runs the codecs: the guest's factors as they are, those of its swap or program as by default."""
     defaults = SwapFactors()
     cell: dict[str, Level] = {"workload": "codec", "swap": "none"}
-    others = (*SWAP_ONLY, "program", "packages")
+    others = (*SWAP_ONLY, *PROGRAM_ONLY)
     fixed = [name for name in others if name in plan.fixed and plan.fixed[name] != getattr(defaults, name)]
     cell |= {name: getattr(defaults, name) for name in fixed}
     return cell | {name: getattr(factors, name) for name in _GUEST if name in plan.varying}

@@ -255,7 +255,7 @@ class SwapFactors:
         if self.workload == "tmpfs" and self.write_share:
             hint = "use workload=anon, or leave write_share away"
             raise InvalidInput("write_share", self.write_share, "is for anonymous memory", hint=hint)
-        for name in ("program", "packages"):
+        for name in PROGRAM_ONLY:
             if bool(getattr(self, name)) != (self.workload == "program"):
                 hint = "workload=program wants a program and the Debian packages that it is in; others want neither"
                 raise InvalidInput(name, getattr(self, name), f"does not go with workload={self.workload}", hint=hint)
@@ -309,6 +309,7 @@ _OWNED = {
     "zswap": ("pool_percent", "accept_percent", "shrinker", "zswap_writeback"),
 }
 
+PROGRAM_ONLY = ("program", "packages")  # factors of workload=program alone
 # Factors that only some swap has, and no guest without one
 SWAP_ONLY = (*(name for names in _OWNED.values() for name in names), "compressor", "encryption", "tags", "crypt_writes")
 
