@@ -5,24 +5,25 @@ help:
 	@echo "make tour        build, boot and measure; writes reports/tour.html"
 	@echo "make test        set up what the tests need and run them all"
 	@echo "make test-weekly the tests that take minutes, meant for once a week"
-	@echo "make nightly     measure a night, hold it against the nights before (NIGHTLY_ARGS=options)"
-	@echo "make lab         JupyterLab on a copy of the notebooks (NOTEBOOKS=folder)"
+	@echo "make nightly     measure a night, compare it with the nights before (NIGHTLY_ARGS=options)"
+	@echo "make lab         JupyterLab on a copy of the notebooks (NOTEBOOKS=folder, LAB_ARGS=options)"
 	@echo "make lint        ruff, mypy, shellcheck"
-	@echo "make benchmarks  our cost beside the bare tools'"
+	@echo "make benchmarks  our cost compared with the bare tools' (BENCHMARKS=names of benchmarks/*.py)"
 
 tour:
 	@tools/setup.sh tour
 	@.venv/bin/acon-nb report notebooks/00_tour.ipynb -o reports/tour.html
 
-# A process for each CPU; the tests of a file stay together, since they share what they build.
-PYTEST_WORKERS ?= -n auto --dist loadfile
+# A process for each CPU and one more, since guests, browsers and locks are waited for; the tests of a file stay
+# together, since they share what they build. tests/conftest.py has the order of the files.
+PYTEST_WORKERS ?= -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder
 test:
 	@tools/setup.sh test
 	@tools/lint.sh
 	@.venv/bin/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 test-weekly:
-	@tools/setup.sh test
+	@tools/setup.sh weekly
 	@ACON_NB_WEEKLY=1 .venv/bin/python -m pytest -m "weekly or slow" $(PYTEST_ARGS)
 
 nightly:
@@ -36,13 +37,12 @@ lint:
 NOTEBOOKS ?= acon-notebooks
 lab:
 	@tools/setup.sh lab
-	@.venv/bin/acon-nb lab $(NOTEBOOKS)
+	@.venv/bin/acon-nb lab $(NOTEBOOKS) $(LAB_ARGS)
 
+BENCHMARKS ?= boot_overhead initrd_speed boots_per_minute
 benchmarks:
-	@tools/setup.sh test
-	@.venv/bin/python benchmarks/boot_overhead.py
-	@.venv/bin/python benchmarks/initrd_speed.py
-	@.venv/bin/python benchmarks/boots_per_minute.py
+	@tools/setup.sh benchmarks
+	@for name in $(BENCHMARKS); do .venv/bin/python benchmarks/$$name.py || exit; done
 
 clean:
 	rm -rf .venv reports build dist

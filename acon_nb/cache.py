@@ -1,8 +1,8 @@
-"""Content-addressed artifacts: made once, checked on every use, never half-written.
+"""A cache of content-addressed artifacts: built once, verified on every use, never half-written.
 
-An artifact is a folder `ROOT/KIND/KEY/` whose key is the hash of all that it was made from. It is written beside its
-place and renamed into it, under a lock, with a manifest of its files; a file that does not match its manifest is set
-aside, said in the log, and made again.
+An artifact is a folder `ROOT/KIND/KEY/` whose key is a hash of its inputs. It is written to a temporary folder and
+renamed, under a lock, with a manifest of its files. An artifact that does not match its manifest is reported in the
+log, removed and built again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact: its folder, its key, whether it was there before, and the seconds its making took."""
+    """A finished artifact: its folder, its key, whether it came from the cache, and the seconds it took to build."""
 
     path: Path
     key: str
@@ -45,42 +45,47 @@ class Artifact:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; not computed again while its inode, size and times stay.
+    """Return the SHA-256 of a file in hexadecimal; it is not computed again while inode, size and times are unchanged.
 
-    A file that changed within the last second is not remembered: its times might not tell a change right after.
+    The hash of a file that changed within the last second is not kept: another change might leave its times the same.
     """
     with path.open("rb") as file:
         stat = os.fstat(file.fileno())
-        mark = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        if mark in _hashes:
-            return _hashes[mark]
+        version = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        if version in _hashes:
+            return _hashes[version]
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
         if len(_hashes) >= _HASHES_KEPT:
             _hashes.clear()
-        _hashes[mark] = digest
+        _hashes[version] = digest
     return digest
 
 
+def json_sha256(value: Any) -> str:
+    """Return the SHA-256 of a value as JSON with sorted keys, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def key_of(inputs: Mapping[str, Any]) -> str:
-    """The key of an artifact: 32 hexadecimal digits of the SHA-256 of its inputs as canonical JSON."""
+    """Return the key of an artifact: 32 hexadecimal digits of the SHA-256 of its inputs as canonical JSON."""
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def default_root() -> Path:
-    """The user cache's folder for this package (it follows XDG_CACHE_HOME)."""
+    """Return this package's folder in the user cache (below XDG_CACHE_HOME if set)."""
     return platformdirs.user_cache_path("acon_nb")
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it is renamed to `path` at the end, or removed if the block fails."""
+    """Yield a temporary path next to `path`; it is renamed to `path` at the end, or removed if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     try:
-        with said_no_space(path):
+        with raising_no_space(path):
             yield Path(name)
             umask = os.umask(0)
             os.umask(umask)
@@ -92,8 +97,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def said_no_space(path: Path) -> Iterator[None]:
-    """Turn the operating system's "disk full" into `NoSpace` that names `path`."""
+def raising_no_space(path: Path) -> Iterator[None]:
+    """Convert "disk full" errors of the operating system into a `NoSpace` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -103,17 +108,17 @@ def said_no_space(path: Path) -> Iterator[None]:
 
 
 def require_space(path: Path, needed_bytes: int, what: str) -> None:
-    """Raise `NoSpace` when the disk of `path` has less than `needed_bytes` free."""
+    """Raise `NoSpace` if the disk of `path` has less than `needed_bytes` free."""
     probe = path
     while not probe.exists():
         probe = probe.parent
     free = shutil.disk_usage(probe).free
     if free < needed_bytes:
-        raise NoSpace(path, f"{what} needs {needed_bytes >> 20} MiB, {free >> 20} MiB are free")
+        raise NoSpace(path, f"{what} needs {needed_bytes >> 20} MiB, but only {free >> 20} MiB are free")
 
 
 class Cache:
-    """The artifacts under one root folder (default: the user cache)."""
+    """The artifacts below one root folder (default: the user cache)."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or default_root()
@@ -126,84 +131,124 @@ class Cache:
         *,
         hashed: bool = True,
     ) -> Artifact:
-        """Return the artifact made from `inputs`, making it with `make(folder)` if it is not there.
+        """Return the artifact of `inputs`; if the cache does not hold it, build it with `make(folder)`.
 
-        `hashed` files are checked by SHA-256 on every use; without it only the folder's completeness is trusted
+        With `hashed`, files are verified by SHA-256 on every use; without it, a folder that has a manifest is trusted
         (large source trees). Concurrent callers wait for each other. Errors: `NoSpace`, and whatever `make` raises;
-        nothing is left behind then.
+        a failed build leaves nothing behind.
         """
         key = key_of(inputs)
-        place = self.root / kind / key
-        with said_no_space(place), self.lock(f"{kind}-{key}"):
-            if self._sound(place, hashed=hashed):
-                return Artifact(place, key, True, 0.0)
+        folder = self.root / kind / key
+        with raising_no_space(folder), self.lock(f"{kind}-{key}"):
+            if self._is_complete(folder, hashed=hashed):
+                return Artifact(folder, key, True, 0.0)
             started = time.monotonic()
-            self._make(place, inputs, make, hashed=hashed)
-            return Artifact(place, key, False, time.monotonic() - started)
+            self._make(folder, inputs, make, hashed=hashed)
+            return Artifact(folder, key, False, time.monotonic() - started)
 
     def has(self, kind: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether the artifact of `inputs` is there (its files are checked only by `get`)."""
+        """Whether the cache holds the artifact of `inputs` (only `get` verifies its files)."""
         return (self.root / kind / key_of(inputs) / _MANIFEST).is_file()
 
+    def file_beside(self, kind: str, name: str, sha256: str, wanted: str) -> Path | None:
+        """Return the file `wanted` of the artifact of a kind whose file `name` has this hash; None if there is none."""
+        for path in sorted((self.root / kind).glob(f"*/{_MANIFEST}")):
+            try:
+                files = json.loads(path.read_text())["files"] or {}
+            except (OSError, ValueError, KeyError):
+                continue  # being made or removed
+            if files.get(name) == sha256 and (path.parent / wanted).is_file():
+                return path.parent / wanted
+        return None
+
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the lock of that name against all other processes of this user."""
+    def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the named lock, which excludes all other processes of this user; yields whether it was acquired.
+
+        With `wait` it always is; without, it is not while another process holds it.
+        """
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(locks / f"{name}.lock"):
-            yield
+        lock = filelock.FileLock(locks / f"{name}.lock")
+        try:
+            lock.acquire(blocking=wait)
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def workdir(self, kind: str, inputs: Mapping[str, Any]) -> Path:
-        """A folder that stays between runs (an incremental build); hold `lock` of its name while using it."""
+        """Return a folder that persists between runs (for incremental builds); hold the lock of its name in use."""
         path = self.root / kind / key_of(inputs)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _make(self, place: Path, inputs: Mapping[str, Any], make: Callable[[Path], None], *, hashed: bool) -> None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for stale in place.parent.glob(f".{place.name}.*"):  # of a killed process: we hold the lock
+    def keep_recent(self, kind: str, number: int) -> None:
+        """Remove the working folders of `kind` except the `number` most recently used (by modification time).
+
+        A folder whose lock (`KIND-NAME`) is taken is kept.
+        """
+        folders = [path for path in (self.root / kind).glob("[!.]*") if path.is_dir()]
+        for folder in sorted(folders, key=_modified_ns, reverse=True)[number:]:
+            with self.lock(f"{kind}-{folder.name}", wait=False) as held:
+                if held:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _make(self, folder: Path, inputs: Mapping[str, Any], make: Callable[[Path], None], *, hashed: bool) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for stale in folder.parent.glob(f".{folder.name}.*"):  # left by a killed process: we hold the lock
             shutil.rmtree(stale, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             make(temporary)
             manifest = {"inputs": inputs, "files": _files(temporary) if hashed else None}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
             temporary.chmod(0o755)
-            temporary.rename(place)
+            temporary.rename(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
-    def _sound(self, place: Path, *, hashed: bool) -> bool:
-        """Whether a whole artifact is at `place`; a damaged one is moved out of the way."""
-        if not place.exists():
+    def _is_complete(self, folder: Path, *, hashed: bool) -> bool:
+        """Whether `folder` is a complete artifact; a damaged one is removed."""
+        if not folder.exists():
             return False
         try:
-            manifest = json.loads((place / _MANIFEST).read_text())
-            damaged = _damaged(place, manifest["files"]) if hashed else []
+            manifest = json.loads((folder / _MANIFEST).read_text())
+            damaged = _damaged(folder, manifest["files"]) if hashed else []
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             damaged = [_MANIFEST]
         if not damaged:
             return True
-        _log.warning("%s is corrupt in the cache (%s): thrown away and made again", place, ", ".join(damaged))
-        shutil.rmtree(place)
+        _log.warning("%s is corrupt in the cache (%s): removing and rebuilding it", folder, ", ".join(damaged))
+        shutil.rmtree(folder)
         return False
 
 
+def _modified_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # another process removed it
+        return 0
+
+
 def _files(folder: Path) -> dict[str, str]:
-    found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file())
-    return {str(path.relative_to(folder)): _digest(path) for path in found}
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file())
+    return {str(path.relative_to(folder)): _digest(path) for path in paths}
 
 
-def _damaged(place: Path, files: Mapping[str, str]) -> list[str]:
-    return [name for name, digest in files.items() if _digest(place / name) != digest]
+def _damaged(folder: Path, files: Mapping[str, str]) -> list[str]:
+    return [name for name, digest in files.items() if _digest(folder / name) != digest]
 
 
 def _digest(path: Path) -> str:
-    """What a file must still be: its bytes, or where it points (never what is there); "" if it is gone."""
+    """Return the hash of a file's bytes, or a link's target (links are not followed); "" if it does not exist."""
     if path.is_symlink():
         return f"link to {os.fsdecode(path.readlink())}"
     if not path.is_file():
         return ""
-    with path.open("rb") as file:  # never from memory: damage does not change a file's times
+    with path.open("rb") as file:  # not sha256_file: disk corruption does not change a file's times
         return hashlib.file_digest(file, "sha256").hexdigest()

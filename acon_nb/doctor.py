@@ -1,4 +1,4 @@
-"""What this host can do and what is missing for which feature, each with the command that mends it."""
+"""Finds out what this host can do, what is missing for which feature, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import host, process
-from acon_nb.bench.guest_program import missing_parts
 from acon_nb.cache import default_root
 from acon_nb.errors import AconError
+from acon_nb.guest.programs import missing_parts
 from acon_nb.tdx import find_firmware
 from acon_nb.units import format_bytes
 
@@ -23,17 +23,20 @@ _MEMORY_BYTES = 2 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the examination: `state` is ok, warn (a feature lacks it) or missing (the main job lacks it)."""
+    """One line of the report. `state` is ok, warn (one feature is unavailable) or missing (guests cannot be run).
+
+    `fix` is the command or the advice that makes it ok.
+    """
 
     what: str
     state: str
     detail: str
     feature: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(*, fresh: bool = False) -> list[Finding]:
-    """Look at everything, by trying. `fresh` probes KVM anew."""
+    """Check this host by trying each feature. `fresh` probes KVM again instead of using the cached result."""
     checks: list[Callable[[], Finding]] = [
         _qemu,
         lambda: _kvm(fresh=fresh),
@@ -53,7 +56,7 @@ def examine(*, fresh: bool = False) -> list[Finding]:
 
 
 def report(findings: list[Finding]) -> dict[str, Any]:
-    """The examination as one object for machines."""
+    """Return the findings as one object for JSON."""
     return {
         "ok": all(finding.state != "missing" for finding in findings),
         "findings": [asdict(finding) for finding in findings],
@@ -62,7 +65,7 @@ def report(findings: list[Finding]) -> dict[str, Any]:
 
 
 def table(findings: list[Finding]) -> str:
-    """The examination as one screen of text."""
+    """Return the findings as one screen of text."""
     marks: Mapping[str, str] = {"ok": "ok     ", "warn": "warn   ", "missing": "MISSING"}
     width = max(len(finding.what) for finding in findings)
     lines = []
@@ -70,31 +73,29 @@ def table(findings: list[Finding]) -> str:
         lines.append(f"{marks[finding.state]} {finding.what:<{width}}  {finding.detail}")
         if finding.state != "ok":
             lines.append(f"{'':{8 + width}}  needed for: {finding.feature}")
-            if finding.mend:
-                lines.append(f"{'':{8 + width}}  mend: {finding.mend}")
+            if finding.fix:
+                lines.append(f"{'':{8 + width}}  fix: {finding.fix}")
     return "\n".join(lines)
 
 
 def _qemu() -> Finding:
     feature = "running guests"
     try:
-        found = host.probe_qemu()
+        qemu = host.probe_qemu()
     except AconError as error:
-        return Finding(what="QEMU", state="missing", detail=error.what, feature=feature, mend=error.hint)
-    guards = ", ".join(found.confidential_types) or "none"
-    detail = f"{found.version_text} at {found.path}; confidential guest types: {guards}"
+        return Finding(what="QEMU", state="missing", detail=error.what, feature=feature, fix=error.hint)
+    types = ", ".join(qemu.confidential_types) or "none"
+    detail = f"{qemu.version_text} at {qemu.path}; confidential guest types: {types}"
     return Finding(what="QEMU", state="ok", detail=detail, feature=feature)
 
 
 def _kvm(*, fresh: bool) -> Finding:
-    feature = "guests at hardware speed (TCG emulates meanwhile)"
+    feature = "guests at hardware speed (TCG emulates otherwise)"
     try:
-        found = host.probe_kvm(fresh=fresh)
+        kvm = host.probe_kvm(fresh=fresh)
     except AconError as error:
-        return Finding(what="KVM", state="warn", detail=error.what, feature=feature, mend=error.hint)
-    return Finding(
-        what="KVM", state="ok" if found.usable else "warn", detail=found.why, feature=feature, mend=found.hint
-    )
+        return Finding(what="KVM", state="warn", detail=error.what, feature=feature, fix=error.hint)
+    return Finding(what="KVM", state="ok" if kvm.usable else "warn", detail=kvm.why, feature=feature, fix=kvm.hint)
 
 
 def _tdx() -> Finding:
@@ -107,28 +108,28 @@ def _tdx() -> Finding:
     in_kvm = parameter.exists() and parameter.read_text().strip() in ("Y", "1")
     if in_qemu and in_kvm:
         return Finding(what="TDX host", state="ok", detail="QEMU has tdx-guest, kvm_intel.tdx is on", feature=feature)
-    lacks = [word for word, there in (("QEMU with tdx-guest", in_qemu), ("kvm_intel.tdx=1", in_kvm)) if not there]
-    mend = "a TDX machine, a host kernel with kvm_intel.tdx=1, and QEMU 10.1 or later"
-    return Finding(what="TDX host", state="warn", detail=f"lacks {' and '.join(lacks)}", feature=feature, mend=mend)
+    missing = [name for name, present in (("QEMU with tdx-guest", in_qemu), ("kvm_intel.tdx=1", in_kvm)) if not present]
+    fix = "a TDX machine, a host kernel with kvm_intel.tdx=1, and QEMU 10.1 or later"
+    return Finding(what="TDX host", state="warn", detail=f"missing: {', '.join(missing)}", feature=feature, fix=fix)
 
 
 def _kernel_tools() -> Finding:
     from acon_nb.kernel.make import missing_tools
 
     feature = "building kernels and guest programs"
-    lacks = missing_tools()
-    if not lacks:
+    missing = missing_tools()
+    if not missing:
         return Finding(
             what="build tools", state="ok", detail="gcc, make, flex, bison, bc, zstd, libelf", feature=feature
         )
-    packages = " ".join(sorted({package for _, package in lacks}))
-    names = ", ".join(name for name, _ in lacks)
+    packages = " ".join(sorted({package for _, package in missing}))
+    names = ", ".join(name for name, _ in missing)
     return Finding(
         what="build tools",
         state="missing",
-        detail=f"lacks {names}",
+        detail=f"missing: {names}",
         feature=feature,
-        mend=f"apt-get install {packages}",
+        fix=f"apt-get install {packages}",
     )
 
 
@@ -136,21 +137,22 @@ def _apt() -> Finding:
     feature = "kernel sources, distro kernels and busybox from Debian packages"
     if shutil.which("apt-get") is None:
         return Finding(
-            what="apt", state="warn", detail="not here", feature=feature, mend="use Debian 12 or a container"
+            what="apt", state="warn", detail="not found", feature=feature, fix="use Debian 12 or 13, or a container"
         )
     try:
         process.output(["apt-cache", "show", "--no-all-versions", "linux-source-6.12"])
     except AconError:
         detail = "its lists do not name linux-source-6.12"
-        return Finding(what="apt", state="missing", detail=detail, feature=feature, mend="apt-get update")
+        fix = "apt-get update; Ubuntu does not have it: build kernels from another --source (docs/kernel.md)"
+        return Finding(what="apt", state="missing", detail=detail, feature=feature, fix=fix)
     return Finding(what="apt", state="ok", detail="its lists name linux-source-6.12", feature=feature)
 
 
 def _docker() -> Finding:
-    feature = "initrds from container images by name (folders, tars and busybox need none)"
-    mend = "apt-get install docker.io, and start dockerd; pip install 'acon-nb[docker]'"
+    feature = "initrds from container images by name (folders, tars and busybox work without)"
+    fix = "apt-get install docker.io, and start dockerd; pip install 'acon-nb[docker]'"
     if importlib.util.find_spec("docker") is None:
-        return Finding(what="Docker Engine", state="warn", detail="docker-py is missing", feature=feature, mend=mend)
+        return Finding(what="Docker Engine", state="warn", detail="docker-py is missing", feature=feature, fix=fix)
     import docker
 
     try:
@@ -159,18 +161,18 @@ def _docker() -> Finding:
         client.close()
     except Exception as error:  # docker-py raises requests' and its own errors, and OSError
         detail = f"does not answer: {str(error).splitlines()[0][:90]}"
-        return Finding(what="Docker Engine", state="warn", detail=detail, feature=feature, mend=mend)
+        return Finding(what="Docker Engine", state="warn", detail=detail, feature=feature, fix=fix)
     return Finding(what="Docker Engine", state="ok", detail=version, feature=feature)
 
 
 def _firmware() -> Finding:
     feature = "booting with firmware, TDs and measured boot"
-    found = find_firmware()
-    images = [f"{item.path} ({'TDX metadata' if item.tdx_metadata and item.whole else item.why})" for item in found]
-    if any(item.tdx_metadata and item.whole for item in found):
+    firmware = find_firmware()
+    images = [f"{item.path} ({'TDX metadata' if item.tdx_metadata and item.whole else item.why})" for item in firmware]
+    if any(item.tdx_metadata and item.whole for item in firmware):
         return Finding(what="OVMF", state="ok", detail=next(x for x in images if "TDX metadata" in x), feature=feature)
     detail = "; ".join(images[:2]) or "no image found"
-    return Finding(what="OVMF", state="warn", detail=detail, feature=feature, mend="apt-get install ovmf")
+    return Finding(what="OVMF", state="warn", detail=detail, feature=feature, fix="apt-get install ovmf")
 
 
 def _browser() -> Finding:
@@ -178,7 +180,7 @@ def _browser() -> Finding:
 
 
 def _twin() -> Finding:
-    feature = "the twin of a measured boot (acon-nb measure twin)"
+    feature = "the vTPM reference boot (acon-nb measure twin)"
     return _program("swtpm", ("swtpm",), feature, "swtpm swtpm-tools")
 
 
@@ -186,25 +188,25 @@ def _program(what: str, names: tuple[str, ...], feature: str, packages: str) -> 
     path = next(filter(None, map(shutil.which, names)), None)
     if path:
         return Finding(what=what, state="ok", detail=path, feature=feature)
-    return Finding(what=what, state="warn", detail="not found", feature=feature, mend=f"apt-get install {packages}")
+    return Finding(what=what, state="warn", detail="not found", feature=feature, fix=f"apt-get install {packages}")
 
 
 def _codecs() -> Finding:
-    feature = "swap studies: what a codec costs on host and guest, ratios of the data"
-    lacks = missing_parts()
-    if not lacks:
+    feature = "swap studies: codec cost on host and guest, compression ratios of the data"
+    missing = missing_parts()
+    if not missing:
         return Finding(what="codecs", state="ok", detail="static lz4, zstd and lzo2", feature=feature)
-    detail, mend = f"lacks {', '.join(lacks)}", f"apt-get install {' '.join(lacks.values())}"
-    return Finding(what="codecs", state="warn", detail=detail, feature=feature, mend=mend)
+    detail, fix = f"missing: {', '.join(missing)}", f"apt-get install {' '.join(missing.values())}"
+    return Finding(what="codecs", state="warn", detail=detail, feature=feature, fix=fix)
 
 
 def _jupyter() -> Finding:
-    feature = "notebooks by hand (make lab); papermill runs them without"
-    lacks = [name for name in ("jupyterlab", "ipywidgets") if importlib.util.find_spec(name) is None]
-    if not lacks:
+    feature = "interactive notebooks (make lab); papermill works without it"
+    missing = [name for name in ("jupyterlab", "ipywidgets") if importlib.util.find_spec(name) is None]
+    if not missing:
         return Finding(what="JupyterLab", state="ok", detail="jupyterlab and ipywidgets", feature=feature)
-    detail = f"lacks {', '.join(lacks)}"
-    return Finding(what="JupyterLab", state="warn", detail=detail, feature=feature, mend="pip install 'acon-nb[lab]'")
+    detail = f"missing: {', '.join(missing)}"
+    return Finding(what="JupyterLab", state="warn", detail=detail, feature=feature, fix="pip install 'acon-nb[lab]'")
 
 
 def _memory() -> Finding:
@@ -213,8 +215,8 @@ def _memory() -> Finding:
         what="memory",
         state="ok" if free >= _MEMORY_BYTES else "warn",
         detail=f"{format_bytes(free)} available, {len(os.sched_getaffinity(0))} CPUs",
-        feature=f"guests and builds, which want {format_bytes(_MEMORY_BYTES)}",
-        mend="" if free >= _MEMORY_BYTES else "end other programs",
+        feature=f"guests and builds, which need {format_bytes(_MEMORY_BYTES)}",
+        fix="" if free >= _MEMORY_BYTES else "close other programs",
     )
 
 
@@ -224,6 +226,6 @@ def _disk() -> Finding:
         what="disk",
         state="ok" if free >= _DISK_BYTES else "warn",
         detail=f"{format_bytes(free)} free for {default_root()}",
-        feature=f"a first build, which wants {format_bytes(_DISK_BYTES)}",
-        mend="" if free >= _DISK_BYTES else "free space, or set XDG_CACHE_HOME to a larger disk",
+        feature=f"a first build, which needs {format_bytes(_DISK_BYTES)}",
+        fix="" if free >= _DISK_BYTES else "free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
     )

@@ -1,7 +1,7 @@
 """Every exception that the package raises on purpose.
 
-Each says what was wrong, where, and what to do: `str(error)` is the whole text for a person, and
-`error.hint` is the way out alone. `exit_status` is what the command line ends with.
+Each reports what is wrong, where, and what to do about it: `str(error)` is the full text for a person, `error.hint` the
+suggested fix alone. `exit_status` is the exit status of the command line.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 class AconError(Exception):
-    """Base of all errors of the package.
+    """Base class of all errors of the package.
 
-    Parameters: `what` one sentence that names the thing and the reason; `hint` what to do about it;
-    `details` lines that show the evidence (a log's tail, a table).
+    Parameters: `what` is one sentence that names the object and the reason; `hint` is what to do about it;
+    `details` are lines of evidence (the end of a log, a table).
     """
 
     exit_status = 1
@@ -34,24 +34,28 @@ class AconError(Exception):
         return "\n".join(lines)
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in a notebook: the text, not the way through our code."""
+        """Return what IPython shows in a notebook: the text without a traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class InvalidInput(AconError, ValueError):
-    """Bad input, refused before anything starts: names the field, the value, the reason and the way out."""
+    """Invalid input, refused before anything starts.
+
+    The text reads "FIELD=VALUE: REASON", followed by the hint. `reason` is a predicate of the field, as in "is not a
+    file" or "has no FROM line"; `hint` says what to give instead.
+    """
 
     exit_status = 2
 
-    def __init__(self, field: str, value: object, reason: str, *, hint: str = "") -> None:
+    def __init__(self, field: str, value: object, reason: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
         self.field = field
         self.value = value
         self.reason = reason
-        super().__init__(f"{field}={_short(value)}: {reason}", hint=hint)
+        super().__init__(f"{field}={_short(value)}: {reason}", hint=hint, details=details)
 
 
 class MissingRequirement(AconError):
-    """A program, package or device that a feature needs is not on this host."""
+    """A program, package or device that a feature needs is missing on this host."""
 
     def __init__(self, need: str, feature: str, *, hint: str) -> None:
         self.need = need
@@ -59,10 +63,10 @@ class MissingRequirement(AconError):
 
 
 class Cancelled(AconError):
-    """The user (or the owner) cancelled the work; what it left behind can be continued."""
+    """The work was cancelled; finished parts are kept and the next run resumes from them."""
 
     def __init__(self, what: str = "cancelled") -> None:
-        super().__init__(what, hint="run it again: finished parts are kept")
+        super().__init__(what, hint="run it again to resume: finished parts are kept")
 
 
 class NoSpace(AconError):
@@ -71,12 +75,12 @@ class NoSpace(AconError):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
             f"no space left at {path}: {what}",
-            hint="free some space there, or set XDG_CACHE_HOME to a larger disk; the next run goes on from here",
+            hint="free some space there, or set XDG_CACHE_HOME to a folder on a larger disk; the next run resumes here",
         )
 
 
 class CommandFailed(AconError):
-    """A host program ended badly. `command` can be pasted into a shell; `details` are its last lines."""
+    """A host program failed. `command` can be pasted into a shell; `details` are its last lines of output."""
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class CommandFailed(AconError):
 
 
 class CommandTimeout(CommandFailed):
-    """A host program did not end within its time limit and was ended, with all that it started."""
+    """A host program exceeded its time limit and was killed, together with everything it started."""
 
 
 class BuildFailed(AconError):
@@ -108,19 +112,19 @@ class BuildFailed(AconError):
 
 
 class KernelConfigError(AconError):
-    """A wish for the kernel's configuration did not come true. `wishes` holds the failed ones."""
+    """A requested kernel option was not applied. `results` holds the failed requests."""
 
-    def __init__(self, what: str, wishes: Sequence[object], *, details: Sequence[str], hint: str = "") -> None:
-        self.wishes = tuple(wishes)
+    def __init__(self, what: str, results: Sequence[object], *, details: Sequence[str], hint: str = "") -> None:
+        self.results = tuple(results)
         super().__init__(what, hint=hint, details=details)
 
 
 class TreeError(AconError):
-    """An initrd tree is refused: a path leads out of it, or it has no init."""
+    """An initrd tree is invalid: a path leads out of it, an archive is damaged, or there is no init."""
 
 
 class GuestFailed(AconError):
-    """A guest did not end as it should. `end` is its named end (see `acon_nb.vm.End`)."""
+    """A guest did not end as expected. `end` is how it ended (see `acon_nb.vm.End`)."""
 
     def __init__(self, what: str, *, end: str, details: Sequence[str] = (), hint: str = "") -> None:
         self.end = end
@@ -143,4 +147,4 @@ def _ending(returncode: int) -> str:
         name = signal.Signals(-returncode).name
     except ValueError:
         name = f"signal {-returncode}"
-    return f"was ended by {name}"
+    return f"was killed by {name}"

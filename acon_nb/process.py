@@ -1,7 +1,7 @@
-"""The only place that starts host programs.
+"""Starts host programs; no other module does.
 
-Argument lists, never a shell. Every program runs under `supervisor.py`, which ends it, and all that it started, when
-its owner dies, however it dies. A failure shows the command to paste and the last lines.
+Programs take argument lists, never a shell. Each runs under `process_supervisor.py`, which kills it and everything it
+started when the owner dies, for whatever reason. An error shows the command, ready to paste, and the last lines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from acon_nb.errors import Cancelled, CommandFailed, CommandTimeout, MissingRequ
 from acon_nb.progress import CancelToken
 
 _log = logging.getLogger(__name__)
-_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_SUPERVISOR = Path(__file__).with_name("process_supervisor.py")
 _TAIL_LINES = 20
 _POLL_S = 0.1
 
@@ -35,7 +35,7 @@ Stream = int | BinaryIO | IO[bytes] | None
 
 @dataclass(frozen=True)
 class Completed:
-    """A program that ended: its exit status (negative: the signal), the seconds it took, its last lines."""
+    """A finished program: its exit status (negative: the signal), the seconds it took, and its last lines."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -44,9 +44,9 @@ class Completed:
 
 
 class Child:
-    """A running program. Leaving the context (or `close`) ends it with everything that it started.
+    """A running program. Leaving the context (or `close`) ends it and everything it started.
 
-    `returncode` is None while it runs, then its exit status, or minus the number of the signal that ended it.
+    `returncode` is None while it runs, then its exit status, or minus the number of the signal that killed it.
     """
 
     def __init__(
@@ -109,18 +109,18 @@ class Child:
         return self._supervisor.stderr
 
     def fileno(self) -> int:
-        """A descriptor that is readable when the program has ended."""
+        """Return a descriptor that becomes readable when the program has ended."""
         return self._status
 
     def poll(self) -> int | None:
-        """The exit status if the program has ended, else None."""
+        """Return the exit status if the program has ended, else None."""
         with self._lock:
             if self.returncode is None:
                 self._read_status(block=False)
             return self.returncode
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Wait for the end, at most `timeout_s`; the exit status, or None if it still runs."""
+        """Wait at most `timeout_s` for the program to end; return its exit status, or None if it is still running."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(self, selectors.EVENT_READ)
@@ -132,15 +132,15 @@ class Child:
         return self.returncode
 
     def terminate(self) -> None:
-        """Send SIGTERM to the program's group."""
+        """Send SIGTERM to the program's process group."""
         self._send(b"T")
 
     def kill(self) -> None:
-        """Send SIGKILL to the program's group."""
+        """Send SIGKILL to the program's process group."""
         self._send(b"K")
 
     def close(self) -> None:
-        """End the program if it runs (SIGTERM, then SIGKILL after two seconds) and free what it held."""
+        """End the program if it is running (SIGTERM, then SIGKILL after two seconds) and release its resources."""
         if self._control >= 0:
             os.close(self._control)
             self._control = -1
@@ -168,13 +168,13 @@ class Child:
                 os.write(self._control, word)
 
     def _read_status(self, *, block: bool) -> None:
-        """Read what the supervisor says: `pid N`, then one of `exit N`, `signal N`, `error ERRNO`."""
+        """Read the supervisor's status lines: `pid N`, then one of `exit N`, `signal N`, `error ERRNO`."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._status, selectors.EVENT_READ)
             while block or selector.select(0):
                 block = False
                 data = os.read(self._status, 4096)
-                if not data:  # the supervisor was killed, and by PDEATHSIG its program
+                if not data:  # the supervisor was killed, and PDEATHSIG has killed its program
                     self.returncode = -9
                     return
                 self._buffer += data
@@ -214,10 +214,10 @@ def run(
     check: bool = True,
     hint: str = "",
 ) -> Completed:
-    """Run a program to its end, output and errors merged and streamed line by line.
+    """Run a program until it ends, with standard output and error merged and streamed line by line.
 
-    Parameters: `on_line` is called with each line; `log` gets the raw output (appended); `timeout_s` and `cancel` end
-    the program with all that it started; with `check` a bad exit status raises.
+    Parameters: `on_line` is called with each line; the raw output is appended to `log`; `timeout_s` and `cancel` end
+    the program and everything it started; with `check`, an exit status other than 0 raises.
     Errors: `CommandFailed`, `CommandTimeout`, `Cancelled`, `MissingRequirement`, `NoSpace` (the log's disk is full).
     """
     started = time.monotonic()
@@ -235,7 +235,7 @@ def run(
             raise Cancelled(f"{Path(child.argv[0]).name} was cancelled")
         if ended_by == "timeout":
             raise CommandTimeout(
-                child.argv, -9, tail=list(tail), cwd=cwd, log=log, why=f"did not end within {timeout_s:g} s", hint=hint
+                child.argv, -9, tail=list(tail), cwd=cwd, log=log, why=_timed_out(timeout_s), hint=hint
             )
         code = child.wait()
     assert code is not None
@@ -270,14 +270,14 @@ def run_bytes(
 ) -> bytes:
     """Run a short program and return its standard output; errors as in `run`.
 
-    `stdin` is written whole before anything is read: a few commands, no more than a pipe holds (64 KiB).
+    `stdin` is written completely before any output is read, so it must fit into a pipe (64 KiB).
     """
     chunks: list[bytes] = []
     errors: list[bytes] = []
     pipe_in = subprocess.PIPE if stdin else subprocess.DEVNULL
     with Child(argv, cwd=cwd, env=env, stdin=pipe_in, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         if child.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # its exit status says why it did not read
+            with contextlib.suppress(BrokenPipeError):  # the exit status shows why the program did not read it
                 child.stdin.write(stdin)
                 child.stdin.close()
         deadline = time.monotonic() + timeout_s
@@ -288,7 +288,7 @@ def run_bytes(
             while selector.get_map():
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise CommandTimeout(child.argv, -9, why=f"did not end within {timeout_s:g} s", hint=hint)
+                    raise CommandTimeout(child.argv, -9, why=_timed_out(timeout_s), hint=hint)
                 for key, _ in selector.select(left):
                     data = os.read(key.fd, 65536)
                     if data:
@@ -302,6 +302,10 @@ def run_bytes(
     return b"".join(chunks)
 
 
+def _timed_out(limit_s: float | None) -> str:
+    return f"did not end within {limit_s:g} s"
+
+
 def _stream(
     child: Child,
     take: Callable[[str], None],
@@ -310,7 +314,7 @@ def _stream(
     timeout_s: float | None,
     cancel: CancelToken | None,
 ) -> str:
-    """Pass the program's output on until its end; returns what ended it: "end", "timeout" or "cancel"."""
+    """Forward the program's output until it ends; return why it stopped: "end", "timeout" or "cancel"."""
     assert child.stdout is not None
     rest = b""
     sink = log.open("ab") if log is not None else None

@@ -1,7 +1,7 @@
-"""Progress events and cancelling: what slow work says while it runs, and how it is told to stop.
+"""Progress events of slow work, and its cancellation.
 
-Slow functions take `on_progress` (a callable of one `Progress`) and `cancel` (a `CancelToken`). Widgets, terminals
-and logs draw the same events; the functions themselves never print.
+Slow functions take `on_progress` (a callable that receives one `Progress`) and `cancel` (a `CancelToken`). Widgets,
+terminals and logs show the same events; the functions themselves never print.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from acon_nb.errors import Cancelled
 
 @dataclass(frozen=True)
 class Progress:
-    """One event: `task` what is being done, `done` the finished share (0 to 1; None: not known), `text` a detail."""
+    """One event: the task, the fraction `done` (0 to 1; None if unknown), and a detail in `text`.
+
+    With `is_log`, the text is a line of a program's output, which is shown however soon it follows another.
+    """
 
     task: str
     done: float | None = None
     text: str = ""
+    is_log: bool = False
 
     @property
     def line(self) -> str:
@@ -36,32 +40,35 @@ OnProgress = Callable[[Progress], None]
 
 
 def silent(_: Progress) -> None:
-    """Take an event and do nothing with it."""
+    """Ignore an event."""
 
 
 class CancelToken:
-    """A thread-safe flag that slow work looks at."""
+    """A thread-safe flag that slow work checks."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def cancel(self) -> None:
-        """Ask the work to stop."""
+        """Request that the work stop."""
         self._event.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether the work was asked to stop."""
+        """Whether cancellation was requested."""
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise `Cancelled` if the work was asked to stop."""
+        """Raise `Cancelled` if cancellation was requested."""
         if self.cancelled:
             raise Cancelled()
 
 
 class TextProgress:
-    """Draw events as lines of text: one a task's start and end, and at most one every `every_s` seconds between."""
+    """Prints events as lines of text: at the start and end of a task, and at most every `every_s` seconds between.
+
+    Lines of logs are all printed.
+    """
 
     def __init__(self, stream: TextIO | None = None, *, every_s: float = 5.0) -> None:
         self._stream = stream
@@ -70,12 +77,12 @@ class TextProgress:
         self._lock = threading.Lock()
 
     def __call__(self, event: Progress) -> None:
-        """Take an event (safe from any thread)."""
+        """Print an event if it is due (safe from any thread)."""
         with self._lock:
             now = time.monotonic()
             last = self._last.get(event.task)
             ended = event.done is not None and event.done >= 1
-            if last is not None and now - last < self._every_s and not ended:
+            if last is not None and now - last < self._every_s and not ended and not event.is_log:
                 return
             self._last[event.task] = now
             print(event.line, file=self._stream or sys.stderr, flush=True)

@@ -1,33 +1,39 @@
 """The whole walk: kernel, initrd, launch, boot times on both clocks, and the guide's open question, small.
 
-`notebooks/00_tour.ipynb` calls these functions one after the other and shows what they return.
+`notebooks/00_tour.ipynb` calls these functions one after the other and shows what they return. What is measured are
+studies: two plans of boots, and the built-in plan `tour` of swap.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from acon_nb import doctor, host, kernel
-from acon_nb.bench import boot, results, stats, swap
-from acon_nb.bench.experiments import study_of
-from acon_nb.bench.plan import Plan
-from acon_nb.cache import Cache, atomic_file
-from acon_nb.errors import GuestFailed
-from acon_nb.initrd import InitrdImage
+from acon_nb import doctor, host, kernel, results
+from acon_nb.boot.experiment import BootExperiment
+from acon_nb.boot.factors import boot_factors
+from acon_nb.cache import Cache, atomic_file, sha256_file
 from acon_nb.progress import CancelToken, OnProgress, silent
-from acon_nb.units import format_bytes, format_seconds, parse_bytes
-from acon_nb.vm import Clock, End
+from acon_nb.results.select import usable
+from acon_nb.stats import inference
+from acon_nb.study.kinds import study_of
+from acon_nb.study.plan import Level, Plan, load
+from acon_nb.study.whole import run_whole
+from acon_nb.swap import data, tables
+from acon_nb.swap.analysis.rows import without_calibrations
+from acon_nb.swap.experiment import SwapExperiment, with_checks
+from acon_nb.swap.factors import SwapFactors
+from acon_nb.units import format_bytes, parse_bytes
+from acon_nb.vm import Clock, end_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# The disk of declared speed is a simulated SCSI disk with a timer of its own; the guide's kernel has neither.
-SWAP_PROFILES = ("guide", "delay-disk")
+SWAP_PLAN = "tour"
 _DISTRO = "linux-image-cloud-amd64"
 _KERNELS = {"build": "guide's minimal", f"package:{_DISTRO}": "Debian's cloud"}
 
@@ -36,8 +42,8 @@ _KERNELS = {"build": "guide's minimal", f"package:{_DISTRO}": "Debian's cloud"}
 class TourSpec:
     """What the tour does; the notebook's parameters fill it.
 
-    `memory` is that of the boot guests (a size with a unit), `swap_memory` that of the swap guests, `fill` how many
-    times of it is written. `out` is the folder of results.
+    `memory` is that of the boot guests (a size with a unit). `swap_memory`, `pressure` (how many times of it is filled)
+    and `accesses` are factors of the swap guests. `out` is the folder of results.
     """
 
     out: Path
@@ -45,142 +51,119 @@ class TourSpec:
     memory: str = "512M"
     wall_runs: int = 3
     instruction_runs: int = 2
-    swap_memory: str = "256M"
-    fill: float = 1.5
-    reads: int = 10_000
+    swap_memory: str = "96M"
+    pressure: float = 1.2
+    accesses: int = 4_000
 
     @property
     def memory_bytes(self) -> int:
         """The boot guests' memory."""
         return parse_bytes(self.memory, field="memory", bare="M")
 
-    @property
-    def swap_cells(self) -> tuple[swap.SwapCell, ...]:
-        """The cells of the swap question."""
-        memory = parse_bytes(self.swap_memory, field="swap_memory", bare="M")
-        return tuple(
-            swap.SwapCell(swap=name, memory_bytes=memory, fill=self.fill, reads=self.reads) for name in swap.KINDS
+    def boot_plan(self, clock: Clock) -> Plan:
+        """The boots of both kernels on a clock."""
+        return Plan(
+            name=f"tour-{clock}",
+            study="boot",
+            cells=[{"kernel": name} for name in _KERNELS],
+            fixed={"clock": clock.value, "source": self.source, "memory": self.memory},
+            runs=self.wall_runs if clock is Clock.WALL else self.instruction_runs,
+            warmups=0,
         )
+
+    def swap_plan(self) -> Plan:
+        """The built-in plan of the swap question with this tour's factors."""
+        plan = load(SWAP_PLAN)
+        given: dict[str, Level] = {
+            "source": self.source, "memory": self.swap_memory, "pressure": self.pressure, "accesses": self.accesses
+        }  # fmt: skip
+        return replace(plan, fixed={**plan.fixed, **given})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What is booted: the guide's kernel and the distribution's, an initrd for each, and the swap question's own."""
+    """What is booted: the guide's kernel and the distribution's, an initrd for each, and the swap guests' own."""
 
     minimal: kernel.KernelImage
     distro: kernel.DistroKernel
-    minimal_initrd: InitrdImage
-    distro_initrd: InitrdImage
     swap_kernel: kernel.KernelImage
-    swap_initrd: InitrdImage
+    minimal_initrd: Path
+    distro_initrd: Path
+    swap_initrd: Path
 
 
 def prepare(spec: TourSpec, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> Parts:
-    """Build or fetch everything that is booted (cached by content)."""
-    _ = spec.memory_bytes, spec.swap_cells, results.Store(spec.out)  # what is bad is refused before anything starts
+    """Build or fetch everything that is booted (cached by content), as the studies will do again in no time."""
+    boot_plan = spec.boot_plan(Clock.WALL)
+    boots, swaps = BootExperiment(boot_plan), SwapExperiment(spec.swap_plan())
+    results.Store(spec.out)  # what is not valid is refused before anything starts
     store = Cache()
     distro = kernel.debian_kernel(_DISTRO, cache=store, on_progress=on_progress)
-    minimal = kernel.build(
-        kernel.BuildSpec(profiles=("guide",), source=spec.source), cache=store, on_progress=on_progress, cancel=cancel
+    minimal, for_swap = (
+        kernel.build(factors.build_spec(), cache=store, on_progress=on_progress, cancel=cancel)
+        for factors in (boot_factors(boot_plan.all_cells[0].levels), SwapFactors.of(swaps.plan.all_cells[0].levels))
     )
-    for_swap = kernel.build(
-        kernel.BuildSpec(profiles=SWAP_PROFILES, source=spec.source),
-        cache=store,
-        on_progress=on_progress,
-        cancel=cancel,
-    )
-    folder = store.workdir("tour", {"source": spec.source})
-    modules = kernel.module_closure(distro, boot.VIRTIO_MODULES)
+    for experiment in (boots, swaps):
+        experiment.prepare(on_progress=on_progress, cancel=cancel)
+    minimal_files, distro_files = (boots.parts(row) for row in boot_plan.all_cells)
     return Parts(
         minimal=minimal,
         distro=distro,
-        minimal_initrd=boot.boot_initrd(folder / "minimal.cpio", store=store, on_progress=on_progress),
-        distro_initrd=boot.boot_initrd(
-            folder / "distro.cpio", modules=modules, release=distro.version, store=store, on_progress=on_progress
-        ),
         swap_kernel=for_swap,
-        swap_initrd=swap.swap_initrd(folder / "swap.cpio", store=store),
+        minimal_initrd=minimal_files["initrd"],
+        distro_initrd=distro_files["initrd"],
+        swap_initrd=swaps.parts(swaps.plan.all_cells[0])["initrd"],
     )
 
 
 def host_table(findings: Sequence[doctor.Finding]) -> pd.DataFrame:
     """The examination of the host as a table."""
     return results.frame(
-        {"what": row.what, "state": row.state, "found": row.detail, "needed for": row.feature, "mend": row.mend}
+        {"what": row.what, "state": row.state, "found": row.detail, "needed for": row.feature, "fix": row.fix}
         for row in findings
     )
 
 
-def data_table() -> pd.DataFrame:
-    """How far the swap question's pages compress, each page alone, on this host."""
-    return results.frame(
-        {"codec": name, "ratio of the pages written": f"{ratio:.2f}"} for name, ratio in swap.data_ratio().items()
-    )
+def data_table(spec: TourSpec) -> pd.DataFrame:
+    """How far the pages of the swap guests compress, each page alone, on this host."""
+    factors = SwapFactors.of(spec.swap_plan().all_cells[0].levels)
+    return tables.data_table({factors.data: data.ratios(data.page_file(factors.mix))})
 
 
 def parts_table(parts: Parts) -> pd.DataFrame:
     """The parts for people: what, version, size, SHA-256."""
     rows = [
-        ("guide's kernel", parts.minimal.version, parts.minimal.image, parts.minimal.sha256),
-        ("Debian's cloud kernel", parts.distro.version, parts.distro.image, parts.distro.sha256),
-        (
-            "guide's kernel with a disk of declared speed",
-            parts.swap_kernel.version,
-            parts.swap_kernel.image,
-            parts.swap_kernel.sha256,
-        ),
-        ("initrd for the guide's kernel", "", parts.minimal_initrd.path, parts.minimal_initrd.sha256),
-        ("initrd of the swap question", "", parts.swap_initrd.path, parts.swap_initrd.sha256),
-        (
-            "initrd for Debian's kernel (with its virtio modules)",
-            "",
-            parts.distro_initrd.path,
-            parts.distro_initrd.sha256,
-        ),
+        ("guide's kernel", parts.minimal.version, parts.minimal.image),
+        ("Debian's cloud kernel", parts.distro.version, parts.distro.image),
+        ("guide's kernel with a disk of declared speed", parts.swap_kernel.version, parts.swap_kernel.image),
+        ("initrd for the guide's kernel", "", parts.minimal_initrd),
+        ("initrd of the swap guests", "", parts.swap_initrd),
+        ("initrd for Debian's kernel (with its virtio modules)", "", parts.distro_initrd),
     ]
     return results.frame(
-        {"part": what, "release": release, "size": format_bytes(path.stat().st_size), "SHA-256": digest[:16]}
-        for what, release, path, digest in rows
+        {"part": what, "release": release, "size": format_bytes(path.stat().st_size), "SHA-256": sha256_file(path)[:16]}
+        for what, release, path in rows
     )
 
 
-def boots(
-    spec: TourSpec, parts: Parts, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None
-) -> pd.DataFrame:
-    """Boot both kernels on both clocks; one row a boot, each stored as it ends. Errors: `GuestFailed`."""
+def boots(spec: TourSpec, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
+    """Boot both kernels on both clocks; one row a boot, each stored as it ends. Errors: those of `run_whole`."""
     import pandas as pd
 
-    del parts  # they are in the cache: the study's cells find them there
     session = uuid.uuid4().hex  # a tour measures anew
-    tables = []
-    for clock, runs in ((Clock.WALL, spec.wall_runs), (Clock.INSTRUCTIONS, spec.instruction_runs)):
-        plan = Plan(
-            name=f"tour-{clock}",
-            cells=[{"kernel": name} for name in _KERNELS],
-            fixed={"clock": clock.value, "source": spec.source, "memory": spec.memory},
-            runs=runs,
-            warmups=0,
-        )
-        study = study_of(plan, spec.out, session=session)
-        tables.append(study.run(on_progress=on_progress, cancel=cancel))
-    table = pd.concat(tables, ignore_index=True)
+    studies = [study_of(spec.boot_plan(clock), spec.out, session=session) for clock in (Clock.WALL, Clock.INSTRUCTIONS)]
+    table = pd.concat(
+        [run_whole(study, on_progress=on_progress, cancel=cancel) for study in studies], ignore_index=True
+    )
     table["name"] = table["factor_kernel"].map(_KERNELS)
-    _whole(table)
     return table
-
-
-def _whole(table: pd.DataFrame) -> None:
-    """Raise `GuestFailed` for the first guest that did not come to its end."""
-    for row in table[(table["end"] != End.POWERED_OFF.value) | (table["error"] != "")].to_dict("records"):
-        hint = f"its console: {row['log']}, below the folder of results"
-        raise GuestFailed(f"{row['name']} ended: {row['end']} {row['error']}", end=str(row["end"]), hint=hint)
 
 
 def boot_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Medians with intervals, a row a kernel and clock."""
     rows = []
     for (name, clock), part in runs.groupby(["name", "clock"], sort=False):
-        phases = (
+        phases: tuple[tuple[str, str], ...] = (
             ("host_ns_kernel_entry", "QEMU start to kernel entry"),
             ("host_ns_init", "QEMU start to /init"),
             ("host_ns_ready", "QEMU start to ready"),
@@ -190,10 +173,13 @@ def boot_table(runs: pd.DataFrame) -> pd.DataFrame:
                 ("guest_ns_reset_to_log", "reset to kernel's first line"),
                 ("guest_ns_init", "kernel's first line to /init"),
                 ("guest_ns_reset_to_init", "reset to /init"),
+                ("executed_ns", "of it executed"),
+                ("busy_waiting_ns", "of it busy waiting"),
+                ("idle_ns", "of it idle"),
             )
         for column, label in phases:
             if column in part and part[column].notna().any():
-                summary = stats.summarise(list(part[column].dropna()))
+                summary = inference.summarise(list(part[column].dropna()))
                 digits = 6 if clock == Clock.INSTRUCTIONS else 3
                 rows.append({"kernel": name, "clock": clock, "phase": label, "time": summary.text(1e9, "s", digits)})
     return results.frame(rows)
@@ -218,54 +204,12 @@ def memory_table(runs: pd.DataFrame) -> pd.DataFrame:
     return results.frame(rows)
 
 
-def swaps(
-    spec: TourSpec, parts: Parts, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None
-) -> pd.DataFrame:
-    """Run the swap question; one row a guest, each stored as it ends."""
-    store = results.Store(spec.out)
-    rows: dict[str, Mapping[str, Any]] = {}
-
-    def keep(cell: swap.SwapCell, run: swap.SwapRun, hashes: Mapping[str, Any], facts: host.Environment) -> None:
-        cell_facts = {"fill_factor": cell.fill, "reads": cell.reads, "disk_latency_ns": cell.disk_latency_ns}
-        sizes = {"memory_bytes": cell.memory_bytes, "disk_bytes": cell.disk_bytes, "seed": cell.seed}
-        row = {**results.stamp(facts), **cell_facts, **sizes, **hashes, **run.row()}
-        store.add("swap", row)
-        rows[run.name] = row
-
-    swap.run_many(
-        spec.swap_cells,
-        parts.swap_kernel.image,
-        parts.swap_initrd.path,
-        on_run=keep,
-        on_progress=on_progress,
-        cancel=cancel,
-        jobs=len(spec.swap_cells),  # three guests share two cores better than two and then one
-    )
-    return results.frame(rows[cell.name] for cell in spec.swap_cells)
-
-
-def swap_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The swap question for people, the fastest first."""
-    rows = []
-    for _, row in runs.sort_values("read_pages_per_s", ascending=False).iterrows():
-        pool, kept = row["pool_bytes"], row["pool_stored_bytes"]
-        has_pool = bool(pool) and pool == pool
-        rows.append(
-            {
-                "swap": row["name"],
-                "end": row["end"] + (f": {row['error']}" if row["error"] else ""),
-                "pages read back / s": _number(row["read_pages_per_s"]),
-                "read p50": _time(row["read_p50_ns"]),
-                "read p99": _time(row["read_p99_ns"]),
-                "pages filled / s": _number(row["fill_pages_per_s"]),
-                "swapped": format_bytes(row["swapped_bytes"] or 0),
-                "pool holds": format_bytes(kept) if has_pool else "no pool",
-                "pool takes": f"{format_bytes(pool)} (ratio {kept / pool:.2f})" if has_pool else "no pool",
-                "disk reads": _number(row["disk_reads"]),
-                "corrupt pages": _number(row["corrupt_pages"]),
-            }
-        )
-    return results.frame(rows)
+def swaps(spec: TourSpec, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
+    """Run the plan of the swap question; one row a guest, each stored as it ends. A guest that fails is a row too."""
+    plan = spec.swap_plan()
+    guests = len(with_checks(plan).all_cells)  # together, since they share two CPUs better than two and then the rest
+    study = study_of(plan, spec.out, session=uuid.uuid4().hex, parallel=guests)
+    return study.run(on_progress=on_progress, cancel=cancel)
 
 
 def findings(boot_runs: pd.DataFrame, swap_runs: pd.DataFrame) -> list[str]:
@@ -275,8 +219,8 @@ def findings(boot_runs: pd.DataFrame, swap_runs: pd.DataFrame) -> list[str]:
     accelerator = ", ".join(dict.fromkeys(boot_runs["accelerator"]))
     return [
         f"Host: QEMU {qemu.version_text}, guests ran on {accelerator} (KVM: {kvm.why}).",
-        _boot_finding(boot_runs, Clock.WALL, "host_ns_init", "QEMU's start to /init, host's clock"),
-        _boot_finding(boot_runs, Clock.INSTRUCTIONS, "guest_ns_init", "first line to /init, instruction clock"),
+        _wall_finding(boot_runs),
+        _counted_finding(boot_runs),
         _memory_finding(boot_runs),
         _swap_finding(swap_runs),
     ]
@@ -290,42 +234,59 @@ def save(path: Path, spec: TourSpec, lines: Sequence[str]) -> Path:
     return path
 
 
-def _boot_finding(runs: pd.DataFrame, clock: Clock, column: str, label: str) -> str:
-    digits = 6 if clock is Clock.INSTRUCTIONS else 2
-    part = runs[runs["clock"] == clock]
-    found = {name: stats.summarise(list(rows[column])) for name, rows in part.groupby("name", sort=False)}
-    texts = [f"{name} {summary.text(1e9, 's', digits)}" for name, summary in found.items()]  # type: ignore[str-bytes-safe]
-    first, second = found.values()
-    return f"Boot ({label}): {'; '.join(texts)}: {second.median / first.median:.1f} times as long."
+def _wall_finding(runs: pd.DataFrame) -> str:
+    part = runs[runs["clock"] == Clock.WALL]
+    times = {
+        str(name): inference.summarise(list(rows["host_ns_init"])) for name, rows in part.groupby("name", sort=False)
+    }
+    texts = [f"{name} {summary.text(1e9, 's', 2)}" for name, summary in times.items()]
+    first, second = times.values()
+    ratio = second.median / first.median
+    return f"Boot (QEMU's start to /init, host's clock): {'; '.join(texts)}: {ratio:.1f} times as long."
+
+
+def _counted_finding(runs: pd.DataFrame) -> str:
+    """The instructions of each kernel, without waits, which are named."""
+    part = runs[runs["clock"] == Clock.INSTRUCTIONS].groupby("name", sort=False)
+    counts = {str(name): inference.summarise(list(rows["executed_ns"])) for name, rows in part}
+    texts = [f"{name} {summary.text(1e6, '× 10⁶ instructions', 3)}" for name, summary in counts.items()]
+    waits = [
+        f"{rows['busy_waiting_ns'].iloc[0] / 1e6:.1f} + {rows['idle_ns'].iloc[0] / 1e6:.1f} ms" for _, rows in part
+    ]
+    first, second = counts.values()
+    ratio = second.median / first.median
+    return (
+        f"Boot (executed from reset to /init, instruction clock): {'; '.join(texts)}: {ratio:.1f} times as many."
+        f" Not in it are waits, busy + idle: {' and '.join(waits)}."
+    )
 
 
 def _memory_finding(runs: pd.DataFrame) -> str:
-    medians = runs.groupby("name", sort=False)[["kernel_bytes", "memavailable_bytes"]].median()
+    part = runs[runs["clock"] == Clock.WALL]
+    medians = part.groupby("name", sort=False)[["kernel_bytes", "memavailable_bytes"]].median()
     texts = [
         f"{name} {format_bytes(row['kernel_bytes'])} bzImage, {format_bytes(row['memavailable_bytes'])} available"
         for name, row in medians.iterrows()
     ]
-    return f"Memory at /init, guest of {format_bytes(runs['memory_bytes'].iloc[0])}: {'; '.join(texts)}."
+    size, count = format_bytes(part["memory_bytes"].iloc[0]), part.groupby("name").size().max()
+    return f"Memory at /init, guest of {size} (wall clock, n={count}): {'; '.join(texts)}."
 
 
-def _swap_finding(runs: pd.DataFrame) -> str:
-    disk = runs.loc[runs["swap"] == "disk", "read_pages_per_s"].iloc[0]
+def _swap_finding(rows: pd.DataFrame) -> str:
+    """Each swap's accesses a second, compared with the disk's where both ended well."""
+    measured = without_calibrations(rows)
+    good, _ = usable(measured)
+    speeds = dict(zip(good["configuration"], good["access_ops_per_s"], strict=True)) if len(good) else {}
+    disk = speeds.get("disk")
     texts = []
-    for _, row in runs.iterrows():
-        speed = row["read_pages_per_s"]
-        if speed != speed or speed is None:
-            texts.append(f"{row['name']} ended: {row['end']}")
-        elif row["swap"] == "disk" or disk != disk:
-            texts.append(f"{row['name']} {speed:,.0f} pages/s")
+    for row in measured.drop_duplicates("configuration", keep="last").to_dict("records"):
+        name = row["configuration"]
+        if name not in speeds:
+            texts.append(f"{name} ended: {end_text(str(row['end']))}")
+        elif name == "disk" or disk is None:
+            texts.append(f"{name} {speeds[name]:,.0f} pages/s")
         else:
-            texts.append(f"{row['name']} {speed:,.0f} ({speed / disk:.1f} x disk)")
-    factor = runs["fill_factor"].iloc[0]
-    return f"Swap, tmpfs of {factor:g} x RAM read back at random, one guest each: {'; '.join(texts)}."
-
-
-def _number(value: Any) -> str:
-    return "unknown" if value is None or value != value else f"{value:,.0f}"
-
-
-def _time(value: Any) -> str:
-    return "unknown" if value is None or value != value else format_seconds(value / 1e9)
+            texts.append(f"{name} {speeds[name]:,.0f} ({speeds[name] / disk:.1f} x disk)")
+    pressure, count = measured["factor_pressure"].iloc[0], measured["seed"].nunique()
+    what = f"Swap, tmpfs of {pressure:g} x RAM read back at random (instruction clock, n={count})"
+    return f"{what}: {'; '.join(texts)}."

@@ -28,13 +28,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from acon_nb.bench.cluster import ClusterStudy, DaskPool, artifacts, connect, worker
-from acon_nb.bench.cluster.worker import HostReport, Reply, Ticket
-from acon_nb.bench.plan import Plan, Setting, Turn
-from acon_nb.bench.results import Store
-from acon_nb.bench.runner import Measured
 from acon_nb.host import environment
 from acon_nb.progress import CancelToken, TextProgress
+from acon_nb.results.store import Store
+from acon_nb.study import host_lock
+from acon_nb.study.cluster import ClusterStudy, DaskPool, artifacts, connect, worker
+from acon_nb.study.cluster.worker import HostReport, Reply, Ticket
+from acon_nb.study.plan import Plan, PlanCell, PlannedRun
+from acon_nb.study.runner import Measured
 from acon_nb.vm import Clock, End
 
 _FILE = Path(__file__)
@@ -49,25 +50,25 @@ class Sleeper:
     def __init__(self, plan: Plan) -> None:
         self._seconds = float(plan.fixed["seconds"])
 
-    def clock(self, setting: Setting) -> Clock:
+    def clock(self, cell: PlanCell) -> Clock:
         return Clock.INSTRUCTIONS
 
     def prepare(self, **_: object) -> None:
         pass
 
-    def identity(self, setting: Setting) -> str:
-        return setting.label
+    def identity(self, cell: PlanCell) -> str:
+        return cell.label
 
-    def parts(self, setting: Setting) -> dict[str, Path]:
+    def parts(self, cell: PlanCell) -> dict[str, Path]:
         return {"program": _FILE}
 
-    def findings(self, setting: Setting) -> dict[str, Any]:
+    def findings(self, cell: PlanCell) -> dict[str, Any]:
         return {}
 
-    def adopt(self, setting: Setting, parts: Mapping[str, Path], findings: Mapping[str, Any]) -> None:
+    def adopt(self, cell: PlanCell, parts: Mapping[str, Path], findings: Mapping[str, Any]) -> None:
         pass
 
-    def run(self, setting: Setting, turn: Turn, cancel: CancelToken) -> Measured:
+    def run(self, cell: PlanCell, planned: PlannedRun, cancel: CancelToken) -> Measured:
         time.sleep(self._seconds)
         return Measured(row=ROW, end=End.POWERED_OFF, console=Path("/nowhere"))
 
@@ -152,7 +153,7 @@ async def serve(hosts: int) -> None:
     """A scheduler and its workers in this process; prints the address and stays."""
     from distributed import Scheduler, Worker
 
-    worker.host_lock = no_lock  # these hosts are one host, and would take turns
+    host_lock.host_lock = no_lock  # these hosts are one host, and would take turns
     async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
         workers = [
             Worker(scheduler.address, name=number, host="127.0.0.1", nthreads=1, resources={"vm": 1}, memory_limit=0)
@@ -181,7 +182,7 @@ def measure(cells: int, pool: Any, seconds: float) -> dict[str, float]:
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         started = time.monotonic()
         rows = study.rows()
-        assert len(rows) == rows["turn_key"].nunique() == cells
+        assert len(rows) == rows["run_key"].nunique() == cells
         return {
             "cells": cells,
             "plan_ms_per_cell": 1e3 * made_cpu / cells,

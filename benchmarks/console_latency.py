@@ -48,7 +48,7 @@ WATCH = """() => {
 def main() -> None:
     for name, enabled in (("with the extension", True), ("without", False)):
         times = measure(enabled)
-        tail = sorted(times)[int(0.9 * len(times))]
+        tail = statistics.quantiles(times, n=10)[-1]
         print(f"{name}: median {statistics.median(times):.1f} ms, nine of ten under {tail:.1f} ms ({len(times)} keys)")
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
 
@@ -63,7 +63,7 @@ def measure(enabled: bool) -> list[float]:
         book = {"cells": [cell], "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
         Path(folder, "test.ipynb").write_text(json.dumps(book))
         options = [f"--ServerApp.port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root"]
-        options += [f"--ServerApp.jpserver_extensions=acon_nb.lab_server={enabled}"]
+        options += [f"--ServerApp.jpserver_extensions=acon_nb.jupyter.server_extension={enabled}"]
         argv = [sys.executable, "-m", "acon_nb.cli", "lab", folder, *options]
         with Path(folder, "lab.log").open("wb") as log:
             server = subprocess.Popen(argv, stdout=log, stderr=log)

@@ -67,9 +67,20 @@ def engine(host: str, folder: Path) -> process.Child:
     raise SystemExit("dockerd does not start here")
 
 
+def require_root_and_programs() -> None:
+    programs = [name for name in ("debootstrap", "dockerd", "docker") if shutil.which(name) is None]
+    missing = programs if os.geteuid() == 0 else ["root"]
+    if missing:
+        raise SystemExit(
+            f"initrd_speed needs root, debootstrap and docker.io; missing here: {', '.join(missing)}\n"
+            "  hint: make benchmarks as root, or: BENCHMARKS='boot_overhead boots_per_minute' make benchmarks"
+        )
+
+
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     forms = sys.argv[2:] or list(FORMS)
+    require_root_and_programs()
     tar = rootfs(Cache())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

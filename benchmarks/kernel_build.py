@@ -14,6 +14,7 @@ import argparse
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -81,7 +82,7 @@ def compare(folder: Path, asked: argparse.Namespace) -> None:
         kernel.build(spec, cache=store)
         times.append(time.monotonic() - started)
     again = plain_make(tree, built.config, folder / "plain", fresh=False)
-    print(f"build that is cached: {sorted(times)[CACHED_RUNS // 2]:.2f} s with acon_nb, {again:.1f} s plain make")
+    print(f"build that is cached: {statistics.median(times):.2f} s with acon_nb, {again:.1f} s plain make")
 
 
 @contextmanager

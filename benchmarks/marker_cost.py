@@ -14,9 +14,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from acon_nb import kernel
-from acon_nb.bench import boot, milestones, stats
+from side_by_side import print_both, times_of
+
+from acon_nb import boot, kernel
+from acon_nb.boot import milestones
 from acon_nb.process import Child
+from acon_nb.study.host_lock import host_lock
 from acon_nb.vm import VmSpec, capabilities
 from acon_nb.vm.command import Capabilities, Channels, argument_list
 
@@ -57,18 +60,18 @@ def main() -> None:
         image.write_bytes(marked)
         cell = boot.BootCell(name="mark", kernel=built, initrd=boot.default_initrd(), accelerator="tcg")
         spec = replace(cell.spec(), kernel=image)
-        times: dict[bool, list[float]] = {True: [], False: []}
         events = 0
-        for number in range(runs):
-            for traced in (True, False) if number % 2 else (False, True):
+
+        def once_alone(traced: bool) -> float:
+            nonlocal events
+            with host_lock(shared=False):
                 spent, seen = once(spec, host, folder, traced=traced)
-                times[traced].append(spent)
-                events = max(events, seen)
-    for traced, values in times.items():
-        label = "with the trace" if traced else "without"
-        print(f"{label:>14}: {stats.summarise(values).text(1e-3, 'ms', 1)} of CPU time to the firmware's end")
-    ratio = stats.ratio_of_medians(times[False], times[True])
-    print(f"{events} events traced; ratio {ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]")
+            events = max(events, seen)
+            return spent
+
+        times = times_of(once_alone, runs)
+    print_both(("with the trace", "without"), times, "of CPU time to the firmware's end", unit="ms")
+    print(f"{events} events traced")
 
 
 if __name__ == "__main__":

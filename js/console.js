@@ -1,15 +1,15 @@
-// A console's view in the page: xterm.js fed by binary comm messages. The Python side is acon_nb/widgets/stream.py.
+// A view of a console in the page: xterm.js fed by binary comm messages. The Python side is acon_nb/widgets/stream.py.
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import "@xterm/xterm/css/xterm.css";
 import "./console.css";
 
-const ALIVE_MS = 5000; // how often a view says what it has shown; Python sends again what got lost
-const SILENT_MS = 13000; // no answer for so long: the kernel is gone or busy
+const ALIVE_MS = 5000; // how often a view reports what it has shown; Python then sends again what was lost
+const SILENT_MS = 13000; // after this long without an answer the kernel is gone or busy
 const ACK_BYTES = 32768;
-const PIECE_BYTES = 16384; // of what is typed or pasted, in a message
-// Questions that a terminal answers by itself: only the leading view may, and never to what is only shown again.
-const QUESTIONS = [
+const PIECE_BYTES = 16384; // of what is typed or pasted, per message
+// Queries that a terminal answers by itself: only the leading view may, and never those in replayed output.
+const QUERIES = [
   { final: "n" }, { prefix: "?", final: "n" }, { final: "c" }, { prefix: ">", final: "c" }, { prefix: "=", final: "c" },
   { intermediates: "$", final: "p" }, { prefix: "?", intermediates: "$", final: "p" }, { final: "t" },
 ];
@@ -28,12 +28,12 @@ function button(parent, text, title, action) {
   made.addEventListener("click", action);
 }
 
-// Shows chunks in the order of their positions, one after the other; what came twice is shown once.
+// Shows chunks in the order of their positions, one at a time, and duplicates only once.
 class Output {
   constructor(term, acknowledge) {
     this.term = term;
     this.acknowledge = acknowledge;
-    this.next = -1; // position of the first byte not yet taken; -1: not known before the first chunk
+    this.next = -1; // position of the first byte not yet received; -1: unknown before the first chunk
     this.shown = -1;
     this.acknowledged = 0;
     this.early = new Map();
@@ -82,7 +82,7 @@ class Output {
   }
 }
 
-// Copy with Ctrl+C where text is selected, paste with Ctrl+V, as Lab's own terminals do.
+// Copy with Ctrl+C if text is selected, paste with Ctrl+V, like Lab's own terminals.
 function keys(term) {
   term.attachCustomKeyEventHandler((event) => {
     if (event.type !== "keydown" || !event.ctrlKey || event.altKey) return true;
@@ -111,11 +111,11 @@ function copy(text) {
   else old();
 }
 
-// The direct line to the kernel's process, where the server has our extension (acon_nb/lab_server.py): `send` is false
-// while there is none. One that breaks is tried again with the next ALIVE_MS.
-class Line {
-  constructor(place, opened, receive) {
-    [this.name, this.key] = place.split("/");
+// The direct channel to the kernel's process, if the server has our extension (acon_nb/jupyter/server_extension.py):
+// `send` returns false while there is none. A broken one is reconnected after ALIVE_MS.
+class Channel {
+  constructor(address, opened, receive) {
+    [this.name, this.key] = address.split("/");
     this.opened = opened;
     this.receive = receive;
     this.closed = false;
@@ -125,8 +125,8 @@ class Line {
   connect() {
     if (this.closed || this.socket?.readyState <= WebSocket.OPEN) return;
     const settings = pageSettings();
-    if (!settings.aconLines || !this.key) return;
-    const address = new URL(settings.baseUrl + settings.aconLines + this.name, location.href);
+    if (!settings.aconChannels || !this.key) return;
+    const address = new URL(settings.baseUrl + settings.aconChannels + this.name, location.href);
     address.protocol = address.protocol.replace("http", "ws");
     if (settings.token) address.searchParams.set("token", settings.token);
     this.socket = new WebSocket(address);
@@ -141,7 +141,7 @@ class Line {
 
   send(head, data = new Uint8Array()) {
     if (this.socket?.readyState !== WebSocket.OPEN) return false;
-    const start = new TextEncoder().encode(`${JSON.stringify({ ...head, line: this.key })}\n`);
+    const start = new TextEncoder().encode(`${JSON.stringify({ ...head, channel: this.key })}\n`);
     const message = new Uint8Array(start.length + data.length);
     message.set(start);
     message.set(data, start.length);
@@ -166,14 +166,14 @@ function pageSettings() {
 function render({ model, el }) {
   const view = crypto.randomUUID();
   const box = element(el, "div", "acon-console");
-  box.dataset.lmSuppressShortcuts = "true"; // Lab leaves the keys to us,
+  box.dataset.lmSuppressShortcuts = "true"; // Lab leaves the keys to us
   box.dataset.jpSuppressContextMenu = "true"; // and the right button to the browser
   const bar = element(box, "div", "acon-console-bar");
   const state = element(bar, "span", "acon-console-state");
   const size = element(bar, "span", "acon-console-size");
   const screen = element(box, "div", "acon-console-screen");
-  // No blinking: Chromium holds a message back until the frame after a key if a frame is asked for, and an animation
-  // always asks. That doubled the time from key to echo, and more.
+  // No blinking: Chromium delays a message until the frame after a key if a frame is requested, and an animation
+  // always requests one. That more than doubled the time from key to echo.
   const term = new Terminal({
     rows: model.get("rows"), scrollback: 5000, cursorBlink: false, convertEol: false, fontSize: 13,
     fontFamily: '"DejaVu Sans Mono", Menlo, Consolas, monospace', screenReaderMode: false,
@@ -186,7 +186,7 @@ function render({ model, el }) {
   let opened = false;
   let heard = performance.now();
   const encoder = new TextEncoder();
-  const send = (head, data) => line.send(head, data) || model.send(head, undefined, data && [data]);
+  const send = (head, data) => channel.send(head, data) || model.send(head, undefined, data && [data]);
   const type = (bytes) => {
     for (let at = 0; at < bytes.length; at += PIECE_BYTES)
       send({ kind: "input", view, number: number++ }, bytes.slice(at, at + PIECE_BYTES));
@@ -194,17 +194,17 @@ function render({ model, el }) {
   const want = () => send({ kind: "want", view, position: output.shown });
   const output = new Output(term, want);
 
-  button(bar, "Fit the guest", "Type a stty command that tells the guest this terminal's size", () => {
+  button(bar, "Fit the guest", "Type a stty command that sets this terminal's size in the guest", () => {
     type(encoder.encode(`stty rows ${term.rows} cols ${term.cols}\r`));
     term.focus();
   });
-  button(bar, "Copy all", "Copy what this terminal holds", () => {
+  button(bar, "Copy all", "Copy everything in this terminal", () => {
     term.selectAll();
     copy(term.getSelection());
     term.clearSelection();
   });
 
-  const say = () => {
+  const showState = () => {
     const silent = performance.now() - heard > SILENT_MS;
     state.textContent = silent ? "no answer from the kernel" : model.get("state");
     state.title = model.get("transcript");
@@ -216,14 +216,14 @@ function render({ model, el }) {
       const data = buffers[0];
       output.take(message, new Uint8Array(data.buffer ?? data, data.byteOffset ?? 0, data.byteLength));
     }
-    say();
+    showState();
   };
-  const line = new Line(model.get("line"), () => { if (opened) want(); }, receive);
+  const channel = new Channel(model.get("channel"), () => { if (opened) want(); }, receive);
   model.on("msg:custom", receive);
-  model.on("change:state", say);
-  model.on("change:ended", say);
+  model.on("change:state", showState);
+  model.on("change:ended", showState);
 
-  for (const question of QUESTIONS) term.parser.registerCsiHandler(question, () => !output.answers);
+  for (const query of QUERIES) term.parser.registerCsiHandler(query, () => !output.answers);
   for (const code of [4, 10, 11, 12]) term.parser.registerOscHandler(code, (text) => text.includes("?") && !output.answers);
   term.parser.registerDcsHandler({ intermediates: "$", final: "q" }, () => !output.answers);
   term.onData((text) => type(encoder.encode(text)));
@@ -231,7 +231,7 @@ function render({ model, el }) {
   term.onResize(({ cols, rows }) => { size.textContent = `${cols} × ${rows}`; });
   keys(term);
 
-  // Fitting waits until Lab has put the view into the page, and follows its size.
+  // Fitting waits until Lab has put the view into the page, then follows its size.
   const watcher = new ResizeObserver(() => {
     if (!screen.clientWidth) return;
     if (!opened) {
@@ -243,19 +243,19 @@ function render({ model, el }) {
   });
   watcher.observe(screen);
   const alive = setInterval(() => {
-    line.connect();
+    channel.connect();
     if (opened) want();
-    say();
+    showState();
   }, ALIVE_MS);
-  say();
+  showState();
   return () => {
     clearInterval(alive);
     watcher.disconnect();
     model.off("msg:custom", receive);
-    model.off("change:state", say);
-    model.off("change:ended", say);
+    model.off("change:state", showState);
+    model.off("change:ended", showState);
     send({ kind: "bye", view });
-    line.close();
+    channel.close();
     term.dispose();
   };
 }

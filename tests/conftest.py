@@ -12,14 +12,42 @@ from acon_nb import kernel
 from acon_nb.cache import Cache
 from acon_nb.progress import TextProgress
 
+# What takes longest, the longest first (`pytest --durations=0`, summed by file).
+LONGEST = (
+    "tests/system/test_swap_study.py",
+    "tests/notebooks/test_tour.py",
+    "tests/system/test_kernel.py",
+    "tests/notebooks/test_memory_compression.py",
+    "tests/system/test_cluster.py",
+    "tests/browser/test_swap_study.py",
+    "tests/system/test_guest.py",
+    "tests/system/test_boot_inside.py",
+    "tests/system/test_engine.py",
+    "tests/system/test_launch.py",
+)
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that take minutes and hardly ever change their mind run where they are asked for."""
-    if os.environ.get("ACON_NB_WEEKLY"):
-        return
-    for item in items:
-        if item.get_closest_marker("weekly"):
-            item.add_marker(pytest.mark.skip(reason="once a week: make test-weekly"))
+# A user's PATH on Debian has no sbin, where mkswap, dockerd and debootstrap are: tests find what is installed.
+os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what runs once a week, and let several workers end at about the same time."""
+    if not os.environ.get("ACON_NB_WEEKLY"):
+        for item in items:
+            if item.get_closest_marker("weekly"):
+                item.add_marker(pytest.mark.skip(reason="once a week: make test-weekly"))
+    if missing := [name for name in LONGEST if not (config.rootpath / name).is_file()]:
+        raise pytest.UsageError(f"tests/conftest.py: LONGEST names {', '.join(missing)}, which does not exist")
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist
+        items.sort(key=_start)
+
+
+def _start(item: pytest.Item) -> int:
+    """When a file is begun: a long one that a worker began last would keep it busy while the others are idle."""
+    name = item.nodeid.partition("::")[0]
+    if name in LONGEST:
+        return LONGEST.index(name)
+    return len(LONGEST) + (item.get_closest_marker("system") is None)
 
 
 @pytest.fixture

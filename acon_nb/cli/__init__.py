@@ -1,11 +1,16 @@
 """`acon-nb`: one thin command per capability.
 
-`--json` prints one JSON object on standard output and nothing else; progress and errors go to standard error.
-Exit status: 0 done, 1 failed as named, 2 wrong usage.
+`--json` prints a single JSON object on standard output; progress and errors go to standard error. Exit status: 0 for
+success, 1 for a failure, 2 for invalid usage.
 """
 
-from acon_nb.cli import answers, bench, boot, cluster, initrd, kernel, measure, nightly, notebook, run, swap
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from acon_nb.cli import answers, bench, boot, cluster, initrd, kernel, measure, nightly, notebook, run, selfcheck, swap
 from acon_nb.cli.base import main
+from acon_nb.lazy import submodules
 
 __all__ = [
     "answers",
@@ -19,5 +24,9 @@ __all__ = [
     "nightly",
     "notebook",
     "run",
+    "selfcheck",
     "swap",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = submodules(__name__)

@@ -18,7 +18,8 @@ from acon_nb.errors import InvalidInput
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for figures and tables.")
 @click.option("--data", default="", help="A level of data of the study.  [default: each]")
-@click.option("--pressure", type=float, default=0.0, help="Working set over RAM; the nearest measured answers.")
+@click.option("--pressure", type=float, default=0.0, help="Working set over available memory; the nearest answers.")
+@click.option("--disk-preset", default="", help="A disk of the study, such as sata-ssd.  [default: each]")
 @click.option("--disk-latency", default="", help="The device as on hardware, such as 80us; the nearest answers.")
 @click.option("--workload", default="", help="A workload of the study.  [default: each]")
 @click.option("--pattern", default="", help="A pattern of accesses of the study.  [default: each]")
@@ -31,6 +32,7 @@ def bench_answers(
     output: Path | None,
     data: str,
     pressure: float,
+    disk_preset: str,
     disk_latency: str,
     workload: str,
     pattern: str,
@@ -38,26 +40,27 @@ def bench_answers(
     clock: str | None,
     as_json: bool,
 ) -> None:
-    """Say what a swap study answers: which swap for which data, pressure and device, at what cost, how sure."""
-    from acon_nb.bench import results
-    from acon_nb.bench.answers import Question, explain
-    from acon_nb.plots.swap_files import save_answers
+    """Answer a swap study: which swap for which data, pressure and device, at what cost, and how sure that is."""
+    from acon_nb import results
+    from acon_nb.plots.swap.files import save_answers
+    from acon_nb.swap.analysis.question import Question
+    from acon_nb.swap.analysis.study import SwapAnalysis
 
     question = Question(
-        data=data, pressure=pressure, disk_latency=disk_latency, workload=workload, pattern=pattern, metric=metric,
-        clock=clock or "",
+        data=data, pressure=pressure, disk_preset=disk_preset, disk_latency=disk_latency, workload=workload,
+        pattern=pattern, metric=metric, clock=clock or "",
     )  # fmt: skip
     rows = results.load(out, "swap", study_name)
     if rows.empty:
         hint = f"one of: {', '.join(results.Store(out).studies('swap')) or 'none yet'}"
         raise InvalidInput("study", study_name, f"has no rows in {out}", hint=hint)
-    told = explain(rows, question)
-    files = save_answers(rows, output, question) if output is not None else []
+    analysis = SwapAnalysis(rows, question)
+    files = save_answers(analysis, output) if output is not None else []
     if as_json:
-        records = json.loads(json.dumps([dataclasses.asdict(one) for one in told]))
+        records = json.loads(json.dumps([dataclasses.asdict(one) for one in analysis.explanations]))
         print_json({"study": study_name, "explanations": records, "files": [str(path) for path in files]})
         return
-    for one in told:
+    for one in analysis.explanations:
         click.echo("\n".join(one.lines))
     for path in files:
         click.echo(str(path))

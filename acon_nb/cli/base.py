@@ -1,4 +1,4 @@
-"""What every command shares: the group that turns errors into their text and exit status, and --json."""
+"""Shared parts of all commands: the group that converts errors into messages and exit statuses, and --json."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from acon_nb.errors import AconError, NoSpace
 
 
 class _Group(click.Group):
-    """Errors of the package become their text and their exit status; no traceback."""
+    """Prints errors of the package without a traceback and ends with their exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -29,7 +30,7 @@ class _Group(click.Group):
                 click.echo(f"acon-nb: {NoSpace(Path(error.filename or '.'), 'writing stopped')}", err=True)
                 ctx.exit(1)
             if error.errno == errno.EPIPE or not isinstance(error.filename, str | bytes):
-                raise  # click ends a closed pipe; the rest is a bug
+                raise  # click handles a closed pipe; anything else is a bug
             click.echo(f"acon-nb: {_short(os.fsdecode(error.filename))}: {error.strerror}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
@@ -39,7 +40,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 @click.version_option(acon_nb.__version__)
-@click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more to standard error.")
 def main(verbose: bool) -> None:
     """Small Linux guests of confidential VMs, and what memory compression costs them."""
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
@@ -49,8 +50,14 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one
 
 
 def _short(name: str) -> str:
-    """A file's name on one line, cut where it is longer than any path."""
+    """Quote a file's name on one line, truncated if it is longer than any real path."""
     return repr(name if len(name) <= 200 else name[:200] + "...")
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Print warnings on standard error."""
+    for line in lines:
+        click.echo(f"warning: {line}", err=True)
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from acon_nb.cli.base import as_json_option, print_json
-from acon_nb.cli.bench import bench_group
+from acon_nb.cli.bench import bench_group, end_of_study
 from acon_nb.progress import TextProgress
 
 if TYPE_CHECKING:
-    from acon_nb.bench.cluster import ClusterStudy, DaskPool
+    from acon_nb.study.cluster import ClusterStudy, DaskPool
 
 _PEM = click.Path(path_type=Path, dir_okay=False)
 
@@ -27,14 +26,12 @@ _PEM = click.Path(path_type=Path, dir_okay=False)
 @click.option("--tls-key", type=_PEM, help="TLS: this client's key.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 @click.option("--runs", type=int, help="Runs of each cell, in place of the plan's.")
-@click.option("--again", is_flag=True, help="Measure anew what an earlier run of the plan has measured.")
-@click.option("--jobs", type=int, help="Compilers at a time on this host, for builds alone.")
-@click.option(
-    "--host-class", default="", help="A part of the name of the class of hosts to take, if there are several."
-)
-@click.option("--skip-unfit", is_flag=True, help="Leave out workers that cannot measure, in place of an error.")
+@click.option("--again", is_flag=True, help="Measure again what an earlier run of the plan has measured.")
+@click.option("--jobs", type=int, help="Compilers at a time on this host, for builds only.")
+@click.option("--host-class", default="", help="Part of the name of the class of hosts to use, if there are several.")
+@click.option("--skip-unfit", is_flag=True, help="Leave out workers that cannot measure instead of failing.")
 @click.option("--patience", "patience_s", type=float, default=60.0, show_default=True, help="Seconds without a host.")
-@click.option("--dry-run", is_flag=True, help="List the cells and the hosts, and end.")
+@click.option("--dry-run", is_flag=True, help="List the cells and the hosts, and exit.")
 @as_json_option
 def bench_cluster(
     plan_name: str,
@@ -52,12 +49,11 @@ def bench_cluster(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Run a plan on a Dask distributed cluster: rows come to this host; a stopped one goes on (docs/cluster.md)."""
+    """Run a plan on a Dask distributed cluster: rows come to this host; a stopped plan resumes (docs/cluster.md)."""
     import dataclasses
 
-    from acon_nb.bench import plan as plans
-    from acon_nb.bench import tables
-    from acon_nb.bench.cluster import DaskPool, cluster_study_of, connect
+    from acon_nb.study import plan as plans
+    from acon_nb.study.cluster import DaskPool, cluster_study_of, connect
 
     plan = plans.load(plan_name)
     if runs is not None:
@@ -79,30 +75,21 @@ def bench_cluster(
             _show(study, pool, as_json=as_json)
             return
         rows = study.run(on_progress=TextProgress())
-    failed = tables.failures(rows, out)
-    if as_json:
-        records = json.loads(rows.to_json(orient="records"))
-        print_json({"plan": plan.name, "runs": records, "duplicates": rows.attrs["duplicates"]})
-    else:
-        click.echo(tables.study_table(rows).to_string(index=False))
-    for text in failed:
-        click.echo(text, err=True)
-    if failed:
-        raise SystemExit(1)
+    end_of_study(plan, rows, out, as_json=as_json, duplicates=rows.attrs["duplicates"])
 
 
 def _show(study: ClusterStudy, pool: DaskPool, *, as_json: bool) -> None:
-    """The cells with their runs, and the hosts of each class."""
-    from acon_nb.bench.cluster.crew import look_at
+    """Print the cells with their runs, and the hosts of each class."""
+    from acon_nb.study.cluster.membership import look_at
 
-    found = look_at(pool)
+    workers = look_at(pool)
     if as_json:
         cells = [{"cell": cell.label, "runs": cell.planned, "clock": cell.clock} for cell in study.state.cells]
-        print_json({"plan": study.plan.name, "cells": cells, "hosts": found.hosts, "unfit": found.unfit})
+        print_json({"plan": study.plan.name, "cells": cells, "hosts": workers.hosts, "unfit": workers.unfit})
         return
     for cell in study.state.cells:
         click.echo(f"{cell.label}: {cell.planned} runs, {cell.clock} clock")
-    for name, count in found.hosts.items():
+    for name, count in workers.hosts.items():
         click.echo(f"{count} hosts: {name}")
-    for address, why in found.unfit.items():
+    for address, why in workers.unfit.items():
         click.echo(f"left out: {address} {why}")

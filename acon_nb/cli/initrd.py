@@ -1,7 +1,8 @@
-"""`acon-nb initrd`: make initrd images. The guide's functions by their names; F, C and T come from the environment."""
+"""`acon-nb initrd`: makes initrd images, including the guide's functions; F, C and T come from the environment."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from acon_nb.cli.base import as_json_option, main, print_json
+from acon_nb.cli.base import as_json_option, main, print_json, warn
 from acon_nb.progress import TextProgress, silent
 from acon_nb.units import format_bytes, parse_bytes
 
@@ -25,47 +26,110 @@ def initrd_group() -> None:
 def _image_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--devices", is_flag=True, help="Keep the image's device nodes."),
-        click.option("--limit", default="4G", show_default=True, help="What the image may unpack to."),
+        click.option("--limit", default="4G", show_default=True, help="Maximum unpacked size of the image."),
+        click.option(
+            "--platform", default="", help="linux/amd64, linux/amd64/v3, linux/arm/v7, ... (default: this machine's)."
+        ),
         click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", show_default=True),
     ):
         command = option(command)
     return command
 
 
-def _options(devices: bool, limit: str, pull: str) -> dict[str, Any]:
-    from acon_nb.initrd import Limits
+def _options(devices: bool, limit: str, pull: str, platform: str) -> dict[str, Any]:
+    from acon_nb.initrd import ImageLimits
 
-    limits = Limits(total_bytes=parse_bytes(limit, field="limit"))
-    return {"devices": devices, "limits": limits, "pull": pull, "on_progress": TextProgress()}
+    limits = ImageLimits(total_bytes=parse_bytes(limit, field="limit"))
+    return {"devices": devices, "limits": limits, "pull": pull, "platform": platform, "on_progress": TextProgress()}
+
+
+def _build_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--build", "build", type=_FOLDER, help="Build the Dockerfile of this folder; no IMAGE then."),
+        click.option("-f", "--file", "dockerfile", type=_FOLDER, help="The Dockerfile, if it is not in the folder."),
+        click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="A build argument."),
+        click.option("-t", "--tag", default="", help="A name for the image that is built."),
+        click.option("--network", default="", help="The network of RUN lines, such as host or none."),
+    ):
+        command = option(command)
+    return command
 
 
 @initrd_group.command("from")
-@click.argument("image")
+@click.argument("image", required=False)
 @click.argument("dirs", nargs=-1)
 @click.option("-o", "output", type=_FOLDER, required=True, help="FILE.cpio[.gz|.bz2|.xz|.zst|.lz4]")
-@click.option("--edits", type=_FOLDER, multiple=True, help="A folder of your own files, laid over the image.")
+@click.option("--edits", type=_FOLDER, multiple=True, help="A folder of files to add to the image.")
+@click.option("--early/--no-early", default=True, help="Keep the early archive (microcode) of cpio:F; default: yes.")
+@_build_options
 @_image_options
 @as_json_option
 def initrd_from(
-    image: str, dirs: tuple[str, ...], output: Path, edits: tuple[Path, ...], as_json: bool, **options: Any
+    image: str | None,
+    dirs: tuple[str, ...],
+    output: Path,
+    edits: tuple[Path, ...],
+    early: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Make an initrd of IMAGE (or DIRS of it), with /init added; nothing is unpacked to disk.
+    """Make an initrd from IMAGE (or DIRS of it), with /init added; nothing is unpacked to disk.
 
-    IMAGE: busybox, dir:D, tar:F, docker-archive:F, oci:P, docker:NAME, podman:NAME or an engine's NAME[:TAG].
+    IMAGE: busybox, dir:D, tar:F, cpio:F (an initrd; it keeps its own /init), docker-archive:F, oci:P, docker:NAME,
+    podman:NAME or an engine's NAME[:TAG]. After the F and P of archives, :NAME, @sha256:DIGEST or @0 selects one of
+    several images.
     """
     from acon_nb import initrd
     from acon_nb.initrd import guide
+    from acon_nb.initrd.check import boot_warnings
 
     variables = guide.Variables.of_environment()
     target = guide.image_path(output, output, variables)
     initrd.suffix_of(target)
-    tree = initrd.tree_of(image, dirs, **_options(**options))
+    tree = _built_or_named(image, dirs, **options)
+    if not early:
+        tree.early = None
+    elif tree.early is not None:
+        size = format_bytes(tree.early.size)
+        click.echo(f"the early archive ({size}: microcode, ACPI tables) stays first, as it is; --no-early", err=True)
     for folder in edits:
         initrd.overlay(tree, folder)
-    warnings = initrd.gen_init(tree, force=variables.force)
-    _warn([*tree.warnings(), *warnings])
+    initrd.gen_init(tree, force=variables.force)
+    warn([*tree.warnings(), *boot_warnings(tree)])
     mtime = initrd.DEFAULT_MTIME if variables.mtime is None else variables.mtime
-    _say_image(initrd.create(tree, target, mtime=mtime, owner=None, on_progress=TextProgress()), as_json)
+    _print_image(initrd.create(tree, target, mtime=mtime, owner=None, on_progress=TextProgress()), as_json)
+
+
+def _built_or_named(
+    image: str | None,
+    dirs: tuple[str, ...],
+    build: Path | None,
+    dockerfile: Path | None,
+    build_args: tuple[str, ...],
+    tag: str,
+    network: str,
+    **options: Any,
+) -> Any:
+    from acon_nb import initrd
+    from acon_nb.initrd import engine, sources
+
+    common = _options(**options)
+    if build is None:
+        if image is None or dockerfile or build_args or tag or network:
+            raise click.UsageError("give IMAGE, or --build DIR and its options")
+        return initrd.tree_of(image, dirs, **common)
+    if common["pull"] == "never":
+        raise click.UsageError("--pull never does not apply to --build: the engine pulls a base image that it lacks")
+    spec = initrd.ContainerBuild.of_folder(
+        build,
+        dockerfile,
+        tag=tag,
+        arguments=engine.build_arguments(build_args),
+        network=network,
+        pull=common.pop("pull") == "always",
+        platform=common.pop("platform"),
+    )
+    return sources.built(spec, (image, *dirs) if image else (), **common)
 
 
 @initrd_group.command("tar")
@@ -76,7 +140,7 @@ def initrd_tar(container: str, dirs: tuple[str, ...], **options: Any) -> None:
     """Write DIRS of CONTAINER (default: all) to standard output as a tar (the guide's tar_container)."""
     from acon_nb.initrd import guide
 
-    _warn(guide.tar_container(container, dirs, sys.stdout.buffer, **_options(**options)).warnings())
+    warn(guide.tar_container(container, dirs, sys.stdout.buffer, **_options(**options)).warnings())
 
 
 @initrd_group.command("gen")
@@ -90,18 +154,18 @@ def initrd_gen(tree: Path, container: str, dirs: tuple[str, ...], as_json: bool,
     from acon_nb.initrd import guide
 
     made = guide.gen_initrd(tree, container, dirs, guide.Variables.of_environment(), **_options(**options))
-    _warn(made.warnings)
-    _say_image(made.image, as_json)
+    warn(made.warnings)
+    _print_image(made.image, as_json)
 
 
 @initrd_group.command("init")
 @click.argument("tree", type=_FOLDER)
 @click.argument("names", nargs=-1, metavar="[init|profile|fstab|resolv.conf|udhcpc]...")
 def initrd_init(tree: Path, names: tuple[str, ...]) -> None:
-    """Generate /init and its files in TREE: those named, overwritten; else all that are missing (F=1: all)."""
+    """Generate the named files in TREE, overwriting them; without names /init and all missing ones (F=1: all)."""
     from acon_nb.initrd import guide
 
-    _warn(guide.gen_init(tree, names, force=guide.Variables.of_environment().force))
+    warn(guide.gen_init(tree, names, force=guide.Variables.of_environment().force))
 
 
 @initrd_group.command("cpio")
@@ -119,17 +183,28 @@ def initrd_cpio(tree: Path) -> None:
 @click.argument("image", type=_FOLDER, required=False)
 @as_json_option
 def initrd_create(tree: Path, image: Path | None, as_json: bool) -> None:
-    """Pack the folder TREE (default IMAGE: initrd-NAME.cpio beside it; C=gz|bz2|xz|zst|lz4 compresses; T)."""
+    """Pack the folder TREE into IMAGE (default: initrd-NAME.cpio next to it; C=gz|bz2|xz|zst|lz4 compresses; T)."""
     from acon_nb.initrd import guide
 
-    _say_image(guide.create_initrd(tree, image, guide.Variables.of_environment(), on_progress=_progress()), as_json)
+    _print_image(guide.create_initrd(tree, image, guide.Variables.of_environment(), on_progress=_progress()), as_json)
+
+
+@initrd_group.command("xz")
+@click.argument("file", type=_FOLDER)
+@click.option("--keep", is_flag=True, help="Keep FILE.")
+@as_json_option
+def initrd_xz(file: Path, keep: bool, as_json: bool) -> None:
+    """Compress FILE, an uncompressed image, to FILE.xz, which takes its place (the guide's xz_initrd)."""
+    from acon_nb.initrd import guide
+
+    _print_image(guide.xz_initrd(file, keep=keep, on_progress=_progress()), as_json)
 
 
 @initrd_group.command("links")
 @click.argument("root", type=_FOLDER, metavar="ROOT|FILE")
 @click.argument("directory", type=_FOLDER, required=False)
-@click.option("--hard", is_flag=True, help="Hard links of FILE in DIRECTORY (default: its own) become symbolic.")
-@click.option("--hard-all", is_flag=True, help="Every group of hard links below ROOT becomes symbolic.")
+@click.option("--hard", is_flag=True, help="Make hard links to FILE in DIRECTORY (default: its own) symbolic.")
+@click.option("--hard-all", is_flag=True, help="Make every group of hard links below ROOT symbolic.")
 def initrd_links(root: Path, directory: Path | None, hard: bool, hard_all: bool) -> None:
     """Make absolute symbolic links below ROOT relative (abs2rellinks), or hard links symbolic (hard2symlinks)."""
     from acon_nb.initrd import guide
@@ -144,13 +219,24 @@ def initrd_links(root: Path, directory: Path | None, hard: bool, hard_all: bool)
 
 
 @initrd_group.command("diff")
-@click.argument("left", type=_FOLDER)
-@click.argument("right", type=_FOLDER)
+@click.argument("left")
+@click.argument("right")
+@click.option("--by", type=click.Choice(["package", "layer", "folder"]), help="Attribute the sizes.")
+@click.option("--depth", type=int, default=2, show_default=True, help="The depth of folders.")
+@click.option("--plot", type=_FOLDER, help="With --by: draw RIGHT's sizes and growth (FILE.png, .svg or .pdf).")
 @as_json_option
-def initrd_diff(left: Path, right: Path, as_json: bool) -> None:
-    """What differs between the images LEFT and RIGHT, of any compression. Exit status 1 if anything does."""
+def initrd_diff(left: str, right: str, by: str | None, depth: int, plot: Path | None, as_json: bool) -> None:
+    """Compare the images LEFT and RIGHT. Exit status 1 if they differ.
+
+    Each is a file of any compression, or a source with its prefix, as for `initrd from` (oci:P, docker:NAME, ...).
+    """
     from acon_nb import initrd
 
+    if by is not None:
+        _print_growth(left, right, by, depth, plot, as_json)
+        return
+    if plot is not None:
+        raise click.UsageError("--plot needs --by")
     rows = initrd.diff(left, right)
     if as_json:
         print_json({"differences": [asdict(row) for row in rows]})
@@ -161,18 +247,101 @@ def initrd_diff(left: Path, right: Path, as_json: bool) -> None:
         sys.exit(1)
 
 
+@initrd_group.command("check")
+@click.argument("image")
+@click.option("--kernel", type=_FOLDER, help="The guest's bzImage.  [default: vmlinuz, if there is one here]")
+@click.option("--memory", envvar="M", default="2g", show_default=True, help="The guest's memory (M).")
+@click.option("--append", help="The kernel command line.  [default: that of acon-nb run, with KA]")
+@_image_options
+@as_json_option
+def initrd_check(
+    image: str, kernel: Path | None, memory: str, append: str | None, as_json: bool, **options: Any
+) -> None:
+    """Check whether IMAGE boots, and say why not. Exit status: 0 it boots, 1 it does not, 3 that cannot be known.
+
+    IMAGE: an initrd, or an image as for `initrd from`, which is checked as that would make it (F as there).
+    """
+    from acon_nb.bootcheck import initrd as bootcheck
+    from acon_nb.initrd import guide
+    from acon_nb.vm import guide_append
+
+    if kernel is None and Path("vmlinuz").is_file():
+        kernel = Path("vmlinuz")
+    spec = bootcheck.CheckSpec(
+        image=image,
+        kernel=kernel,
+        memory_bytes=parse_bytes(memory, field="memory", bare="M"),
+        append=guide_append(os.environ) if append is None else append,
+        force=guide.Variables.of_environment().force,
+    )
+    answer = bootcheck.check(spec, **_options(**options))
+    if as_json:
+        print_json(bootcheck.as_json(answer))
+    else:
+        for finding in answer.findings:
+            click.echo(str(finding))
+        click.echo(bootcheck.summary(answer))
+    sys.exit(answer.exit_status)
+
+
+@initrd_group.command("sbom")
+@click.argument("image")
+@click.option("--format", "form", type=click.Choice(["spdx", "cyclonedx"]), default="cyclonedx", show_default=True)
+@click.option("-o", "output", type=_FOLDER, help="Write to a file; default: standard output.")
+def initrd_sbom(image: str, form: str, output: Path | None) -> None:
+    """List the packages of IMAGE as an SBOM in JSON; T is its time.
+
+    IMAGE is a file, or a source with its prefix, as for `initrd from` (oci:P, docker:NAME, ...).
+    """
+    from acon_nb import initrd
+    from acon_nb.cache import atomic_file
+    from acon_nb.initrd import guide
+    from acon_nb.initrd.sbom import SbomFormat, sbom
+
+    path = Path(image)
+    made = sbom(
+        initrd.tree_of_image(image),
+        path.name if path.is_file() else image,
+        SbomFormat(form),
+        file=path if path.is_file() else None,
+        time=guide.Variables.of_environment().mtime,
+    )
+    if output is None:
+        click.echo(made.text, nl=False)
+    else:
+        with atomic_file(output) as temporary:
+            temporary.write_text(made.text)
+        click.echo(f"{output}: {len(made.packages.packages)} packages")
+    warn(made.notes)
+
+
+def _print_growth(left: str, right: str, by: str, depth: int, plot: Path | None, as_json: bool) -> None:
+    from acon_nb import initrd
+    from acon_nb.initrd import growth, tables
+
+    trees = initrd.tree_of_image(left), initrd.tree_of_image(right)
+    rows = growth.growth(*trees, growth.Attribution(by), depth=depth)
+    if plot is not None:
+        from acon_nb import plots
+
+        plots.picture_format(plot)
+        plots.save(plots.plot_growth(rows), plot)
+    if as_json:
+        print_json(tables.growth_object(rows))
+    else:
+        click.echo(tables.growth_text(rows))
+    warn(rows.notes)
+    if rows.differs:
+        sys.exit(1)
+
+
 def _progress() -> Any:
-    """Events for a person who waits; nothing for a log, where the result alone counts."""
+    """Report progress to a terminal; in a log only the result counts."""
     return TextProgress() if sys.stderr.isatty() else silent
 
 
-def _warn(warnings: Any) -> None:
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
-
-
-def _say_image(made: Any, as_json: bool) -> None:
+def _print_image(image: Any, as_json: bool) -> None:
     if as_json:
-        print_json(asdict(made))
+        print_json(asdict(image))
     else:
-        click.echo(f"{made.path}: {format_bytes(made.bytes)} ({format_bytes(made.archive_bytes)} unpacked)")
+        click.echo(f"{image.path}: {format_bytes(image.bytes)} ({format_bytes(image.archive_bytes)} unpacked)")

@@ -13,7 +13,6 @@ import click
 
 from acon_nb.cli.base import as_json_option, main, print_json
 from acon_nb.progress import TextProgress
-from acon_nb.units import parse_bytes
 
 
 @main.group("kernel")
@@ -30,11 +29,13 @@ def _kernel_options(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="debian:VERSION, DIR, TARBALL[#sha256=HEX], GIT#REF.",
         ),
-        click.option("--config", type=click.Path(path_type=Path), help="A .config to start from, not tinyconfig."),
         click.option(
-            "--patch", "patches", type=click.Path(path_type=Path), multiple=True, help="A patch on the source."
+            "--config", type=click.Path(path_type=Path), help="A .config to start from instead of tinyconfig."
         ),
-        click.option("--set", "settings", multiple=True, metavar="OPT=VAL", help="A setting of your own, on top."),
+        click.option(
+            "--patch", "patches", type=click.Path(path_type=Path), multiple=True, help="A patch to apply to the source."
+        ),
+        click.option("--set", "settings", multiple=True, metavar="OPT=VAL", help="An option to set in addition."),
     ):
         command = option(command)
     return command
@@ -70,18 +71,19 @@ def kernel_build(directory: Path | None, as_json: bool, **fields: Any) -> None:
 @_kernel_options
 @as_json_option
 def kernel_check(as_json: bool, **fields: Any) -> None:
-    """Configure only, and say what became of each wish; exit status 1 if one that is not optional did not take."""
+    """Configure without compiling; exit status 1 if a requested option that is not optional was not applied."""
     from acon_nb import kernel
+    from acon_nb.kernel import dotconfig
 
     rows = kernel.check(_build_spec(**fields), on_progress=TextProgress())
     if as_json:
         keys = ("option", "wanted", "got", "ok", "why")
-        print_json({"wishes": [{key: getattr(row, key) for key in keys} for row in rows]})
+        print_json({"options": [{key: getattr(row, key) for key in keys} for row in rows]})
     else:
         for row in rows:
             if not row.ok:
                 click.echo(f"CONFIG_{row.option} wanted {row.wanted}, is {row.got}: {row.why}")
-        click.echo(f"{sum(row.ok for row in rows)} of {len(rows)} wishes took")
+        click.echo(dotconfig.summary(rows))
     if any(not row.ok and not row.optional for row in rows):
         sys.exit(1)
 
@@ -89,10 +91,10 @@ def kernel_check(as_json: bool, **fields: Any) -> None:
 @kernel_group.command("diff")
 @click.argument("left")
 @click.argument("right")
-@click.option("--kernel-version", default="6.12", show_default=True, help="For which profiles are looked up.")
+@click.option("--kernel-version", default="6.12", show_default=True, help="The version for which profiles apply.")
 @as_json_option
 def kernel_diff(left: str, right: str, kernel_version: str, as_json: bool) -> None:
-    """What differs between LEFT and RIGHT: profiles (a,b adds up) or .config files. Exit status 1 if anything does."""
+    """Compare LEFT and RIGHT: profiles (a,b for their sum) or .config files. Exit status 1 if they differ."""
     from acon_nb import kernel
 
     rows = kernel.difference(left, right, kernel_version)
@@ -106,20 +108,23 @@ def kernel_diff(left: str, right: str, kernel_version: str, as_json: bool) -> No
 
 
 @kernel_group.command("cost")
-@click.option("--groups", default="", help="Groups in the order in which they add up (default: the guide's order).")
-@click.option("--source", default="debian:6.12", show_default=True, help="As of kernel build.")
-@click.option("--memory", default="512M", show_default=True, help="Of the guest that each kernel is booted in.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder that keeps the rows as Parquet.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Also draw it: FILE.png, FILE.svg or FILE.pdf.")
+@click.option("--groups", default="", help="Groups in the order in which they are added (default: the guide's).")
+@click.option("--source", default="debian:6.12", show_default=True, help="As for kernel build.")
+@click.option("--memory", default="512M", show_default=True, help="Memory of the guest that boots each kernel.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the rows (Parquet); steps that it already has are not measured again.",
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Also plot the result: FILE.png, FILE.svg or FILE.pdf.")
 @as_json_option
 def kernel_cost(groups: str, source: str, memory: str, out: Path | None, plot: Path | None, as_json: bool) -> None:
-    """Measure what each group of options adds to image, memory and boot: a build and a boot a group (an hour cold)."""
-    from acon_nb import plots
-    from acon_nb.bench import kernel_cost as cost
-    from acon_nb.bench import results
+    """Measure what each group of options adds to image, memory and boot: one build and boot each (an hour cold)."""
+    from acon_nb import plots, results
+    from acon_nb.boot import kernel_cost as cost
 
-    chosen = tuple(name for name in groups.split(",") if name) or cost.GROUPS
-    spec = cost.CostSpec(groups=chosen, source=source, memory_bytes=parse_bytes(memory, field="memory", bare="M"))
+    chosen = tuple(name for name in groups.split(",") if name) or cost.default_groups()
+    spec = cost.CostSpec(groups=chosen, source=source, memory=memory)
     if plot is not None:
         plots.picture_format(plot)
     steps = cost.measure(spec, out=results.Store(out) if out else None, on_progress=TextProgress())

@@ -1,4 +1,4 @@
-"""`acon-nb measure`: what a boot must measure, what one measured, and how the two compare.
+"""`acon-nb measure`: predict what a boot must measure, read what one measured, compare the two.
 
 Exit status of all of them: 0 equal (or all known), 1 different, 2 wrong usage, 3 cannot know.
 """
@@ -21,8 +21,8 @@ from acon_nb.progress import TextProgress, silent
 from acon_nb.units import parse_bytes
 
 _FILE = click.Path(path_type=Path)
-_STATUS = {"equal": 0, "different": 1, "cannot know": 3}
-_NOT_MEASURED = ("TD", "CID", "TCPFWD", "DRV")  # the guide's variables that a kernel's measurement has nothing of
+_STATUS = {"equal": 0, "different": 1, "cannot_know": 3}
+_NOT_MEASURED = ("TD", "CID", "TCPFWD", "DRV")  # variables of the guide that no measurement depends on
 
 
 @main.group("measure")
@@ -34,13 +34,12 @@ def measure_group() -> None:
     """
 
 
-def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
+def _guest_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that describe the guest to boot."""
     for option in (
-        click.option("--qemu", default="", help="QEMU's version; default: this host's."),
-        click.option("--edk2", default="", help="The firmware's release (202411); default: found out from the image."),
-        click.option("--firmware", type=_FILE, help="A TDVF; default: BIOS, or OVMF where distributions put it."),
-        click.option("--memory", help="Such as 2G; default: M, or 2g."),
-        click.option("--append", help="The whole kernel command line; default: the guide's and KA."),
+        click.option("--firmware", type=_FILE, help="A TDVF; default: BIOS, or OVMF where distributions install it."),
+        click.option("--memory", help="For example 2G; default: M, or 2g."),
+        click.option("--append", help="The whole kernel command line; default: the guide's, followed by KA."),
         click.option("--initrd", help="The initrd (-: none); default: RD, or initrd."),
         click.argument("kernel", type=_FILE, default=Path("vmlinuz")),
     ):
@@ -48,22 +47,32 @@ def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a prediction: the guest, and the versions of firmware and QEMU that the rules depend on."""
+    for option in (
+        click.option("--qemu", default="", help="The version of QEMU; default: this host's."),
+        click.option("--edk2", default="", help="The firmware's release (202411); default: detected from the image."),
+    ):
+        command = option(command)
+    return _guest_options(command)
+
+
 _only_option = click.option(
-    "--only", default="", metavar="NAMES", help="The registers that count: mrtd,rtmr1,rtmr2 or pcr4,..."
+    "--only", default="", metavar="NAMES", help="The registers to consider: mrtd,rtmr1,rtmr2 or pcr4,..."
 )
 
 
 @measure_group.command("predict")
 @_boot_options
 @click.option("--acpi", type=_FILE, help="A folder of captured ACPI tables (measure acpi).")
-@click.option("--rvps", type=_FILE, help="Also write the known values as a message for Trustee's RVPS.")
+@click.option("--rvps", type=_FILE, help="Also write the known values as a message to Trustee's RVPS.")
 @_only_option
 @as_json_option
 def measure_predict(acpi: Path | None, rvps: Path | None, only: str, as_json: bool, **given: Any) -> None:
-    """Say what a TD must measure that boots KERNEL: MRTD, and each event of RTMR[0..2].
+    """Predict what a TD that boots KERNEL must measure: MRTD, and each event of RTMR[0..2].
 
-    The guide's variables (BIOS, M, RD, KA) count as for `acon-nb run`. Exit status 3: a register that counts cannot be
-    known offline. The object of --json can be stored and given to `measure compare`.
+    The guide's variables (BIOS, M, RD, KA) work as for `acon-nb run`. Exit status 3: one of the registers to consider
+    cannot be known offline. The object that --json prints can be stored and passed to `measure compare`.
     """
     from acon_nb import tdx
     from acon_nb.tdx import reference
@@ -77,19 +86,19 @@ def measure_predict(acpi: Path | None, rvps: Path | None, only: str, as_json: bo
         stack = [asdict(switch) for switch in prediction.material.stack.switches]
         print_json({**tdx.expected(prediction).as_json(), "stack": stack})
     else:
-        _say_prediction(prediction)
-    counted = [value for name, value in prediction.registers.items() if not wanted or name in wanted]
-    sys.exit(_STATUS["cannot know"] if None in counted else 0)
+        _print_prediction(prediction)
+    considered = [value for name, value in prediction.registers.items() if not wanted or name in wanted]
+    sys.exit(_STATUS["cannot_know"] if None in considered else 0)
 
 
 @measure_group.command("replay")
 @click.argument("file", type=_FILE)
-@click.option("--kind", type=click.Choice(["ccel", "tcg2"]), help="Whose log it is; default: found out.")
+@click.option("--kind", type=click.Choice(["ccel", "tcg2"]), help="The kind of log; default: detected.")
 @as_json_option
 def measure_replay(file: Path, kind: str | None, as_json: bool) -> None:
-    """Read an event log (CCEL, TCG2) and say each event and what the registers come to; or the registers of a quote.
+    """Replay an event log (CCEL, TCG2): print each event and the final registers; for a quote, its registers.
 
-    No signature of a quote is checked.
+    The signature of a quote is not verified.
     """
     from acon_nb import tdx
 
@@ -100,12 +109,12 @@ def measure_replay(file: Path, kind: str | None, as_json: bool) -> None:
         print_json(
             {
                 "registers": {name: value.hex() if value else None for name, value in registers.items()},
-                "events": _logged(side) if isinstance(side, tdx.EventLog) else [],
+                "events": _event_rows(side) if isinstance(side, tdx.EventLog) else [],
                 "notes": notes,
             }
         )
         return
-    for row in _logged(side) if isinstance(side, tdx.EventLog) else []:
+    for row in _event_rows(side) if isinstance(side, tdx.EventLog) else []:
         click.echo(f"{row['number']:4} {row['register']:8} {row['sha384'][:16]}  {row['type']}  {row['label']}")
     for name, value in registers.items():
         click.echo(f"{name:8} {value.hex() if value else 'cannot be known offline'}")
@@ -118,67 +127,71 @@ def measure_replay(file: Path, kind: str | None, as_json: bool) -> None:
 @_only_option
 @as_json_option
 def measure_compare(expected: Path, measured: Path, only: str, as_json: bool) -> None:
-    """Compare what was expected with what was measured, event by event; the first difference comes first.
+    """Compare EXPECTED with MEASURED, event by event, and name the first difference.
 
-    Each is a stored prediction (measure predict --json), an event log, a quote (version 4 or 5) or a TDREPORT. No
-    signature is checked.
+    Each is a stored prediction (measure predict --json), an event log, a quote (version 4 or 5) or a TDREPORT.
+    Signatures are not verified.
     """
     from acon_nb import tdx
 
     first, second = tdx.read_side(expected), tdx.read_side(measured)
-    found = tdx.compare(first, second, only=_names(only, None))
-    _say_comparison(found, as_json)
-    sys.exit(_STATUS[found.verdict.value])
+    comparison = tdx.compare(first, second, only=_names(only, None))
+    _print_comparison(comparison, as_json)
+    sys.exit(_STATUS[comparison.verdict.value])
 
 
 @measure_group.command("twin")
 @_boot_options
-@click.option("--expect", type=_FILE, help="A stored prediction of a twin to compare with, not that of these files.")
-@click.option("--log", type=_FILE, help="Keep the event log in a file.")
-@click.option("--store", type=_FILE, help="Keep the prediction of the twin in a file.")
-@click.option("--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Seconds for the boot.")
+@click.option(
+    "--expect", type=_FILE, help="Compare with this stored prediction (--store), not with that of these files."
+)
+@click.option("--log", type=_FILE, help="Save the event log to a file.")
+@click.option("--store", type=_FILE, help="Save the prediction to a file.")
+@click.option(
+    "--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Time limit for the boot, in seconds."
+)
 @as_json_option
 def measure_twin(
     expect: Path | None, log: Path | None, store: Path | None, timeout_s: float, as_json: bool, **given: Any
 ) -> None:
-    """Boot KERNEL on the same firmware as a plain guest with a TPM (swtpm), and compare its PCRs with the prediction.
+    """Boot KERNEL as a plain guest with a vTPM (swtpm) on the same firmware; compare its PCRs with the prediction.
 
-    No TDX hardware is needed. PCR[0], the firmware's own code, does not count: a TD has it in MRTD.
+    This reference boot needs no TDX hardware. PCR[0], the firmware's own code, is left out: a TD has it in MRTD.
     """
     import json
 
-    from acon_nb import tdx, twin
+    from acon_nb import tdx
     from acon_nb.cache import atomic_file
+    from acon_nb.td import vtpm
 
     stored = None if expect is None else tdx.read_side(expect)
-    ran = twin.run(_inputs(**given), timeout_s=timeout_s, on_progress=_progress())
-    for path, data in ((log, ran.raw), (store, json.dumps(tdx.expected(ran.prediction).as_json()).encode())):
+    boot = vtpm.run(_inputs(**given), timeout_s=timeout_s, on_progress=_progress())
+    for path, data in ((log, boot.raw), (store, json.dumps(tdx.expected(boot.prediction).as_json()).encode())):
         if path is not None:
             with atomic_file(path) as temporary:
                 temporary.write_bytes(data)
-    found = ran.comparison if stored is None else tdx.compare(stored, ran.log, only=twin.REGISTERS)
-    _say_comparison(found, as_json)
-    sys.exit(_STATUS[found.verdict.value])
+    comparison = boot.comparison if stored is None else tdx.compare(stored, boot.log, only=vtpm.REGISTERS)
+    _print_comparison(comparison, as_json)
+    sys.exit(_STATUS[comparison.verdict.value])
 
 
 @measure_group.command("acpi")
 @click.argument("folder", type=_FILE)
-@_boot_options
-def measure_acpi(folder: Path, edk2: str, qemu: str, **given: Any) -> None:
-    """Capture the ACPI tables that this QEMU gives a TD to FOLDER, for `measure predict --acpi`.
+@_guest_options
+def measure_acpi(folder: Path, **given: Any) -> None:
+    """Capture the ACPI tables that this host's QEMU gives a TD into FOLDER, for `measure predict --acpi`.
 
-    The guide's variables name the devices (VP, CID, DRV, ...), since the tables depend on them. Boots the firmware
-    under TCG for some seconds.
+    The tables depend on the guest's devices, which the guide's variables name (VP, CID, DRV, ...). Boots the firmware
+    under TCG for a few seconds.
     """
-    from acon_nb import twin
+    from acon_nb.td import acpi
 
-    del edk2, qemu
-    twin.capture_acpi(_spec(given, without=()), folder, on_progress=_progress())
+    acpi.capture_acpi(_spec(given, without=()), folder, on_progress=_progress())
     click.echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 def _spec(given: dict[str, Any], *, without: tuple[str, ...] = _NOT_MEASURED) -> Any:
-    """The guest of the guide's variables, with what was given on the command line; never a TD, which KVM must run."""
+    """The guest that the guide's variables and the command line describe; never a TD, which would need KVM."""
     from acon_nb import vm
 
     fields: dict[str, Any] = {"td": None}
@@ -200,7 +213,7 @@ def _inputs(*, acpi: Path | None = None, **given: Any) -> Any:
 
     spec = _spec(given)
     if spec.firmware is None:
-        raise InvalidInput("firmware", None, "a TD starts from a TDVF", hint="BIOS=/usr/share/ovmf/OVMF.fd")
+        raise InvalidInput("firmware", None, "a TD needs a TDVF", hint="BIOS=/usr/share/ovmf/OVMF.fd")
     return tdx.BootInputs(
         firmware=spec.firmware,
         kernel=spec.kernel,
@@ -214,7 +227,7 @@ def _inputs(*, acpi: Path | None = None, **given: Any) -> Any:
 
 
 def _host_qemu(vm: Any) -> str:
-    """This host's QEMU, or "" where there is none: a prediction does not need it."""
+    """The version of this host's QEMU, or "" if there is none: a prediction does not need it."""
     try:
         return ".".join(map(str, vm.capabilities().version))
     except AconError:
@@ -222,24 +235,25 @@ def _host_qemu(vm: Any) -> str:
 
 
 def _names(text: str, known: list[str] | None) -> list[str]:
-    """Registers as people write them: rtmr1, RTMR[1], mrtd. Errors: `click.UsageError`."""
+    """Parse register names as people write them: rtmr1, RTMR[1], mrtd. Errors: `click.UsageError`."""
     names = []
     for word in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"(mrtd)|(rtmr|pcr)\[?(\d{1,2})\]?", word, re.IGNORECASE)
         name = "" if match is None else match[1] or f"{match[2]}[{match[3]}]"
         if not name or (known is not None and name.upper() not in known):
-            raise click.UsageError(f"--only: {word!r} is no register here; such as {', '.join(known or ['rtmr1'])}")
+            examples = ", ".join(known or ["rtmr1"])
+            raise click.UsageError(f"--only: {word!r} is not a register here; valid ones: {examples}")
         names.append(name.upper())
     return names
 
 
 def _progress() -> Any:
-    """Events for a person who waits; nothing for a log, where the result alone counts."""
+    """Progress for a person who waits; none for a log, where only the result matters."""
     return TextProgress() if sys.stderr.isatty() else silent
 
 
-def _logged(log: Any) -> list[dict[str, Any]]:
-    from acon_nb.tdx.words import label_of
+def _event_rows(log: Any) -> list[dict[str, Any]]:
+    from acon_nb.tdx.describe import label_of
 
     return [
         {
@@ -254,7 +268,7 @@ def _logged(log: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _say_prediction(prediction: Any) -> None:
+def _print_prediction(prediction: Any) -> None:
     for order, value in (("per page", prediction.mrtd.per_page), ("per section", prediction.mrtd.per_section)):
         click.echo(f"MRTD     {value.hex()}  ({order})")
     for name, value in prediction.registers.items():
@@ -263,36 +277,36 @@ def _say_prediction(prediction: Any) -> None:
         digest = event.digest.hex()[:16] if event.digest else "?" * 16
         click.echo(f"  {event.register} {digest}  {event.type_name}: {event.what}")
     for reason in dict.fromkeys(event.why for event in prediction.unknown):
-        click.echo(f"not known: {reason}", err=True)
+        click.echo(f"unknown: {reason}", err=True)
     _notes(prediction.notes)
 
 
-def _say_comparison(found: Any, as_json: bool) -> None:
+def _print_comparison(comparison: Any, as_json: bool) -> None:
     if as_json:
-        print_json(_comparison_json(found))
+        print_json(_comparison_json(comparison))
         return
-    click.echo(found.headline)
-    for row in found.registers:
-        click.echo(f"  {row.register}: {row.verdict}" + (f": {row.text}" if row.text != row.verdict else ""))
-    for pair in found.differences:
+    click.echo(comparison.headline)
+    for row in comparison.registers:
+        click.echo(f"  {row.register}: {row.verdict.text}" + (f": {row.text}" if row.text != row.verdict.text else ""))
+    for pair in comparison.differences:
         click.echo(f"  {pair.register}, event {pair.number}: {pair.text}")
-    for text in found.explanations:
+    for text in comparison.explanations:
         click.echo(f"explained: {text}")
-    _notes(found.notes)
+    _notes(comparison.notes)
 
 
-def _comparison_json(found: Any) -> dict[str, Any]:
+def _comparison_json(comparison: Any) -> dict[str, Any]:
     def row(item: Any) -> dict[str, Any]:
         values = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(item).items()}
         return {**values, "verdict": item.verdict.value}
 
     return {
-        "verdict": found.verdict.value,
-        "headline": found.headline,
-        "registers": [row(item) for item in found.registers],
-        "events": [row(item) for item in found.events],
-        "explanations": list(found.explanations),
-        "notes": list(found.notes),
+        "verdict": comparison.verdict.value,
+        "headline": comparison.headline,
+        "registers": [row(item) for item in comparison.registers],
+        "events": [row(item) for item in comparison.events],
+        "explanations": list(comparison.explanations),
+        "notes": list(comparison.notes),
     }
 
 

@@ -1,4 +1,4 @@
-"""`acon-nb bench nightly`: one night measured, judged beside those before, reported."""
+"""`acon-nb bench nightly`: one night measured, compared with those before, reported."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def bench_nightly(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Measure a night, hold it against the nights before, write a report; status 1 on a regression (docs/nightly.md).
+    """Measure a night, compare it with the nights before, write a report; status 1 on a regression (docs/nightly.md).
 
-    The report is OUTPUT, the verdict for machines is beside it as .json. Both, and the history, are written whatever
+    The report is OUTPUT, the verdict for machines is next to it as .json. Both, and the history, are written whatever
     the verdict is.
     """
-    from acon_nb import notebook_files, report
-    from acon_nb.bench import nightly
-    from acon_nb.bench import plan as plans
-    from acon_nb.bench.history import Limits
+    from acon_nb.analysis import nightly
+    from acon_nb.analysis.history import Limits
+    from acon_nb.jupyter import notebooks, report
+    from acon_nb.study import plan as plans
 
     if output.suffix != ".html":
-        raise InvalidInput("output", output, "is no .html file", hint="such as reports/nightly.html")
+        raise InvalidInput("output", output, "is not an .html file", hint="such as reports/nightly.html")
     limits = Limits(instructions=limit_instructions, wall=limit_wall, memory=limit_memory)
     spec = nightly.NightlySpec(history=history, plan=plan, night=night, nights=nights, limits=limits, accepted=accepted)
-    plans.load(plan)  # what is wrong with it is said now, not by a notebook
+    plans.load(plan)  # an invalid plan is refused now, not by a notebook
     summary = output.with_suffix(".json")
     parameters = {
         "history": str(spec.history),
@@ -62,7 +62,7 @@ def bench_nightly(
         "accepted": spec.accepted,
         "summary": str(summary),
     }
-    report.make(notebook_files.folder() / "90_nightly.ipynb", output, parameters)
+    report.make(notebooks.folder() / "90_nightly.ipynb", output, parameters)
     data = nightly.read(summary)
     if as_json:
         print_json(data)

@@ -1,8 +1,9 @@
-"""`acon-nb doctor`, `notebooks`, `lab` and `report`: the workbench itself."""
+"""`acon-nb doctor`, `notebooks`, `lab` and `report`: checks the host, and copies and runs notebooks."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,26 +16,26 @@ from acon_nb.errors import InvalidInput
 
 @main.command()
 @as_json_option
-@click.option("--fresh", is_flag=True, help="Probe KVM anew instead of trusting this boot's finding.")
+@click.option("--fresh", is_flag=True, help="Probe KVM again instead of using the result cached since boot.")
 def doctor(as_json: bool, fresh: bool) -> None:
-    """Tell what this host can do, and the command that mends what is missing."""
-    from acon_nb import doctor as examination
+    """Report what this host can do, what is missing, and the command that fixes it."""
+    from acon_nb import doctor as checks
 
-    findings = examination.examine(fresh=fresh)
-    found = examination.report(findings)
+    findings = checks.examine(fresh=fresh)
+    result = checks.report(findings)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        click.echo(examination.table(findings))
-    if not found["ok"]:
+        click.echo(checks.table(findings))
+    if not result["ok"]:
         sys.exit(1)
 
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 def notebooks(directory: Path) -> None:
-    """Copy the notebooks to DIRECTORY; files that are there already are kept."""
-    from acon_nb import notebook_files
+    """Copy the notebooks to DIRECTORY; existing files are kept."""
+    from acon_nb.jupyter import notebooks as notebook_files
 
     for path, copied in notebook_files.copy(directory):
         click.echo(f"{path}{'' if copied else ' (kept)'}")
@@ -44,11 +45,14 @@ def notebooks(directory: Path) -> None:
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path("acon-notebooks"))
 @click.pass_context
 def lab(ctx: click.Context, directory: Path) -> None:
-    """Open JupyterLab on a copy of the notebooks in DIRECTORY; further options go to JupyterLab."""
-    from acon_nb import notebook_files
+    """Open JupyterLab on a copy of the notebooks in DIRECTORY; further options are passed to JupyterLab."""
+    from acon_nb.jupyter import notebooks as notebook_files
 
     notebook_files.copy(directory)
-    notebook_files.exec_lab(directory, ctx.args)
+    argv = notebook_files.lab_argv(directory, ctx.args, root=os.geteuid() == 0)
+    if "--allow-root" in argv and "--allow-root" not in ctx.args:
+        click.echo(f"JupyterLab runs as root and is reachable on {notebook_files.LOOPBACK} only", err=True)
+    notebook_files.exec_lab(argv)
 
 
 @main.command()
@@ -56,11 +60,11 @@ def lab(ctx: click.Context, directory: Path) -> None:
 @click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="FILE.html")
 @click.option("-p", "parameters", multiple=True, nargs=2, metavar="NAME VALUE", help="A parameter of the notebook.")
 def report(notebook: Path, output: Path, parameters: tuple[tuple[str, str], ...]) -> None:
-    """Run NOTEBOOK by papermill, write one self-contained HTML file, and print its path and findings."""
-    from acon_nb import report as reports
+    """Run NOTEBOOK with papermill, write one self-contained HTML file, and print its path and findings."""
+    from acon_nb.jupyter import report as reports
 
     if output.suffix != ".html":
-        raise InvalidInput("output", output, "is no .html file", hint="such as reports/tour.html")
+        raise InvalidInput("output", output, "is not an .html file", hint="such as reports/tour.html")
     lines = reports.make(notebook, output, {name: _typed(value) for name, value in parameters})
     click.echo(f"report: {output}")
     for line in lines:
@@ -68,7 +72,7 @@ def report(notebook: Path, output: Path, parameters: tuple[tuple[str, str], ...]
 
 
 def _typed(text: str) -> Any:
-    """A parameter's value: JSON where it is that (numbers, true), else text."""
+    """Parse a parameter's value as JSON (numbers, true) if possible, else take it as text."""
     try:
         return json.loads(text)
     except ValueError:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import uuid
 from pathlib import Path
 
 import click
 
 from acon_nb.cli.base import as_json_option, print_json
-from acon_nb.cli.bench import bench_group
+from acon_nb.cli.bench import bench_group, end_of_study, print_plan
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
 
-_PRESETS = ("smoke", "tutorial", "answers", "paper")
+_PRESETS = ("smoke", "tour", "tutorial", "disks", "answers", "paper")
 
 
 @bench_group.command("swap")
 @click.option(
     "--preset",
     type=click.Choice(_PRESETS),
-    help="smoke: minutes; tutorial: ten; answers: some hours; paper: a day or two.",
+    help="smoke, tour: minutes; tutorial: ten; answers: some hours; paper: a day or two.",
 )
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan of your own (TOML, study = swap).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
@@ -40,34 +39,22 @@ def bench_swap(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Compare no swap, disk, zram and zswap; a stopped study goes on where it was."""
-    from acon_nb.bench import plan as plans
-    from acon_nb.bench.experiments import study_of
-    from acon_nb.bench.swap import tables
-    from acon_nb.bench.tables import failures
+    """Compare no swap, disk, zram and zswap; a stopped study resumes where it was."""
+    from acon_nb.study import plan as plans
+    from acon_nb.study.kinds import study_of
 
     if (preset is None) == (plan_file is None):
         raise click.UsageError("give --preset or --plan, one of the two")
     plan = plans.load(str(plan_file or preset))
     if plan.study != "swap":
-        raise InvalidInput("study", plan.study, "is no swap study", hint='study = "swap", or acon-nb bench study')
+        raise InvalidInput("study", plan.study, "is not a swap study", hint='study = "swap", or acon-nb bench study')
     if runs is not None:
         plan = dataclasses.replace(plan, runs=runs)
     study = study_of(plan, out, session=uuid.uuid4().hex if again else "", parallel=parallel)
     if dry_run:
-        for cell in study.state.cells:
-            click.echo(f"{cell.label}: {cell.planned} runs, {cell.clock} clock")
+        print_plan(study)
         return
-    rows = study.run(on_progress=TextProgress())
-    failed = failures(rows, out)
-    said = tables.checks(rows)
-    if as_json:
-        print_json({"plan": plan.name, "checks": said, "runs": json.loads(rows.to_json(orient="records"))})
-    else:
-        click.echo(tables.swap_table(rows).T.to_string(header=False))
-        click.echo("\n".join(said))
-    for text in failed:  # an end by OOM or a hang is a result of such a study, and no failure of the command
-        click.echo(text, err=True)
+    end_of_study(plan, study.run(on_progress=TextProgress()), out, as_json=as_json)
 
 
 @bench_group.command("corpora")
@@ -77,17 +64,17 @@ def bench_swap(
 @as_json_option
 def bench_corpora(names: tuple[str, ...], again: bool, out: Path | None, as_json: bool) -> None:
     """Dump pages of real memory, 4 MiB each: redis, python, compiler, files (default: all). Says their ratios."""
-    from acon_nb.bench.swap import corpora, data, tables
+    from acon_nb.swap import corpora, data, tables
 
-    found = {}
+    by_corpus = {}
     for name in names or corpora.NAMES:
         if again:
             corpora.forget(name)
         path = corpora.build(name, on_progress=TextProgress())
-        found[name] = data.corpus_ratios(path)
+        by_corpus[name] = data.corpus_ratios(path)
         if out is not None:
             corpora.copy(path, out)
     if as_json:
-        print_json({name: dataclasses.asdict(ratios) for name, ratios in found.items()})
+        print_json({name: dataclasses.asdict(ratios) for name, ratios in by_corpus.items()})
     else:
-        click.echo(tables.data_table(found).to_string(index=False))
+        click.echo(tables.data_table(by_corpus).to_string(index=False))

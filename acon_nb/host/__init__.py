@@ -1,9 +1,14 @@
-"""What this machine can do, found out by trying."""
+"""Finds out by trying what this machine can do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from acon_nb.host.facts import Environment, boot_id, environment, free_bytes, memory_available_bytes
 from acon_nb.host.kvm import KvmFinding, kvm_has_tdx, probe_kvm
 from acon_nb.host.qemu import QemuInfo, find_qemu, probe_qemu
 from acon_nb.host.smaps import QemuMemory, qemu_memory
+from acon_nb.lazy import submodules
 
 __all__ = [
     "Environment",
@@ -20,3 +25,6 @@ __all__ = [
     "probe_qemu",
     "qemu_memory",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = submodules(__name__)

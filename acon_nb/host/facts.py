@@ -1,4 +1,4 @@
-"""Plain facts of the host: its CPU, memory, disks and versions, as they are recorded with every result."""
+"""Reads facts about the host (CPU, memory, disks, versions), which are recorded with every result."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "matplotlib", "qemu.qmp", "p
 class Environment:
     """The host at the time of a measurement, as firecracker's tests record it.
 
-    `load_1min` is the load average; `governor`, `microcode`, `smt` and `clocksource` are "" where there is none;
-    `packages` are the versions of what makes and judges the numbers, a line each.
+    `load_1min` is the load average; `governor`, `microcode`, `smt` and `clocksource` are "" if not available;
+    `packages` lists the versions of the libraries that compute the results, one per line.
     """
 
     host: str
@@ -41,12 +41,12 @@ class Environment:
 
     @property
     def host_class(self) -> str:
-        """Hosts whose wall times may stand beside each other: CPU model, number of CPUs, memory in GiB."""
+        """The class of hosts whose wall times may be compared: CPU model, number of CPUs, memory in GiB."""
         return f"{self.cpu_model}, {self.cpu_count} CPUs, {round(self.memory_bytes / (1 << 30))} GiB"
 
 
 def environment() -> Environment:
-    """The host as it is now."""
+    """Record the host as it is now."""
     return Environment(
         host=platform.node(),
         host_kernel=platform.release(),
@@ -66,12 +66,12 @@ def environment() -> Environment:
 
 
 def boot_id() -> str:
-    """The kernel's random id of this boot: findings about the host hold until it changes."""
+    """Return the kernel's random id of this boot: findings about the host are valid until it changes."""
     return _read(Path("/proc/sys/kernel/random/boot_id"))
 
 
 def memory_available_bytes() -> int:
-    """MemAvailable of the host."""
+    """Return MemAvailable of the host in bytes."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -79,7 +79,7 @@ def memory_available_bytes() -> int:
 
 
 def free_bytes(path: Path) -> int:
-    """Free space on the disk of `path` (or of its nearest folder that exists)."""
+    """Return the free bytes on the disk of `path` (or of its nearest parent that exists)."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
@@ -87,7 +87,7 @@ def free_bytes(path: Path) -> int:
 
 @cache
 def _cpuinfo(name: str) -> str:
-    """The first CPU's value of that name in /proc/cpuinfo, or ""."""
+    """Return a field of the first CPU in /proc/cpuinfo, or ""."""
     for line in _read(Path("/proc/cpuinfo")).splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:
@@ -105,11 +105,11 @@ def _distribution() -> str:
 
 @cache
 def _packages() -> str:
-    found = []
+    versions = []
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
-    return "\n".join(found)
+            versions.append(f"{name} {metadata.version(name)}")
+    return "\n".join(versions)
 
 
 def _read(path: Path) -> str:

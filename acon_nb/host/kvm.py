@@ -1,8 +1,9 @@
-"""Whether a guest really runs on KVM here.
+"""Finds out whether a guest really runs on KVM on this host.
 
-A device file that opens is no proof: on some hosts /dev/kvm opens and a guest then hangs, crawls or makes QEMU abort.
-So a guest of a few instructions (`kvm_probe.S`: long mode, paging, CPUID, 2 MiB of memory touched) is booted with the
-CPU model that launches use, and KVM is believed only if the guest answers within two seconds.
+It is not enough that /dev/kvm can be opened: on some hosts a guest then hangs, crawls or makes QEMU abort. So a guest
+of a few instructions (`kvm_probe.S`: long mode, paging, CPUID, memory touched and copied, instructions of BMI2) is
+booted with the CPU model that launches use, and KVM counts as usable only if the guest answers within two seconds: a
+KVM that emulates what the CPU should run stops or crawls in a kernel's decompressor, which uses the same instructions.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from acon_nb import process
-from acon_nb.cache import atomic_file, default_root
+from acon_nb.cache import atomic_file, default_root, sha256_file
 from acon_nb.errors import AconError, CommandTimeout
 from acon_nb.host.facts import boot_id
 from acon_nb.host.qemu import find_qemu
@@ -28,11 +29,12 @@ _CAP_VM_TYPES = 235
 _TDX_VM = 5  # KVM_X86_TDX_VM
 _ANSWER = (0x10 << 1) | 1  # isa-debug-exit ends QEMU with (value << 1) | 1
 _ROM_BYTES = 64 * 1024
+_PROBE = Path(__file__).with_name("kvm_probe.bin")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KvmFinding:
-    """Whether KVM works, `why` not (or how fast it answered), and what to do about it."""
+    """Whether KVM works, `why` it does not (or how fast the guest answered), and what to do about it."""
 
     usable: bool
     opens: bool
@@ -42,20 +44,21 @@ class KvmFinding:
 
 
 def probe_kvm(*, fresh: bool = False) -> KvmFinding:
-    """Boot the probe guest on KVM; the finding is kept in the user cache until the host boots again."""
-    place = default_root() / "host" / f"kvm-{boot_id()}-{os.getuid()}.json"
+    """Boot the probe guest on KVM; the finding is cached until the host reboots. `fresh` ignores the cache."""
+    probe = sha256_file(_PROBE)[:8]  # another version of the probe may have another result
+    path = default_root() / "host" / f"kvm-{boot_id()}-{os.getuid()}-{probe}.json"
     if not fresh:
-        kept = _kept(place)
-        if kept is not None:
-            return kept
+        cached = _cached(path)
+        if cached is not None:
+            return cached
     finding = _probe()
-    with atomic_file(place) as path:
-        path.write_text(json.dumps(asdict(finding)))
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(asdict(finding)))
     return finding
 
 
 def kvm_has_tdx(device: Path = KVM_DEVICE) -> bool:
-    """Whether the host's KVM makes TDs (KVM_CAP_VM_TYPES, bit KVM_X86_TDX_VM; QEMU docs/system/i386/tdx.rst)."""
+    """Whether the host's KVM can create TDs (KVM_CAP_VM_TYPES, bit KVM_X86_TDX_VM; QEMU docs/system/i386/tdx.rst)."""
     try:
         fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -68,9 +71,9 @@ def kvm_has_tdx(device: Path = KVM_DEVICE) -> bool:
         os.close(fd)
 
 
-def _kept(place: Path) -> KvmFinding | None:
+def _cached(path: Path) -> KvmFinding | None:
     try:
-        return KvmFinding(**json.loads(place.read_text()))
+        return KvmFinding(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -86,33 +89,36 @@ def _probe() -> KvmFinding:
         return KvmFinding(
             usable=False,
             opens=False,
-            why=f"/dev/kvm does not open: {error.strerror}",
+            why=f"cannot open /dev/kvm: {error.strerror}",
             hint="join the group kvm: sudo adduser $USER kvm, then log in again",
         )
     try:
-        code, seconds, said = boot_probe("kvm", "host")
-    except CommandTimeout:
-        return KvmFinding(
-            usable=False, opens=True, why=f"/dev/kvm opens, but a guest hangs (no answer in {LIMIT_S:g} s)"
-        )
+        code, seconds, message = boot_probe("kvm", "host")
+    except CommandTimeout as error:
+        stopped = any(line.startswith("RIP=") for line in error.details)  # the registers that QEMU prints then
+        end = "stops at an instruction that KVM does not run" if stopped else f"hangs (no answer in {LIMIT_S:g} s)"
+        return KvmFinding(usable=False, opens=True, why=f"/dev/kvm opens, but a guest {end}")
     except AconError as error:
         return KvmFinding(usable=False, opens=True, why=error.what, hint=error.hint)
     if code == _ANSWER:
         return KvmFinding(usable=True, opens=True, why=f"a guest answered in {seconds:.2f} s", seconds=seconds)
-    reason = said or f"QEMU ended with status {code}"
+    reason = message or f"QEMU ended with status {code}"
     return KvmFinding(usable=False, opens=True, why=f"/dev/kvm opens, but a guest dies: {reason}", seconds=seconds)
 
 
-def boot_probe(accelerator: str, cpu: str) -> tuple[int, float, str]:
-    """Boot the probe guest; returns QEMU's exit status (33: it answered), the seconds, and its last line."""
+def boot_probe(accelerator: str, cpu: str, limit_s: float = LIMIT_S) -> tuple[int, float, str]:
+    """Boot the probe guest for at most `limit_s`.
+
+    Returns QEMU's exit status (33: the guest answered), the seconds, and QEMU's last message.
+    """
     with tempfile.TemporaryDirectory(prefix="acon-kvm-") as folder:
         rom = Path(folder, "probe.rom")
-        code = Path(__file__).with_name("kvm_probe.bin").read_bytes()
+        code = _PROBE.read_bytes()
         rom.write_bytes(bytes(_ROM_BYTES - len(code)) + code)
         started = time.monotonic()
         argv: list[str | Path] = [find_qemu(), "-accel", accelerator, "-cpu", cpu, "-machine", "q35", "-m", "16M"]
         argv += ["-nodefaults", "-display", "none", "-no-reboot", "-bios", rom]
         argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
-        done = process.run(argv, timeout_s=LIMIT_S, check=False)
-    said = next((line for line in done.tail if "error" in line), done.tail[-1] if done.tail else "")
-    return done.returncode, time.monotonic() - started, said
+        done = process.run(argv, timeout_s=limit_s, check=False)
+    message = next((line for line in done.tail if "error" in line), done.tail[-1] if done.tail else "")
+    return done.returncode, time.monotonic() - started, message

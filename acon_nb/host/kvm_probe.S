@@ -1,5 +1,6 @@
 # A guest of a few instructions: real mode -> long mode with paging, a loop that touches 2 MiB of memory
-# page by page, CPUID, and a port write that ends QEMU (isa-debug-exit). 4 KiB ROM at the top of 4 GiB.
+# page by page, CPUID, what a kernel's decompressor does (instructions of BMI2 where the CPU has them, bytes copied
+# 12 Mi times), and a port write that ends QEMU (isa-debug-exit). 4 KiB ROM at the top of 4 GiB.
         .code16
         .section .text
         .globl _start
@@ -67,11 +68,35 @@ start64:
         popq    %rbx
         decl    %ebx
         jnz     3b
+        xorl    %eax, %eax
+        cpuid
+        cmpl    $7, %eax
+        jb      6f
+        movl    $7, %eax
+        xorl    %ecx, %ecx
+        cpuid
+        btl     $8, %ebx                # BMI2
+        jnc     6f
+        movl    $1, %r8d
+        movl    $5, %edx
+        shlx    %edx, %r8d, %r8d
+        rorx    $3, %r8, %r9
+        mulx    %r8, %r10, %r11
+6:      movl    $12 * 1024 * 1024, %ecx
+        movl    $0x200000, %esi
+        movl    $0x300001, %edi
+        xorl    %edx, %edx
+7:      movzbl  (%rsi,%rdx), %eax
+        movb    %al, (%rdi,%rdx)
+        incl    %edx
+        andl    $0x7ffff, %edx
+        decl    %ecx
+        jnz     7b
         movb    $0x10, %al
         outb    %al, $0xf4
 5:      hlt
         jmp     5b
-        .balign 8
+        .balign 8, 0xcc                 # int3, since the no-ops of `as` differ between releases
 gdt:    .quad   0
         .quad   0x00cf9b000000ffff      # 32-bit code
         .quad   0x00cf93000000ffff      # data

@@ -1,4 +1,4 @@
-"""Which QEMU this host has and what its binary can do, asked over QMP."""
+"""Finds the QEMU of this host and queries its capabilities over QMP."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from acon_nb import process
 from acon_nb.errors import CommandFailed, MissingRequirement
 
 _BINARY = "qemu-system-x86_64"
+_STRING_FLAGS = ("erms", "fsrm", "fzrm", "fsrs", "fsrc")  # QEMU 7.2 has the first two
 
 
 @dataclass(frozen=True, kw_only=True)
 class QemuInfo:
-    """A QEMU binary: version, accelerators built in, and the types that can guard a confidential guest."""
+    """A QEMU binary: version, built-in accelerators, supported types of confidential guests.
+
+    `string_flags` are the CPU's flags for fast string instructions that this QEMU can turn off.
+    """
 
     path: Path
     version: tuple[int, int, int]
     package: str
     accelerators: tuple[str, ...]
     confidential_types: tuple[str, ...]
+    string_flags: tuple[str, ...] = ()
 
     @property
     def version_text(self) -> str:
@@ -32,17 +37,17 @@ class QemuInfo:
 
 
 def find_qemu() -> Path:
-    """The QEMU binary: `ACON_NB_QEMU` if set, else the first in PATH. Errors: `MissingRequirement`."""
-    wanted = os.environ.get("ACON_NB_QEMU", _BINARY)
-    found = shutil.which(wanted)
-    if found is None:
-        raise MissingRequirement(wanted, "running guests", hint="apt-get install qemu-system-x86")
-    return Path(found)
+    """Return the QEMU binary: `ACON_NB_QEMU` if set, else the first in PATH. Errors: `MissingRequirement`."""
+    name = os.environ.get("ACON_NB_QEMU", _BINARY)
+    path = shutil.which(name)
+    if path is None:
+        raise MissingRequirement(name, "running guests", hint="apt-get install qemu-system-x86")
+    return Path(path)
 
 
 @cache
 def probe_qemu(path: Path | None = None) -> QemuInfo:
-    """Ask a QEMU binary for its version, accelerators and confidential-guest types (about 0.1 s)."""
+    """Query a QEMU binary for its version, accelerators, CPU flags and confidential-guest types (about 0.2 s)."""
     binary = path or find_qemu()
     commands = [
         {"execute": "qmp_capabilities"},
@@ -60,13 +65,15 @@ def probe_qemu(path: Path | None = None) -> QemuInfo:
     lists = [reply["return"] for reply in replies if isinstance(reply.get("return"), list)]
     types: list[dict[str, str]] = lists[0] if lists else []
     if greeting is None:
-        raise CommandFailed([str(binary)], 1, tail=text.splitlines(), why="gave no QMP greeting")
+        raise CommandFailed([str(binary)], 1, tail=text.splitlines(), why="sent no QMP greeting")
     version = greeting["version"]["qemu"]
     accelerators = process.output([binary, "-accel", "help"]).split("\n")[1:]
+    flags = process.output([binary, "-cpu", "help"]).split()
     return QemuInfo(
         path=binary,
         version=(version["major"], version["minor"], version["micro"]),
         package=greeting["version"].get("package", ""),
         accelerators=tuple(sorted(name.strip() for name in accelerators if name.strip())),
         confidential_types=tuple(sorted(item["name"] for item in types)),
+        string_flags=tuple(flag for flag in _STRING_FLAGS if flag in flags),
     )

@@ -1,28 +1,33 @@
-"""Initrd images: an image becomes a tree, the tree becomes a newc archive."""
+"""Initrd images: an image is read into a tree, and the tree is written as a newc archive."""
 
-from acon_nb.initrd.container import tree_of
-from acon_nb.initrd.diff import Difference, diff, diff_trees
-from acon_nb.initrd.engine import Build, Engine
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from acon_nb.initrd.diff import ImageDifference, diff, diff_trees, tree_of_image
+from acon_nb.initrd.engine import ContainerBuild, Engine
 from acon_nb.initrd.folder import from_folder, overlay, write_folder
 from acon_nb.initrd.image import DEFAULT_MTIME, InitrdImage, create, load, suffix_of
 from acon_nb.initrd.init import add_modules, gen_init, text_of
 from acon_nb.initrd.links import abs2relinks, abs2rellinks, hard2symlinks
-from acon_nb.initrd.recipe import FolderSize, InitrdSpec, Made, folder_sizes, largest_files, make, plan
-from acon_nb.initrd.tree import Content, Entry, FileTree, Limits
+from acon_nb.initrd.sources import tree_of
+from acon_nb.initrd.spec import BuiltInitrd, FolderSize, InitrdSpec, folder_sizes, largest_files, make, plan
+from acon_nb.initrd.tree import Content, Entry, FileTree, ImageLimits
+from acon_nb.lazy import submodules
 
 __all__ = [
     "DEFAULT_MTIME",
-    "Build",
+    "BuiltInitrd",
+    "ContainerBuild",
     "Content",
-    "Difference",
     "Engine",
     "Entry",
     "FileTree",
     "FolderSize",
+    "ImageDifference",
+    "ImageLimits",
     "InitrdImage",
     "InitrdSpec",
-    "Limits",
-    "Made",
     "abs2relinks",
     "abs2rellinks",
     "add_modules",
@@ -41,5 +46,9 @@ __all__ = [
     "suffix_of",
     "text_of",
     "tree_of",
+    "tree_of_image",
     "write_folder",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = submodules(__name__)

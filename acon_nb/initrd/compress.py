@@ -1,7 +1,7 @@
-"""Compressors of initrd images: streamed, on several processors, and always the same bytes.
+"""Compresses initrd images: streamed, on several CPUs, reproducibly.
 
-Every format is one that the kernel unpacks, and a single stream of it. Work is cut into blocks of a fixed size, so the
-bytes depend on neither the processors nor the sizes of the writes; a bounded number of blocks is in memory.
+The kernel can unpack every format, and each image is a single stream. Input is divided into blocks of a fixed size, so
+the output depends on neither the number of CPUs nor the sizes of the writes; a bounded number of blocks is in memory.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ LEVELS = {
 }
 SUFFIXES = tuple(LEVELS)
 _LZ4_LEGACY_MAGIC = 0x184C2102
-_MEMORY_BYTES = 200 << 20  # what the blocks of one image may take together
-# What liblzma's encoder takes a thread, by preset (xz(1), "CompMem"), in MiB
+_MEMORY_BYTES = 200 << 20  # the limit for all blocks of one image together
+# Memory of liblzma's encoder per thread, by preset (xz(1), "CompMem"), in MiB
 _XZ_MIB = (3, 9, 17, 32, 48, 94, 94, 186, 370, 674)
 _WINDOW = 1 << 15  # of deflate
-_ZSTD_JOB_BYTES = 8 << 20  # no less than the window of the highest level
+_ZSTD_JOB_BYTES = 8 << 20  # at least the window of the highest level
 
 
 class Writable(Protocol):
-    """What bytes are written to."""
+    """A stream that bytes are written to."""
 
     def write(self, data: bytes, /) -> object:
-        """Take bytes."""
+        """Write bytes."""
 
 
 def level_of(suffix: str, level: int | None) -> int:
-    """The level to use. Errors: `InvalidInput` for one that the compressor, or the kernel, does not have."""
+    """Return the level to use. Errors: `InvalidInput` if the compressor or the kernel does not support it."""
     default, levels = LEVELS[suffix]
     if level is not None and level not in levels:
-        raise InvalidInput("level", level, f"is no level of {suffix}", hint=f"{levels[0]} to {levels[-1]}")
+        raise InvalidInput("level", level, f"is not a level of {suffix}", hint=f"{levels[0]} to {levels[-1]}")
     return default if level is None else level
 
 
@@ -55,9 +55,9 @@ def level_of(suffix: str, level: int | None) -> int:
 def compressor(
     suffix: str, sink: Writable, *, level: int | None = None, workers: int | None = None
 ) -> Iterator[Writable]:
-    """A stream that writes to `sink` what is written to it, compressed (gz, bz2, xz, zst, lz4; "" for not at all).
+    """Yield a stream that compresses what is written to it into `sink` (gz, bz2, xz, zst, lz4; "": no compression).
 
-    `workers` (default: the processors) is how many threads may work; memory bounds it further.
+    `workers` is the maximum number of threads (default: the number of CPUs); the memory limit may reduce it.
     """
     if not suffix:
         yield sink
@@ -79,7 +79,10 @@ def compressor(
 
 
 class _Format(Protocol):
-    """One compressed format: how a block is packed (in any thread), and what is put where (in order)."""
+    """A compressed format: blocks are packed in any thread and written in order.
+
+    `see` is called with each block in order before it is packed, `put` with each packed block in order.
+    """
 
     block_bytes: int
     memory_bytes: int
@@ -91,7 +94,7 @@ class _Format(Protocol):
 
 
 class _Blocks:
-    """Cuts a stream into blocks, has them packed by threads, and puts them in order."""
+    """Divides a stream into blocks, packs them in threads, and writes them in order."""
 
     def __init__(self, form: _Format, threads: int) -> None:
         self._form = form
@@ -102,7 +105,7 @@ class _Blocks:
         self._before = b""
 
     def write(self, data: bytes) -> int:
-        """Take bytes."""
+        """Write bytes."""
         view = memoryview(data)
         while view:
             room = self._form.block_bytes - len(self._block)
@@ -113,7 +116,7 @@ class _Blocks:
         return len(data)
 
     def finish(self) -> None:
-        """Write what is left, and the end of the stream."""
+        """Write the remaining blocks and the end of the stream."""
         if self._block:
             self._submit()
         while self._pending:
@@ -121,7 +124,7 @@ class _Blocks:
         self._form.end()
 
     def close(self) -> None:
-        """Wait for the threads; what they still had to do is thrown away."""
+        """Wait for the threads; pending work is discarded."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self) -> None:
@@ -138,7 +141,7 @@ class _Blocks:
 
 
 class _Gzip:
-    """One member, one deflate stream: each block knows the 32 KiB before it, and ends at a byte (as pigz does)."""
+    """One member, one deflate stream; each block uses the 32 KiB before it and ends at a byte boundary, as in pigz."""
 
     block_bytes = 1 << 20
     memory_bytes = 4 << 20
@@ -164,7 +167,7 @@ class _Gzip:
 
 
 class _Xz:
-    """One stream of several blocks, as `xz --threads` writes it, with the one check that the kernel knows (CRC32).
+    """One stream of several blocks, as `xz --threads` writes it, with CRC32, the only check that the kernel supports.
 
     Sources: "The .xz File Format" 1.2.1; the kernel's Documentation/staging/xz.rst and lib/xz/xz_dec_stream.c.
     """
@@ -178,7 +181,7 @@ class _Xz:
         sink.write(self.pack(b"", b"")[:12])
 
     def pack(self, block: bytes, before: bytes) -> bytes:  # noqa: ARG002
-        """A whole stream of one block."""
+        """Return a complete stream of one block."""
         return lzma.compress(block, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, preset=self._level)
 
     def see(self, block: bytes) -> None:
@@ -199,7 +202,7 @@ class _Xz:
 
 
 def _xz_record(index: bytes) -> bytes:
-    """The one record (two numbers of variable length) of an index: behind a zero and the count 1."""
+    """Return the single record (two numbers of variable length) of an index, which follows a zero and the count 1."""
     end = 2
     for _ in range(2):
         while index[end] & 0x80:
@@ -217,7 +220,7 @@ def _variable(number: int) -> bytes:
 
 
 class _Bzip2:
-    """One stream: the blocks of several compressors, joined bit by bit (as lbzip2 does)."""
+    """One stream: the blocks of several compressors, joined bit by bit, as in lbzip2."""
 
     memory_bytes = 12 << 20
 
@@ -228,14 +231,16 @@ class _Bzip2:
         sink.write(b"BZh%d" % level)
 
     def pack(self, block: bytes, before: bytes) -> list[tuple[int, int, int]]:
-        """The bits of each block, how many they are, and its sum."""
+        """Return for each block its bits, their number, and the block's checksum."""
         raw = bz2.compress(block, self._level)
         bits = int.from_bytes(raw[4:], "big")
         pad = next(pad for pad in range(8) if bits >> (pad + 32) & (1 << 48) - 1 == _BZIP2_END)
         count = 8 * (len(raw) - 4) - pad - 80
         total = bits >> pad & 0xFFFFFFFF
         body = bits >> (pad + 80)
-        if body >> (count - 80) & 0xFFFFFFFF != total:  # runs made it two blocks: each half is one for sure
+        if (
+            body >> (count - 80) & 0xFFFFFFFF != total
+        ):  # bzip2 split the input into two blocks; each half makes only one
             half = len(block) // 2
             return [*self.pack(block[:half], before), *self.pack(block[half:], before)]
         return [(body, count, total)]
@@ -264,7 +269,7 @@ _BZIP2_END = 0x177245385090
 
 
 class _Lz4:
-    """The legacy frame, the only one that the kernel reads (lib/decompress_unlz4.c)."""
+    """The legacy frame, the only one that the kernel supports (lib/decompress_unlz4.c)."""
 
     block_bytes = 8 << 20
     memory_bytes = 20 << 20
@@ -291,7 +296,7 @@ class _Lz4:
 
 @contextmanager
 def _zstd(sink: Writable, level: int, threads: int) -> Iterator[Writable]:
-    """One frame. libzstd's own threads cut the work by size alone: their number makes no difference to the bytes."""
+    """Write one frame. libzstd's threads divide the input by size alone, so their number does not affect the output."""
     import zstandard
 
     one = zstandard.ZstdCompressionParameters.from_level(level)

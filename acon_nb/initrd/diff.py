@@ -1,21 +1,21 @@
-"""What differs between two initrd images, whatever their compression."""
+"""Compares two initrd images, whatever their compression."""
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from acon_nb.cache import sha256_file
-from acon_nb.initrd import image
+from acon_nb.initrd import image, segments, spool
 from acon_nb.initrd.links import hard_links
-from acon_nb.initrd.tree import Content, Entry, FileTree, Limits, shown
+from acon_nb.initrd.sources import PREFIXES, tree_of
+from acon_nb.initrd.tree import Content, Entry, FileTree, ImageLimits, shown
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One thing that differs: the name ("" is the image itself), what of it, and how it is on each side."""
+class ImageDifference:
+    """One difference: the name of the file ("" for the image itself), the property, and its value on each side."""
 
     name: str
     what: str
@@ -26,36 +26,49 @@ class Difference:
         return f"{self.name or 'image'}: {self.what}: {self.left} -> {self.right}"
 
 
-def diff(left: Path, right: Path, *, limits: Limits | None = None) -> list[Difference]:
-    """What differs between two images: names, kinds, modes, owners, times, devices, links, bytes.
+def tree_of_image(name: str | Path, *, limits: ImageLimits | None = None) -> FileTree:
+    """Read the file of an initrd, or an image source by its name with a prefix (`tree_of`), with its device nodes.
 
-    Where all of these agree and the files do not, the difference is of the image: its compression, or how the archive
-    is written. Errors: `InvalidInput`, `TreeError` (no initrd, a damaged one).
+    Errors: those of `image.load` and `tree_of`.
     """
-    trees = [image.load(path, limits=limits) for path in (left, right)]
-    found = diff_trees(*trees)
-    if not found and sha256_file(left) != sha256_file(right):
-        found.append(Difference("", "bytes (compression, or how the archive is written)", _form(left), _form(right)))
-    return found
+    path = Path(name).expanduser()
+    if path.exists() or not str(name).startswith(PREFIXES):
+        return image.load(path, limits=limits)
+    return tree_of(str(name), devices=True, limits=limits)
 
 
-def diff_trees(left: FileTree, right: FileTree) -> list[Difference]:
-    """What differs between two trees, in order of names."""
+def diff(left: str | Path, right: str | Path, *, limits: ImageLimits | None = None) -> list[ImageDifference]:
+    """Compare two images (see `tree_of_image`): names, kinds, modes, owners, times, devices, links, bytes.
+
+    If all of these agree but the files differ, the difference is attributed to the image: its compression, or the
+    layout of the archive. Errors: `InvalidInput`, `TreeError` (not an initrd, or a damaged one).
+    """
+    differences = diff_trees(*(tree_of_image(name, limits=limits) for name in (left, right)))
+    paths = Path(left), Path(right)
+    if not differences and all(map(Path.is_file, paths)) and sha256_file(paths[0]) != sha256_file(paths[1]):
+        what = "bytes (compression, or layout of the archive)"
+        differences.append(ImageDifference("", what, _form(paths[0]), _form(paths[1])))
+    return differences
+
+
+def diff_trees(left: FileTree, right: FileTree) -> list[ImageDifference]:
+    """Compare two trees; the differences are sorted by name."""
     sides = dict(left.items()), dict(right.items())
     groups = _groups(left), _groups(right)
-    found = []
+    differences = []
     for name in sorted(sides[0].keys() | sides[1].keys()):
         one, other = sides[0].get(name), sides[1].get(name)
         text = shown(name)
         if one is None or other is None:
-            found.append(Difference(text, "presence", _kind(one), _kind(other)))
+            differences.append(ImageDifference(text, "presence", _kind(one), _kind(other)))
             continue
         for what, first, second in _compared(one, other):
             if first != second:
-                found.append(Difference(text, what, first, second))
-        if groups[0].get(name) != groups[1].get(name):
-            found.append(Difference(text, "hard links", _names(groups[0].get(name)), _names(groups[1].get(name))))
-    return found
+                differences.append(ImageDifference(text, what, first, second))
+        linked = groups[0].get(name), groups[1].get(name)
+        if linked[0] != linked[1]:
+            differences.append(ImageDifference(text, "hard links", _names(linked[0]), _names(linked[1])))
+    return differences
 
 
 def _compared(one: Entry, other: Entry) -> list[tuple[str, str, str]]:
@@ -81,10 +94,7 @@ def _same(one: Content, other: Content) -> bool:
 
 
 def _digest(content: Content) -> str:
-    found = hashlib.sha256()
-    for chunk in content.chunks():
-        found.update(chunk)
-    return found.hexdigest()[:16]
+    return content.digest()[:16]
 
 
 def _groups(tree: FileTree) -> dict[bytes, tuple[bytes, ...]]:
@@ -111,8 +121,6 @@ _KINDS = {
 
 
 def _form(path: Path) -> str:
-    from acon_nb.initrd.spool import compression_of
-
-    with path.open("rb") as file:
-        name = compression_of(file.read(8)) or "uncompressed"
-    return f"{name}, {path.stat().st_size} bytes"
+    content = spool.open_file(path)
+    parts = segments.read(content, path.name).segments
+    return f"{' + '.join(part.compression or 'uncompressed' for part in parts)}, {content.size} bytes"

@@ -1,37 +1,54 @@
-"""Images of a container engine, over Docker's API (Podman speaks it too): resolved, pulled, built, exported.
+"""Finds, pulls, builds and exports images of a container engine, through Docker's API (which Podman supports too).
 
-An image is exported as `docker save` does, so no container is ever made, let alone started, and none can be left.
+Images are exported as by `docker save`, so no container is ever created or started, and none can be left behind.
 Sources: Docker Engine API v1.41 (ImageGet, ImageCreate, ImageBuild), podman-system-service(1).
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from acon_nb.errors import AconError, InvalidInput, MissingRequirement
-from acon_nb.initrd import archive, spool
-from acon_nb.initrd.tree import FileTree, Limits
+from acon_nb.initrd import oci, spool
+from acon_nb.initrd.engine_stream import (
+    BuildLog,
+    EngineMessage,
+    PullProgress,
+    check_event,
+    explain,
+    interruptible,
+    printable,
+    watched,
+)
+from acon_nb.initrd.oci.manifests import INDEX_TYPES
+from acon_nb.initrd.oci.platforms import ImagePlatform
+from acon_nb.initrd.tree import FileTree, ImageLimits
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
-# Docker's grammar of references (distribution/reference), near enough to tell a name from nonsense
+# An approximation of Docker's grammar of references (distribution/reference)
 _REFERENCE = re.compile(
     r"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
+_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE | re.MULTILINE)
+_DOCKERFILES = ("Dockerfile", "Containerfile")
 _TIMEOUT_S = 900  # an engine may write a whole image to its own disk before the first byte
-_ANSWER_S = 10  # and this long until it says that it is there
+_PING_S = 10
 _PULLS = ("missing", "always", "never")
 
 
 def sockets(kind: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    """Where an engine (`docker` or `podman`) may listen, in the order in which they are tried.
+    """Return the sockets of an engine (`docker` or `podman`) in the order in which they are tried.
 
-    DOCKER_HOST (for Podman CONTAINER_HOST first), if set, is the only one.
+    If DOCKER_HOST (for Podman, CONTAINER_HOST first) is set, it is the only one.
     """
     values = os.environ if environment is None else environment
     for name in ("CONTAINER_HOST", "DOCKER_HOST") if kind == "podman" else ("DOCKER_HOST",):
@@ -44,39 +61,90 @@ def sockets(kind: str, environment: Mapping[str, str] | None = None) -> list[str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Build:
-    """An image to build: the Dockerfile's text, the folder that COPY reads (none: nothing), a tag, build arguments.
+class ContainerBuild:
+    """A container image to build: the text of the Dockerfile, a tag, the folder for COPY, and build arguments.
 
-    `https_proxy` is given to RUN as the build argument of that name (the guide: behind an HTTP proxy).
+    Without a `tag` the image has only an id. `network` is that of RUN lines (`host`, `none`, ...; "": the engine's
+    default), `pull` looks for a newer base image. `https_proxy` is passed to RUN as a build argument of that name (the
+    guide: behind an HTTP proxy).
     """
 
     dockerfile: str
-    tag: str
+    tag: str = ""
     context: Path | None = None
     https_proxy: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
+    pull: bool = False
+    platform: str = ""
+
+    @classmethod
+    def of_folder(cls, folder: Path, file: Path | None = None, **fields: Any) -> ContainerBuild:
+        """Describe the build of a folder by its Dockerfile, or by `file`. Errors: `InvalidInput`."""
+        if not folder.is_dir():
+            raise InvalidInput("build", folder, "is not a folder", hint="give the folder with the Dockerfile")
+        path = file or next((folder / name for name in _DOCKERFILES if (folder / name).is_file()), None)
+        if path is None:
+            hint = "write one there, or name another with --file"
+            raise InvalidInput("build", folder, f"has no {' or '.join(_DOCKERFILES)}", hint=hint)
+        if not path.is_file():
+            raise InvalidInput("file", path, "is not a file", hint="give a Dockerfile")
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput("file", path, f"cannot be read: {error}", hint="give a Dockerfile in UTF-8") from error
+        return cls(dockerfile=text, context=folder, **fields)
+
+    @property
+    def name(self) -> str:
+        """What it is called in progress and errors."""
+        return self.tag or (self.context.resolve().name if self.context else "an image")
+
+    @property
+    def base(self) -> str:
+        """The image of the first FROM line, "" if there is none."""
+        match = _FROM.search(self.dockerfile)
+        return match[1] if match else ""
 
     def __post_init__(self) -> None:
-        check_reference(self.tag, "tag")
+        if self.platform:
+            ImagePlatform.parse(self.platform)
+        if self.tag:
+            check_reference(self.tag, "tag")
+        for key in self.arguments:
+            if not _ARGUMENT.fullmatch(key):
+                raise InvalidInput("build_arg", key, "is not the name of a build argument", hint="give NAME=VALUE")
         if self.context is not None and not self.context.is_dir():
-            raise InvalidInput("context", self.context, "is no folder")
-        if not re.search(r"(?im)^\s*FROM\s+\S", self.dockerfile):
+            raise InvalidInput("context", self.context, "is not a folder", hint="give the folder that COPY reads")
+        if not self.base:
             raise InvalidInput(
                 "dockerfile", self.dockerfile[:80], "has no FROM line", hint="such as FROM alpine:latest"
             )
 
 
 def check_reference(name: str, what: str = "image") -> None:
-    """Errors: `InvalidInput` for what cannot be an image's name."""
+    """Check the syntax of an image's name. Errors: `InvalidInput`."""
     if not _REFERENCE.fullmatch(name):
-        raise InvalidInput(
-            what, name, "is no name of an image", hint="NAME[:TAG], in small letters, such as alpine:latest"
-        )
+        hint = "NAME[:TAG] in lower case, such as alpine:latest"
+        raise InvalidInput(what, name, "is not a valid image name", hint=hint)
+
+
+def build_arguments(pairs: Sequence[str]) -> dict[str, str]:
+    """Parse NAME=VALUE, or NAME, whose value comes from the environment, as for `docker build --build-arg`."""
+    arguments = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals and name not in os.environ:
+            hint = "give NAME=VALUE, or set it in the environment"
+            raise InvalidInput("build_arg", pair, "has no value", hint=hint)
+        arguments[name] = value if equals else os.environ[name]
+    return arguments
 
 
 class Engine:
-    """A container engine that answers; a context. `kind` is `docker`, `podman`, or "" for the first that is there.
+    """A connection to a container engine, and a context manager.
 
+    `kind` is `docker`, `podman`, or "" for the first one that is running.
     Errors: `MissingRequirement` (no client library, no engine).
     """
 
@@ -93,7 +161,7 @@ class Engine:
         raise MissingRequirement(
             f"a running {kind or 'Docker or Podman'} engine (tried {', '.join(dict.fromkeys(tried))})",
             "an image by its name",
-            hint="start it (Debian: apt-get install docker.io), or set DOCKER_HOST; without one, give"
+            hint="start it (Debian: apt-get install docker.io), or set DOCKER_HOST; without an engine, use"
             " docker-archive:FILE, oci:PATH, tar:FILE, dir:FOLDER or busybox",
         )
 
@@ -112,107 +180,158 @@ class Engine:
         name: str,
         *,
         pull: str = "missing",
-        limits: Limits | None = None,
+        platform: ImagePlatform | None = None,
+        limits: ImageLimits | None = None,
         devices: bool = False,
         on_progress: OnProgress = silent,
         cancel: CancelToken | None = None,
     ) -> FileTree:
-        """The tree of an image. Parameters: `pull`: "missing" (as `docker create` does), "always" or "never".
+        """Export an image as a tree.
 
-        Errors: `InvalidInput` (no such image), `AconError` (the engine's own words), `TreeError`.
+        Parameters: `pull` is "missing" (pull if the engine does not have it for exactly that platform, like `docker
+        create`), "always" or "never". Errors: `InvalidInput` (no such image), `AconError` (with the engine's message),
+        `TreeError`.
         """
         check_reference(name)
         if pull not in _PULLS:
             raise InvalidInput("pull", pull, "is not known", hint=f"one of {', '.join(_PULLS)}")
-        limits = limits or Limits()
-        if pull == "always":
-            self.pull(name, on_progress=on_progress, cancel=cancel)
-        identity = self.find(name)
-        if identity is None and pull == "missing":
-            self.pull(name, on_progress=on_progress, cancel=cancel)
-            identity = self.find(name)
+        limits = limits or ImageLimits()
+        platforms = platform.runnable() if platform else ()
+        identity = None if pull == "always" else self._fitting(name, platforms if pull == "never" else platforms[:1])
+        if identity is None and pull != "never":
+            self.pull(name, platform=platform, on_progress=on_progress, cancel=cancel)
+            identity = self._fitting(name, platforms)
         if identity is None:
-            raise InvalidInput("image", name, f"is not in the {self.kind} engine", hint=f"{self.kind} pull {name}")
-        with self._said(f"exporting {name}"):
-            parts = self._api.get_image(identity["Id"], chunk_size=1 << 20)
-            stream = _watched(parts, f"export {name}", int(identity.get("Size") or 0), on_progress, cancel)
+            raise self._not_here(name, platform)
+        return self._export(identity, name, platform, limits, devices, on_progress, cancel)
+
+    def built_tree(
+        self,
+        spec: ContainerBuild,
+        *,
+        limits: ImageLimits | None = None,
+        devices: bool = False,
+        on_progress: OnProgress = silent,
+        cancel: CancelToken | None = None,
+    ) -> FileTree:
+        """Build an image and export it as a tree; it stays in the engine. Errors: those of `build` and `tree`."""
+        record = self._record(self.build(spec, on_progress=on_progress, cancel=cancel), spec)
+        limits = limits or ImageLimits()
+        platform = ImagePlatform.parse(spec.platform) if spec.platform else None
+        return self._export(record, spec.name, platform, limits, devices, on_progress, cancel)
+
+    def _export(
+        self,
+        record: Mapping[str, Any],
+        name: str,
+        platform: ImagePlatform | None,
+        limits: ImageLimits,
+        devices: bool,
+        on_progress: OnProgress,
+        cancel: CancelToken | None,
+    ) -> FileTree:
+        with self._errors_of(f"exporting {name}"):
+            parts = interruptible(self._api, lambda: self._api.get_image(record["Id"], chunk_size=1 << 20), cancel)
+            stream = watched(parts, f"export {name}", int(record.get("Size") or 0), on_progress)
             content = spool.keep(stream, spool.stream_limit(limits), name)
-        return archive.from_stream(content, name, limits=limits, devices=devices, on_progress=on_progress)
+        selector = oci.ImageSelector(platform=platform)
+        return oci.from_stream(content, name, selector, limits=limits, devices=devices, on_progress=on_progress)
+
+    def _fitting(self, name: str, platforms: Sequence[ImagePlatform]) -> Mapping[str, Any] | None:
+        """Return the engine's record of an image if it is for one of the platforms (none: any), or None."""
+        record = self.find(name)
+        if record is None or not platforms:
+            return record
+        actual = _platform_of(record)
+        return record if actual is None or actual in platforms else None
+
+    def _not_here(self, name: str, platform: ImagePlatform | None) -> InvalidInput:
+        record = self.find(name)
+        command = f"{self.kind} pull" + (f" --platform {platform}" if platform else "")
+        if record is None:
+            return InvalidInput("image", name, f"is not in the {self.kind} engine", hint=f"{command} {name}")
+        reason = f"is for {_platform_of(record)}, not {platform}, in the {self.kind} engine"
+        return InvalidInput("image", name, reason, hint=f"{command} {name}, or another --platform")
 
     def find(self, name: str) -> Mapping[str, Any] | None:
-        """What the engine knows of an image (`Id`, `Size`, ...), or None."""
-        with self._said(f"looking up {name}"):
+        """Return the engine's record of an image (`Id`, `Size`, ...), or None."""
+        with self._errors_of(f"looking up {name}"):
             try:
-                found: Mapping[str, Any] = self._api.inspect_image(name)
-                return found
+                record: Mapping[str, Any] = self._api.inspect_image(name)
+                return record
             except self._docker.errors.ImageNotFound:
                 return None
 
-    def pull(self, name: str, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> None:
-        """Fetch an image from its registry. Errors: `AconError` with the engine's words."""
+    def pull(
+        self,
+        name: str,
+        *,
+        platform: ImagePlatform | None = None,
+        on_progress: OnProgress = silent,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        """Fetch an image from its registry. Errors: `AconError` with the engine's message."""
         check_reference(name)
         from docker.utils import parse_repository_tag
 
         repository, tag = parse_repository_tag(name)
-        sizes: dict[str, tuple[int, int]] = {}
-        with self._said(
-            f"pulling {name}", hint="check the name, the network and the engine's proxy; or pull it elsewhere"
-        ):
-            for event in self._api.pull(repository, tag=tag or "latest", stream=True, decode=True):
-                _events(event, cancel)
-                detail = event.get("progressDetail") or {}
-                if detail.get("total"):
-                    sizes[str(event.get("id"))] = (int(detail.get("current") or 0), int(detail["total"]))
-                total = sum(size for _, size in sizes.values())
-                done = sum(current for current, _ in sizes.values()) / total if total else None
-                on_progress(
-                    Progress(f"pull {name}", None if done is None else min(done, 0.999), str(event.get("status", "")))
-                )
+        if "@" in name:  # NAME:TAG@DIGEST means the digest
+            repository = re.sub(r":[^/:]*$", "", repository)
+        options = {"platform": str(platform)} if platform else {}
+        progress = PullProgress(name)
+        with self._errors_of(f"pulling {name}", name):
+            events = interruptible(
+                self._api,
+                lambda: self._api.pull(repository, tag=tag or "latest", stream=True, decode=True, **options),
+                cancel,
+            )
+            for event in events:
+                check_event(event)
+                on_progress(progress.take(event))
         on_progress(Progress(f"pull {name}", 1.0))
 
-    def build(self, spec: Build, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> str:
-        """Build an image; returns its id. The engine removes the containers of RUN lines, also after a failure.
+    def build(
+        self, spec: ContainerBuild, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None
+    ) -> str:
+        """Build an image; return its id. The engine removes the containers of RUN lines, even after a failure.
 
-        Errors: `AconError` with the last lines of the build.
+        Errors: `AconError` with the last lines of the step that failed.
         """
         arguments = dict(spec.arguments)
         if spec.https_proxy:
             arguments["https_proxy"] = spec.https_proxy
-        lines: list[str] = []
-        source: dict[str, Any] = {}
+        log = BuildLog(spec.name)
+        options: dict[str, Any] = {"rm": True, "forcerm": True, "decode": True, "buildargs": arguments}
+        options |= {"tag": spec.tag or None, "network_mode": spec.network or None, "pull": spec.pull}
+        options |= {"platform": spec.platform} if spec.platform else {}
         with contextlib.ExitStack() as stack:
             if spec.context is None:
-                import io
-
-                source["fileobj"] = io.BytesIO(spec.dockerfile.encode())
+                options["fileobj"] = io.BytesIO(spec.dockerfile.encode())
             else:
-                source["path"] = str(spec.context)
-                text = _outside_dockerfile(stack, spec.dockerfile)
-                source["dockerfile"] = text
-            with self._said(f"building {spec.tag}", details=lines):
-                events = self._api.build(
-                    **source, tag=spec.tag, buildargs=arguments, rm=True, forcerm=True, decode=True
-                )
-                for event in events:
-                    for line in str(event.get("stream") or "").splitlines():
-                        lines.append(line)
-                        on_progress(Progress(f"build {spec.tag}", None, line))
-                    del lines[:-20]
-                    _events(event, cancel)
-        found = self.find(spec.tag)
-        if found is None:
-            raise AconError(f"the engine built {spec.tag} and does not have it", details=lines)
-        on_progress(Progress(f"build {spec.tag}", 1.0))
-        return str(found["Id"])
+                options["path"] = str(spec.context)
+                options["dockerfile"] = _outside_dockerfile(stack, spec.dockerfile)
+            with self._errors_of(f"building {spec.name}", spec.base, details=log.lines):
+                for event in interruptible(self._api, lambda: self._api.build(**options), cancel):
+                    log.take(event, on_progress)
+                    check_event(event)
+        record = self._record(spec.tag or log.identity, spec, log.lines)
+        on_progress(Progress(f"build {spec.name}", 1.0))
+        return str(record["Id"])
+
+    def _record(self, identity: str, spec: ContainerBuild, lines: Sequence[str] = ()) -> Mapping[str, Any]:
+        record = self.find(identity) if identity else None
+        if record is None:
+            raise AconError(f"the engine ended the build of {spec.name}, but does not have the image", details=lines)
+        return record
 
     def _connect(self, url: str) -> Any:
-        """A client if an engine answers there."""
+        """Return a client if an engine answers at `url`, else None."""
         if url.startswith("unix://") and not Path(url.removeprefix("unix://")).exists():
             return None
         try:
             values = {**os.environ, "DOCKER_HOST": url}
             client = self._docker.APIClient(
-                **self._docker.utils.kwargs_from_env(environment=values), version="auto", timeout=_ANSWER_S
+                **self._docker.utils.kwargs_from_env(environment=values), version="auto", timeout=_PING_S
             )
             client.ping()
             client.timeout = _TIMEOUT_S
@@ -221,34 +340,33 @@ class Engine:
         return client
 
     @contextlib.contextmanager
-    def _said(self, doing: str, *, hint: str = "", details: list[str] | None = None) -> Iterator[None]:
-        """Turn the client library's errors into ours."""
+    def _errors_of(self, action: str, name: str = "", *, details: Sequence[str] = ()) -> Iterator[None]:
+        """Convert errors of the client library and of the engine into `AconError`, in terms of the image `name`."""
         import requests
+        import urllib3
 
+        errors = self._docker.errors
+        expected = (errors.DockerException, errors.StreamParseError, requests.RequestException, EngineMessage, OSError)
         try:
             yield
-        except (self._docker.errors.DockerException, requests.RequestException, _EngineSaid) as error:
-            words = getattr(error, "explanation", None) or error
-            raise AconError(
-                f"{doing} failed: {words}", hint=hint or f"engine: {self.url}", details=details or ()
-            ) from error
+        except (*expected, urllib3.exceptions.HTTPError) as error:
+            message = printable(str(getattr(error, "explanation", None) or error))
+            reason, hint = explain(message, name) if name else ("", "")
+            what = f"{action} failed: {reason}: {message}" if reason else f"{action} failed: {message}"
+            raise AconError(what, hint=hint or f"engine: {self.url}", details=tuple(details)) from error
 
 
-class _EngineSaid(Exception):
-    """An error that stands in a stream of events."""
-
-
-def _events(event: Mapping[str, Any], cancel: CancelToken | None) -> None:
-    if event.get("error"):
-        raise _EngineSaid(str(event["error"]).strip())
-    if cancel is not None:
-        cancel.check()
+def _platform_of(record: Mapping[str, Any]) -> ImagePlatform | None:
+    """Return the platform of an engine's record; None if it stands for several (in the containerd image store)."""
+    descriptor = record.get("Descriptor")
+    if isinstance(descriptor, Mapping) and descriptor.get("mediaType") in INDEX_TYPES:
+        return None
+    fields = {"os": record.get("Os"), "architecture": record.get("Architecture"), "variant": record.get("Variant")}
+    return ImagePlatform.of_record(fields)
 
 
 def _outside_dockerfile(stack: contextlib.ExitStack, text: str) -> str:
-    """A Dockerfile that is not in the context, as a file that goes away."""
-    import tempfile
-
+    """Write a Dockerfile to a temporary file outside the context; return its path."""
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     path = Path(folder) / "Dockerfile"
     path.write_text(text)
@@ -261,16 +379,3 @@ def _library() -> Any:
     except ImportError as error:
         raise MissingRequirement("docker-py", "an image by its name", hint="pip install 'acon-nb[docker]'") from error
     return docker
-
-
-def _watched(
-    parts: Iterator[bytes], task: str, size: int, on_progress: OnProgress, cancel: CancelToken | None
-) -> Iterator[bytes]:
-    done = 0
-    for part in parts:
-        if cancel is not None:
-            cancel.check()
-        done += len(part)
-        on_progress(Progress(task, min(0.999, done / size) if size else None))
-        yield part
-    on_progress(Progress(task, 1.0))

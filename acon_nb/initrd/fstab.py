@@ -1,7 +1,7 @@
-"""/etc/fstab of the guest: lines, the grammar of encrypted devices, and what each of it means, in words.
+"""Parses /etc/fstab of the guest, with its grammar of encrypted devices, and explains each line.
 
-`/init` reads the same grammar in shell; a test holds the two together. What the schemes protect, and what was measured:
-docs/encryption.md.
+`/init` parses the same grammar in shell; a test keeps both in agreement. docs/encryption.md describes what the schemes
+protect and what was measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from acon_nb.errors import InvalidInput
 BLOCK_BYTES = 4096
 FORMATTED = ("swap", "ext2", "ext3", "ext4")
 MODES = {"xts": 64, "cbc": 32}  # bytes of the key; XTS takes two keys of 256 bits
-# Bytes of the tag. crc32c has no keyed form.
+# Bytes of the tag; crc32c has no keyed form
 HASHES = {
     "crc32c": 4,
     "sha224": 28,
@@ -32,7 +32,7 @@ _KEYED = tuple(f"hmac_{name}" for name in HASHES if name != "crc32c")
 MACS = ("", "cmac", *HASHES, *_KEYED)
 _CMAC_BYTES = 16
 _IV_BYTES = 16
-_META_BYTES = 1 << 20  # dm-integrity's superblock and the journal that it wants even where it is not used
+_META_BYTES = 1 << 20  # dm-integrity's superblock and the journal, which it requires even if unused
 _META_BUFFER_BYTES = 64 << 10
 _BASE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _MAPPER = "/dev/mapper/"
@@ -40,8 +40,8 @@ _META_OPTION = "x-acon.meta="
 _ESCAPES = {"040": " ", "011": "\t", "134": "\\"}
 
 
-class Meta(StrEnum):
-    """Where integrity tags lie: a RAM disk, a zram device, or the disk itself."""
+class TagStorage(StrEnum):
+    """Where integrity tags are stored: a RAM disk, a zram device, or the disk itself."""
 
     RAM = "ram"
     ZRAM = "zram"
@@ -50,10 +50,10 @@ class Meta(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CipherSpec:
-    """How a device is encrypted: what stands behind the @, as `[MODE][+MAC][+ae]`.
+    """How a device is encrypted: the part after the @, `[MODE][+MAC][+ae]`.
 
-    `mac` "" is no integrity. Without `ae` dm-crypt lies on dm-integrity, which keeps a hash of each encrypted block;
-    with it, dm-crypt makes MAC and random IV itself (AEAD), and dm-integrity only stores them.
+    An empty `mac` means no integrity. Without `ae`, dm-crypt is stacked on dm-integrity, which stores a hash of each
+    encrypted block; with `ae`, dm-crypt computes MAC and random IV itself (AEAD), and dm-integrity only stores them.
     Errors: `InvalidInput` at construction.
     """
 
@@ -63,16 +63,16 @@ class CipherSpec:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise InvalidInput("mode", self.mode, "is not known", hint=f"one of {', '.join(MODES)}")
+            raise InvalidInput("mode", self.mode, "is not a known mode", hint=f"one of {', '.join(MODES)}")
         if self.mac not in MACS:
             hint = f"cmac, one of {', '.join(HASHES)}, or hmac_ and one of these"
-            raise InvalidInput("mac", self.mac, "is not known", hint=hint)
+            raise InvalidInput("mac", self.mac, "is not a known MAC", hint=hint)
         if self.ae and self.mac == "crc32c":
-            raise InvalidInput("mac", self.mac, "takes no key, which +ae needs", hint="+cmac+ae or +sha384+ae")
+            raise InvalidInput("mac", self.mac, "has no keyed form, which +ae needs", hint="+cmac+ae or +sha384+ae")
 
     @classmethod
     def parse(cls, text: str) -> CipherSpec:
-        """The spec of `[MODE][+MAC][+ae]`; "" is XTS with sha384, "+ae" XTS with cmac."""
+        """Parse `[MODE][+MAC][+ae]`; "" is XTS with sha384, "+ae" is XTS with cmac."""
         scheme = text.removesuffix("+ae")
         ae = scheme != text
         mode, plus, mac = scheme.partition("+")
@@ -92,7 +92,7 @@ class CipherSpec:
 
     @property
     def tag_bytes(self) -> int:
-        """Bytes that are kept beside each block: the MAC, and the IV where it is random."""
+        """Bytes stored for each block: the MAC, and the IV if it is random."""
         return self.mac_bytes + (_IV_BYTES if self.ae else 0)
 
     @property
@@ -102,7 +102,7 @@ class CipherSpec:
 
     @property
     def cipher(self) -> str:
-        """The cipher of dm-crypt's table."""
+        """The cipher in dm-crypt's table."""
         if not self.ae:
             return f"capi:{self.mode}(aes)-plain64"
         if not self.mac:
@@ -112,7 +112,7 @@ class CipherSpec:
 
     @property
     def internal_hash(self) -> str:
-        """The hash that dm-integrity makes itself; "" for none."""
+        """The hash that dm-integrity computes itself; "" for none."""
         if self.ae or not self.mac:
             return ""
         if self.mac == "cmac":
@@ -121,43 +121,45 @@ class CipherSpec:
 
     @property
     def keyed(self) -> bool:
-        """Whether a tag can be made only by who knows a key."""
+        """Whether computing a tag requires a key."""
         return bool(self.mac) and (self.ae or self.mac not in HASHES)
 
     def meta_bytes(self, disk_bytes: int) -> int:
-        """Bytes of RAM that `/init` takes for the tags of a disk of `disk_bytes`."""
+        """Return the bytes of RAM that `/init` allocates for the tags of a disk of `disk_bytes`."""
         tags = disk_bytes // BLOCK_BYTES * self.tag_bytes
         return _META_BYTES + -(-tags // _META_BUFFER_BYTES) * _META_BUFFER_BYTES if tags else 0
 
-    def explain(self, meta: Meta = Meta.RAM) -> tuple[str, ...]:
-        """What the scheme does and what it leaves open, one sentence each."""
-        said = [f"Encrypted with AES-256 in {self.mode.upper()} mode, under a random key that is new at every boot."]
-        said.append(
-            "Each write takes a new random IV, so equal data never looks equal."
+    def explain(self, meta: TagStorage = TagStorage.RAM) -> tuple[str, ...]:
+        """Explain what the scheme protects and what it does not, one sentence each."""
+        sentences = [f"Encrypted with AES-256 in {self.mode.upper()} mode, with a new random key at every boot."]
+        sentences.append(
+            "Each write uses a new random IV, so equal data never looks equal."
             if self.ae
-            else "The IV is the block's number: who watches the disk sees when a block returns to an earlier content."
+            else "The IV is the block number: an observer of the disk sees when a block returns to earlier content."
         )
         if not self.mac:
-            said.append("No integrity: who writes to the disk changes data, and nobody notices.")
-            return tuple(said)
+            sentences.append("No integrity: data can be changed on the disk without being detected.")
+            return tuple(sentences)
         name = {"cmac": "CMAC of AES"}.get(self.mac, self.mac.replace("hmac_", "HMAC of "))
         if self.ae and self.mac in HASHES:
             name = f"HMAC of {self.mac}"
-        said.append(f"Each block of {BLOCK_BYTES} bytes has a tag of {self.tag_bytes} bytes: {name}.")
+        sentences.append(f"Each block of {BLOCK_BYTES} bytes has a tag of {self.tag_bytes} bytes: {name}.")
         if self.mac == "crc32c":
-            said.append("crc32c finds accidents only: who writes to the disk makes another block with the same sum.")
-        elif not self.keyed and meta is Meta.DISK:
-            said.append("No integrity: the hash has no key and lies on the disk, so who writes there makes a new one.")
+            sentences.append(
+                "crc32c detects accidents only: an attacker can write another block with the same checksum."
+            )
+        elif not self.keyed and meta is TagStorage.DISK:
+            sentences.append("No integrity: the hash has no key and is on the disk, where an attacker can replace it.")
         else:
-            said.append("A block that was changed on the disk is not read: the read fails.")
-        said.append(_META_WORDS[meta])
-        return tuple(said)
+            sentences.append("Reading a block that was changed on the disk fails.")
+        sentences.append(_STORAGE_TEXTS[meta])
+        return tuple(sentences)
 
 
-_META_WORDS = {
-    Meta.RAM: "The tags lie in a RAM disk: an old block that is put back is noticed too.",
-    Meta.ZRAM: "The tags lie in zram: an old block that is put back is noticed too.",
-    Meta.DISK: "The tags lie on the disk: a block that is put back with its old tag is not noticed.",
+_STORAGE_TEXTS = {
+    TagStorage.RAM: "The tags are in a RAM disk: restoring an old block is detected too.",
+    TagStorage.ZRAM: "The tags are in zram: restoring an old block is detected too.",
+    TagStorage.DISK: "The tags are on the disk: restoring an old block with its old tag is not detected.",
 }
 
 
@@ -170,11 +172,11 @@ class EncryptedDevice:
 
     def __post_init__(self) -> None:
         if not _BASE.fullmatch(self.base):
-            raise InvalidInput("device", self.base, "is no name of a block device below /dev", hint="such as vda")
+            raise InvalidInput("device", self.base, "is not a valid name of a block device", hint="such as vda")
 
     @classmethod
     def parse(cls, text: str) -> EncryptedDevice | None:
-        """The encrypted device that an fstab's first field names; None if it names another kind of device."""
+        """Parse the first field of an fstab line; None if it is not an encrypted device."""
         if not text.startswith(_MAPPER) or "@" not in text:
             return None
         base, _, spec = text.removeprefix(_MAPPER).partition("@")
@@ -197,34 +199,38 @@ class FstabLine:
         for field in ("device", "point", "type"):
             value = getattr(self, field)
             if not value or re.search(r"[\x00\n\r]", value):
-                raise InvalidInput(field, value, "is empty, or has a line break", hint="give one word")
+                raise InvalidInput(field, value, "is empty or contains a line break", hint="give one word")
         if re.search(r"\s", self.type) or any(re.search(r"[\s,\x00]", word) or not word for word in self.options):
-            raise InvalidInput("options", ",".join(self.options), "has a blank", hint="words with commas between")
+            raise InvalidInput(
+                "options",
+                ",".join(self.options),
+                "contains white space or an empty word",
+                hint="separate words by commas",
+            )
         if self.type != "swap" and not self.point.startswith("/") and self.point != "none":
-            raise InvalidInput("point", self.point, "is no mount point", hint="an absolute path, or none")
+            raise InvalidInput("point", self.point, "is not a valid mount point", hint="an absolute path, or none")
         if self.device.startswith("-"):
-            raise InvalidInput("device", self.device, "begins with -, as no device does", hint="give its whole path")
+            raise InvalidInput("device", self.device, "starts with -", hint="give the device's full path")
         if ".." in self.point.split("/"):
-            raise InvalidInput("point", self.point, "has a .. in it", hint="write the path without")
+            raise InvalidInput("point", self.point, "contains ..", hint="give the path without ..")
         self._check_encrypted()
 
     def _check_encrypted(self) -> None:
         metas = [word.removeprefix(_META_OPTION) for word in self.options if word.startswith(_META_OPTION)]
-        if any(meta not in list(Meta) for meta in metas):
-            raise InvalidInput(_META_OPTION[:-1], metas[0], "is not known", hint="one of ram, zram, disk")
+        if any(meta not in list(TagStorage) for meta in metas):
+            raise InvalidInput(_META_OPTION[:-1], metas[0], "is not a known tag storage", hint="one of ram, zram, disk")
         if self.encrypted is None:
             if metas:
-                raise InvalidInput(
-                    "options", _META_OPTION + metas[0], "is for encrypted devices", hint="/dev/mapper/vda@"
-                )
+                reason = "applies to encrypted devices only"
+                raise InvalidInput("options", _META_OPTION + metas[0], reason, hint="/dev/mapper/vda@")
         elif self.type not in FORMATTED:
             hint = f"one of {', '.join(FORMATTED)}"
-            raise InvalidInput("type", self.type, "is not formatted at boot, as encrypted devices are", hint=hint)
+            raise InvalidInput("type", self.type, "cannot be formatted at boot, as encrypted devices are", hint=hint)
 
     @classmethod
     def parse(cls, text: str) -> FstabLine:
-        """The line of six fields, of which the last two count for nothing here, or of three and more."""
-        fields = re.findall(r"[^ \t\n]+", text)  # no other blanks: /init's shell knows only these
+        """Parse a line of three to six fields; the last two are ignored. Errors: `InvalidInput`."""
+        fields = re.findall(r"[^ \t\n]+", text)  # the only separators of /init's shell
         if not 3 <= len(fields) <= 6:
             hint = "DEVICE POINT TYPE OPTIONS 0 0"
             raise InvalidInput("fstab", text.strip(), f"has {len(fields)} fields", hint=hint)
@@ -237,39 +243,39 @@ class FstabLine:
 
     @property
     def encrypted(self) -> EncryptedDevice | None:
-        """The encrypted device that the line names, if it names one."""
+        """The encrypted device of the line, or None."""
         return EncryptedDevice.parse(self.device)
 
     @property
-    def meta(self) -> Meta:
-        """Where the tags of an encrypted device lie."""
+    def meta(self) -> TagStorage:
+        """Where the tags of an encrypted device are stored."""
         named = [word.removeprefix(_META_OPTION) for word in self.options if word.startswith(_META_OPTION)]
-        return Meta(named[-1]) if named else Meta.RAM
+        return TagStorage(named[-1]) if named else TagStorage.RAM
 
     def explain(self) -> tuple[str, ...]:
-        """What `/init` does with the line, one sentence each."""
+        """Explain what `/init` does with the line, one sentence each."""
         use = "used as swap" if self.type == "swap" else f"mounted on {self.point} as {self.type}"
         device = self.encrypted
         if "noauto" in self.options:
-            return (f"{self.device} is left alone at boot (noauto).",)
+            return (f"{self.device} is ignored at boot (noauto).",)
         if device is None:
-            clear = self.type in FORMATTED and self.device.startswith("/dev/")
-            plain = "It is neither encrypted nor checked: the host reads and changes it."
-            return (f"{self.device} is {use}.", *([plain] if clear else []))
-        said = (f"/dev/{device.base} is formatted anew at every boot and {use}.", *device.spec.explain(self.meta))
-        return (*said, *_warnings(self, device))
+            unprotected = self.type in FORMATTED and self.device.startswith("/dev/")
+            warning = "It is neither encrypted nor checked: the host can read and change it."
+            return (f"{self.device} is {use}.", *([warning] if unprotected else []))
+        use = f"/dev/{device.base} is formatted at every boot and {use}."
+        return (use, *device.spec.explain(self.meta), *_warnings(self, device))
 
 
 def _warnings(line: FstabLine, device: EncryptedDevice) -> Iterator[str]:
-    if line.type == "swap" and line.meta is Meta.ZRAM and device.spec.tag_bytes:
-        yield "Do not swap on it: with tags in zram the guest stops when its memory is full (docs/encryption.md)."
+    if line.type == "swap" and line.meta is TagStorage.ZRAM and device.spec.tag_bytes:
+        yield "Do not use it as swap: with tags in zram the guest hangs when its memory is full (docs/encryption.md)."
     if "nofail" in line.options:
-        yield f"Without a /dev/{device.base} the line is left out, and the guest says so."
+        yield f"If /dev/{device.base} does not exist, the line is skipped with a message."
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A line of fstab that `/init` will not do: its number (from 1), its text, why, and the way out."""
+    """A line of fstab that `/init` cannot process: its number (from 1), its text, the reason, and a hint."""
 
     number: int
     text: str
@@ -278,7 +284,7 @@ class Problem:
 
 
 def parse(text: str) -> tuple[tuple[FstabLine, ...], tuple[Problem, ...]]:
-    """The lines of an fstab, comments left out, and the problems of those that are wrong. Nothing is raised."""
+    """Parse an fstab into its lines, without comments, and the problems of invalid ones. Raises nothing."""
     lines: list[FstabLine] = []
     problems: list[Problem] = []
     used: dict[str, int] = {}
@@ -294,7 +300,7 @@ def parse(text: str) -> tuple[tuple[FstabLine, ...], tuple[Problem, ...]]:
         if line.encrypted is not None and "noauto" not in line.options:
             first = used.setdefault(line.encrypted.base, number)
             if first != number:
-                problems.append(Problem(number, row, f"/dev/{line.encrypted.base} is taken by line {first}"))
+                problems.append(Problem(number, row, f"/dev/{line.encrypted.base} is already used by line {first}"))
     return tuple(lines), tuple(problems)
 
 

@@ -1,4 +1,7 @@
-"""From a tree to an initrd image and back: cpio, compressed by suffix, streamed to a file that appears whole."""
+"""Writes trees as initrd images and reads them back.
+
+An image is a cpio archive, compressed according to its suffix and streamed to a file that appears only when complete.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from acon_nb.cache import atomic_file, said_no_space
+from acon_nb.cache import atomic_file, raising_no_space
 from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd import cpio, spool
-from acon_nb.initrd.compress import SUFFIXES, compressor
-from acon_nb.initrd.tree import Content, FileTree, Limits
+from acon_nb.initrd import cpio, segments, spool
+from acon_nb.initrd.compress import SUFFIXES, Writable, compressor
+from acon_nb.initrd.tree import FileTree, ImageLimits
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
-# What the guide's `T=.` means: midnight of 1 January 2000, UTC.
+# The guide's `T=.`: midnight of 1 January 2000, UTC
 DEFAULT_MTIME = 946684800
-# Programs whose suffix is another
+# Compressors whose suffix differs from their name
 ALIASES = {"zstd": "zst"}
 _BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitrdImage:
-    """An initrd on disk: where it is, its size and that of the archive in it, its SHA-256."""
+    """An initrd on disk: its path, its size, the size of the uncompressed archive, its SHA-256."""
 
     path: Path
     bytes: int
@@ -48,98 +51,132 @@ def create(
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> InitrdImage:
-    """Write `tree` to `path`, compressed by the suffix: none, .gz, .bz2, .xz, .zst or .lz4.
+    """Write `tree` to `path`, compressed according to the suffix: none, .gz, .bz2, .xz, .zst or .lz4.
 
-    Parameters: `mtime` None keeps each file's own time, `owner` None its owner; `level` of the compressor (default: 9
-    of gz, bz2 and lz4, 6 of xz, 19 of zst); `workers` is how many threads may compress (default: the processors).
-    Errors: `TreeError` (no init), `InvalidInput` (suffix, level), `NoSpace`, `Cancelled`; the file appears only when it
-    is whole, and nothing is left beside it, even when the process is killed.
+    The tree's early archives come first, as they are: the kernel finds microcode only uncompressed. The file appears
+    only when it is complete; no temporary file is left behind, even if the process is killed.
+
+    Parameters: `mtime` None keeps each file's time, `owner` None its owner; `level` is that of the compressor (default:
+    9 for gz, bz2 and lz4, 6 for xz, 19 for zst); `workers` is the maximum number of threads (default: the number of
+    CPUs). Errors: `TreeError` (no init), `InvalidInput` (suffix, level), `NoSpace`, `Cancelled`.
     """
     suffix = suffix_of(path)
-    if path.exists() and not path.is_file():  # a rename over /dev/null would take it from the host
-        raise InvalidInput("image", path, "is there and is no regular file", hint="give the name of a file")
+    if path.exists() and not path.is_file():  # a rename over /dev/null would replace it
+        raise InvalidInput("image", path, "exists and is not a regular file", hint="give the name of a file")
     require_init(tree, path.name)
     with _whole_file(path) as file:
         sink = _Sink(file)
+        early_bytes = _write_early(tree, sink)
         with compressor(suffix, sink, level=level, workers=workers) as stream:
             counted = _Watched(stream, tree, f"write {path.name}", on_progress, cancel)
-            archive_bytes = cpio.write(tree, counted, mtime=mtime, owner=owner)
+            archive_bytes = early_bytes + cpio.write(tree, counted, mtime=mtime, owner=owner)
             counted.flush()
         sink.flush()
     on_progress(Progress(f"write {path.name}", 1.0))
     return InitrdImage(path=path, bytes=sink.bytes, archive_bytes=archive_bytes, sha256=sink.sha256.hexdigest())
 
 
+def _write_early(tree: FileTree, sink: Writable) -> int:
+    """Write the tree's early archives as they are, uncompressed; return their length, a multiple of 4."""
+    if tree.early is None:
+        return 0
+    for chunk in tree.early.chunks():
+        sink.write(chunk)
+    pad = -tree.early.size % 4
+    sink.write(bytes(pad))
+    return tree.early.size + pad
+
+
 def require_init(tree: FileTree, name: str) -> None:
-    """Errors: `TreeError` when the kernel would find no init in the tree."""
+    """Check that the kernel would find an init in the tree. Errors: `TreeError`."""
     if not tree.has_init():
         raise TreeError(
-            f"{name} would have no init that is executable",
+            f"{name} would have no executable init",
             hint="add /init (acon-nb initrd init TREE), or make sbin/init, etc/init or bin/init executable",
         )
 
 
 def suffix_of(path: Path) -> str:
-    """The compression that a file's name asks for ("" for none). Errors: `InvalidInput` for one that is not known."""
+    """Return the compression according to a file's name ("" for none). Errors: `InvalidInput` if it is unknown."""
     suffix = {**ALIASES, "cpio": ""}.get(path.suffix[1:], path.suffix[1:])
     if suffix not in ("", *SUFFIXES):
-        raise InvalidInput("image", path, f".{suffix} is no known compression", hint=f"one of {', '.join(SUFFIXES)}")
+        reason = f"has the suffix .{suffix}, which is not a known compression"
+        raise InvalidInput("image", path, reason, hint=f"one of {', '.join(SUFFIXES)}")
     return suffix
 
 
-def load(path: Path, *, limits: Limits | None = None) -> FileTree:
-    """The tree of an initrd image, of whatever compression; contents stay in the file (or an unnamed one) until read.
+def load(path: Path, *, limits: ImageLimits | None = None) -> FileTree:
+    """Load the tree of an initrd image, as the kernel unpacks it; contents are read when needed.
 
-    Archives that follow each other (an early, uncompressed one of microcode, then the rest) are laid over each other,
-    as the kernel does. Errors: `InvalidInput` (no file), `TreeError` (damaged, hostile, or over a limit).
+    Consecutive segments, each an uncompressed archive or compressed in its own way, are unpacked in order. What the
+    kernel loses is in the tree's `warnings()`. Errors: `InvalidInput` (not a file), `TreeError` (what a kernel does not
+    read, a damaged or hostile image, or one over a limit).
     """
-    limits = limits or Limits()
-    return load_content(Content(size=path.stat().st_size if path.is_file() else 0, path=path), path.name, limits)
+    return segments.read_whole(path, limits).tree
 
 
-def load_content(content: Content, name: str, limits: Limits) -> FileTree:
-    """As `load`, of bytes that lie anywhere."""
-    tree: FileTree | None = None
-    left = spool.plain(content, name, limits)
-    while tree is None or left.size:
-        found, used = cpio.read_content(left, limits=limits)
-        if tree is None:
-            tree = found
-        else:
-            for key, entry in found.items():
-                tree.add(key, entry)
-        rest = Content(size=left.size - used, source=left.source, offset=left.offset + used)
-        left = spool.plain(rest, name, limits) if rest.size else rest
-    return tree
+def compress(path: Path, suffix: str, *, on_progress: OnProgress = silent) -> InitrdImage:
+    """Compress an uncompressed initrd into `path` with the suffix appended, which is replaced if it exists.
+
+    Errors: `InvalidInput` (not a file, already compressed, or with microcode that the kernel finds only uncompressed),
+    `TreeError` (not an initrd, or a damaged one), `NoSpace`.
+    """
+    content = spool.open_file(path)
+    unpacked = segments.read(content, path.name)
+    packed = [part.compression for part in unpacked.segments if part.compression]
+    if unpacked.problem is not None and unpacked.problem.compression:
+        packed.append(unpacked.problem.compression)
+    if packed:
+        hint = f"give an uncompressed image; {path.name} can be booted as it is"
+        raise InvalidInput("image", path, f"is compressed already ({', '.join(packed)})", hint=hint)
+    if unpacked.problem is not None:
+        raise unpacked.problem.error(path.name)
+    if any(part.early for part in unpacked.segments):
+        hint = "compress what follows the early archive: acon-nb initrd from cpio:FILE -o NEW.cpio.xz does that"
+        raise InvalidInput(
+            "image", path, "starts with microcode or ACPI tables, which must stay uncompressed", hint=hint
+        )
+    target = path.with_name(f"{path.name}.{suffix}")
+    task = f"write {target.name}"
+    with _whole_file(target) as file:
+        sink, done = _Sink(file), 0
+        with compressor(suffix, sink) as stream:
+            for chunk in content.chunks():
+                stream.write(chunk)
+                done += len(chunk)
+                on_progress(Progress(task, min(0.999, done / content.size)))
+        sink.flush()
+    on_progress(Progress(task, 1.0))
+    return InitrdImage(path=target, bytes=sink.bytes, archive_bytes=content.size, sha256=sink.sha256.hexdigest())
 
 
 class _Joined(ABC):
-    """Joins small writes; `flush` at the end passes on the last of them."""
+    """Combines small writes; `flush` writes what is buffered."""
 
     def __init__(self) -> None:
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._parts: list[bytes] = []
+        self._buffered_bytes = 0
 
     def write(self, data: bytes) -> int:
-        """Take bytes."""
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes >= _BUFFER_BYTES:
+        """Buffer bytes."""
+        self._parts.append(data)
+        self._buffered_bytes += len(data)
+        if self._buffered_bytes >= _BUFFER_BYTES:
             self.flush()
         return len(data)
 
     def flush(self) -> None:
-        """Pass on what is held."""
-        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        self._held, self._held_bytes = [], 0
-        self._pass_on(data)
+        """Write what is buffered."""
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts, self._buffered_bytes = [], 0
+        self._write_through(data)
 
     @abstractmethod
-    def _pass_on(self, data: bytes) -> None: ...
+    def _write_through(self, data: bytes) -> None: ...
 
 
 class _Sink(_Joined):
-    """Buffers small writes to a file; counts and hashes what is written."""
+    """Buffers writes to a file, and counts and hashes the bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
@@ -147,7 +184,7 @@ class _Sink(_Joined):
         self.bytes = 0
         self.sha256 = hashlib.sha256()
 
-    def _pass_on(self, data: bytes) -> None:
+    def _write_through(self, data: bytes) -> None:
         self.sha256.update(data)
         self.bytes += len(data)
         view = memoryview(data)
@@ -156,17 +193,17 @@ class _Sink(_Joined):
 
 
 class _Watched(_Joined):
-    """Joins small writes, tells how far they are, and stops when cancelled."""
+    """Buffers writes to a stream, reports progress, and stops when cancelled."""
 
     def __init__(
-        self, stream: cpio.Writable, tree: FileTree, task: str, on_progress: OnProgress, cancel: CancelToken | None
+        self, stream: Writable, tree: FileTree, task: str, on_progress: OnProgress, cancel: CancelToken | None
     ) -> None:
         super().__init__()
         self._stream, self._task, self._on_progress, self._cancel = stream, task, on_progress, cancel
         self._total = max(1, sum(entry.content.size for _, entry in tree.items()))
         self._done = 0
 
-    def _pass_on(self, data: bytes) -> None:
+    def _write_through(self, data: bytes) -> None:
         if self._cancel is not None:
             self._cancel.check()
         self._stream.write(data)
@@ -176,24 +213,24 @@ class _Watched(_Joined):
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file without a name that gets its name when the block ends well; a killed process leaves nothing."""
+    """Yield an unnamed file that is linked to `path` when the block succeeds; a killed process leaves nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
             raise
-        with atomic_file(path) as temporary, temporary.open("wb", buffering=0) as file:  # a file system without
+        with atomic_file(path) as temporary, temporary.open("wb", buffering=0) as file:  # no O_TMPFILE there
             yield file
         return
-    with said_no_space(path), os.fdopen(descriptor, "wb", buffering=0) as file:
+    with raising_no_space(path), os.fdopen(descriptor, "wb", buffering=0) as file:
         yield file
-        beside = path.with_name(f".{path.name}.{os.getpid()}.{descriptor}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{descriptor}")
         with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
+            temporary.unlink()
         folder = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
-        try:  # with src_dir_fd Python calls linkat(2), which follows the link that /proc has
-            os.link(str(descriptor), beside, src_dir_fd=folder, follow_symlinks=True)
+        try:  # with src_dir_fd Python calls linkat(2), which follows the link in /proc
+            os.link(str(descriptor), temporary, src_dir_fd=folder, follow_symlinks=True)
         finally:
             os.close(folder)
-        beside.replace(path)
+        temporary.replace(path)

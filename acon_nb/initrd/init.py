@@ -1,4 +1,4 @@
-"""The files that make a tree boot: /init, /etc/fstab, /etc/profile; and kernel modules where a kernel needs them."""
+"""Adds to a tree the files that make it boot: /init, /etc/fstab, /etc/profile, and kernel modules if needed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FILES = Path(__file__).with_name("files")
 NAMES = ("init", "profile", "fstab", "resolv.conf", "udhcpc")
 IMPLICIT = ("init", "profile", "fstab", "resolv.conf")
 _MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "run", "root", "shared")
-_BIN = ("bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin")
-_UDHCPC_SCRIPT = "usr/share/udhcpc/default.script"  # udhcpc's own default, where the program does not tell
+BIN_FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin")
+_UDHCPC_SCRIPT = "usr/share/udhcpc/default.script"  # the default, if the program does not contain the path
 _SCRIPT_IN_PROGRAM = re.compile(rb"/[\w./-]*udhcpc[\w./-]*\.script")
-# What /init calls whatever the image is: utility -> the feature that needs it
+# Utilities that /init calls in every image: utility -> the feature that needs it
 _ALWAYS = {
     "sh": "everything",
     "mount": "mounting /etc/fstab",
@@ -29,16 +29,19 @@ _ALWAYS = {
 
 
 def gen_init(tree: FileTree, names: Sequence[str] = (), *, force: bool = False) -> list[str]:
-    """Add to `tree` what makes it boot; returns warnings of utilities that /init needs and the tree lacks.
+    """Add the files to `tree` that make it boot; return warnings about missing utilities that /init needs.
 
-    Without `names` (implicit mode) /init, /etc/profile and /etc/fstab are added and /etc/resolv.conf is removed, so
-    that /init links it to the kernel's DHCP answer; files that exist are kept unless `force` (the guide's `F`). With
-    names out of `NAMES` (explicit mode) those are made, over any that exist, and nothing else.
+    Without `names` (implicit mode) /init, /etc/profile and /etc/fstab are added unless they exist; with `force` (the
+    guide's `F`) they are overwritten and /etc/resolv.conf is removed, so that /init links it to the kernel's DHCP
+    answer. With names from `NAMES` (explicit mode) only those are generated, overwriting existing ones. Implicit mode
+    adds nothing to the tree of an initrd with its own /init, unless `force` is set.
     Errors: `InvalidInput` for another name. Source: the guide, `gen_init`.
     """
     for name in names:
         if name not in NAMES:
-            raise InvalidInput("gen_init", name, "is no file that it makes", hint=f"one of {', '.join(NAMES)}")
+            raise InvalidInput("gen_init", name, "is not a known file", hint=f"one of {', '.join(NAMES)}")
+    if tree.is_initrd and "init" in tree and not names and not force:
+        return []
     for name in names or IMPLICIT:
         _MAKERS[name](tree, force or bool(names))
     if not names or "init" in names:
@@ -85,23 +88,16 @@ def _add_mount_points(tree: FileTree) -> None:
     for name in _MOUNT_POINTS:
         if name not in tree:
             tree.add_dir(name, mode=0o1777 if name == "tmp" else 0o700 if name == "root" else 0o755)
-    # Without it the kernel cannot open an initial console before /init mounts devtmpfs.
-    if "dev/console" not in tree:
-        tree.add_device("dev/console", stat.S_IFCHR, 5, 1)
-    if "dev/null" not in tree:
-        tree.add_device("dev/null", stat.S_IFCHR, 1, 3, mode=0o666)
+    # Without it the kernel cannot open the initial console; `docker export` writes an empty file of that name, at whose
+    # end the shell of /init would exit at once, which is a panic.
+    for name, numbers, mode in (("dev/console", (5, 1), 0o600), ("dev/null", (1, 3), 0o666)):
+        if name not in tree or not stat.S_ISCHR(tree[name].mode):
+            tree.add_device(name, stat.S_IFCHR, *numbers, mode=mode)
 
 
 def missing_utilities(tree: FileTree) -> list[str]:
-    """A warning for each utility that /init would call for this tree and that is nowhere in its PATH, with the feature.
-
-    What is called depends on the tree: its /etc/fstab, /etc/modules, and whether it has an sshd.
-    """
-    needed: dict[str, list[str]] = {}
-    for name, feature in (*_ALWAYS.items(), *_modules(tree), *_fstab(tree), *_sshd(tree)):
-        features = needed.setdefault(name, [])
-        if feature not in features:
-            features.append(feature)
+    """Return a warning for each utility that /init would call but is not in the tree's PATH, naming the feature."""
+    needed = utilities(lambda name: text_of(tree, name), lambda name: _has(tree, name))
     return [
         f"{name} is missing in the image: {'; '.join(features)} will not work"
         for name, features in needed.items()
@@ -109,13 +105,26 @@ def missing_utilities(tree: FileTree) -> list[str]:
     ]
 
 
-def _modules(tree: FileTree) -> Iterator[tuple[str, str]]:
-    if text_of(tree, "etc/modules").strip():
+def utilities(text: Callable[[str], str], has: Callable[[str], bool]) -> dict[str, list[str]]:
+    """Return the utilities that /init would call, with the features that need each.
+
+    They depend on the image: its /etc/fstab, its /etc/modules (read by `text`), and whether it has an sshd (`has`).
+    """
+    needed: dict[str, list[str]] = {}
+    for name, feature in (*_ALWAYS.items(), *_modules(text), *_fstab(text), *_sshd(has)):
+        features = needed.setdefault(name, [])
+        if feature not in features:
+            features.append(feature)
+    return needed
+
+
+def _modules(text: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    if text("etc/modules").strip():
         yield "modprobe", "loading /etc/modules"
 
 
-def _fstab(tree: FileTree) -> Iterator[tuple[str, str]]:
-    for line in fstab.parse(text_of(tree, "etc/fstab"))[0]:
+def _fstab(text: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    for line in fstab.parse(text("etc/fstab"))[0]:
         if "noauto" in line.options:
             continue
         device = line.encrypted
@@ -126,49 +135,52 @@ def _fstab(tree: FileTree) -> Iterator[tuple[str, str]]:
         for name in ("dmsetup", "od", "dd", "mkswap" if line.type == "swap" else f"mkfs.{line.type}"):
             yield name, f"encryption of {line.device}"
         if not device.spec.ae:
-            yield "blkdiscard", f"quick formatting of {line.device} (it is overwritten instead); discarding"
+            yield "blkdiscard", f"quick formatting of {line.device} (it is overwritten instead), discard"
 
 
-def _sshd(tree: FileTree) -> Iterator[tuple[str, str]]:
-    if _has(tree, "sshd"):
+def _sshd(has: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    if has("sshd"):
         yield "ssh-keygen", "sshd (its host key)"
         yield "rm", "sshd (its host key)"
-        yield "cat", "telling why sshd does not start"
+        yield "cat", "reporting why sshd does not start"
 
 
 def _has(tree: FileTree, name: str) -> bool:
-    return any(f"{folder}/{name}" in tree for folder in _BIN)
+    return any(f"{folder}/{name}" in tree for folder in BIN_FOLDERS)
 
 
 def text_of(tree: FileTree, name: str) -> str:
-    """The text of a file of a tree, its links followed; "" if it is not there."""
+    """Return the text of a file of a tree, following links; "" if it does not exist."""
     entry = _resolved(tree, name)
     return entry.content.read().decode(errors="replace") if entry is not None else ""
 
 
 def udhcpc_script(tree: FileTree) -> str:
-    """Where the tree's own udhcpc looks for its script: the path is read out of the program, which is not run."""
-    for folder in _BIN:
+    """Return where the tree's udhcpc looks for its script; the path is read from the program without running it."""
+    for folder in BIN_FOLDERS:
         entry = _resolved(tree, f"{folder}/udhcpc")
         if entry is None:
             continue
-        found = _SCRIPT_IN_PROGRAM.search(entry.content.read())
-        if found and b".." not in found[0].split(b"/"):
-            return found[0].decode().lstrip("/")
+        match = _SCRIPT_IN_PROGRAM.search(entry.content.read())
+        if match and b".." not in match[0].split(b"/"):
+            return match[0].decode().lstrip("/")
     return _UDHCPC_SCRIPT
 
 
 def _resolved(tree: FileTree, name: str) -> Entry | None:
-    """The regular file that a name leads to inside the tree, its links followed; None if there is none."""
+    """Return the regular file that a name resolves to inside the tree, following links; None if there is none."""
     try:
-        place = tree.find(name)
-    except TreeError:  # links that go round
+        target = tree.find(name)
+    except TreeError:  # a loop of links
         return None
-    return tree[place] if place and tree[place].is_file else None
+    return tree[target] if target and tree[target].is_file else None
 
 
 def add_modules(tree: FileTree, release: str, modules: Sequence[Path], load: Sequence[str]) -> None:
-    """Add kernel modules, each file after those it needs, with a modules.dep; /etc/modules loads `load` at boot."""
+    """Add kernel modules and a modules.dep to a tree; /init loads those named in `load`, through /etc/modules.
+
+    `modules` lists each file after those it depends on.
+    """
     folder = f"lib/modules/{release}"
     lines = []
     for number, path in enumerate(modules):

@@ -1,32 +1,32 @@
-"""Links of a tree: absolute ones made relative, hard ones symbolic (the guide: `abs2rellinks`, `hard2symlinks`)."""
+"""Converts links of a tree: absolute to relative, hard to symbolic (the guide: `abs2rellinks`, `hard2symlinks`)."""
 
 from __future__ import annotations
 
 import stat
 from dataclasses import replace
 
-from acon_nb.errors import InvalidInput
+from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd.tree import Content, Entry, FileTree, clean_name, shown
 
-# Programs of many names: where a group of hard links has one of these, the others point at it
+# Multi-call programs: if a group of hard links contains one of these, the others become links to it
 _PROGRAMS = (b"busybox", b"toybox", b"coreutils")
 
 
 def abs2rellinks(tree: FileTree) -> int:
-    """Make symbolic links of absolute paths relative, "/" being the tree's root; returns how many there were."""
+    """Make absolute symbolic links relative, with the tree's root as "/"; return their number."""
     count = 0
     for name, entry in tree.items():
         if entry.is_link and (target := entry.content.read()).startswith(b"/"):
-            tree.add(name, replace(entry, content=Content.of(relative(name, target))))
+            tree.put(name, replace(entry, content=Content.of(relative(name, target))))
             count += 1
     return count
 
 
-abs2relinks = abs2rellinks  # the scripts spell it this way too
+abs2relinks = abs2rellinks  # the scripts use both spellings
 
 
 def relative(name: bytes, target: bytes) -> bytes:
-    """The relative target of the link `name` that leads where the absolute `target` does."""
+    """Return the relative target for the link `name` that is equivalent to the absolute `target`."""
     folder = name.split(b"/")[:-1]
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     while folder and parts and folder[0] == parts[0] and b".." not in parts:
@@ -34,41 +34,42 @@ def relative(name: bytes, target: bytes) -> bytes:
     return b"/".join([b".."] * len(folder) + parts) or b"."
 
 
-def inside(name: bytes, target: bytes) -> bytes:
-    """A link's target as it may stand on the host: relative, and never above the tree's root, as in the guest."""
-    folder = [] if target.startswith(b"/") else name.split(b"/")[:-1]
-    depth, parts = len(folder), []
+def inside(tree: FileTree, name: bytes, target: bytes) -> bytes:
+    """Return a link's target for use on the host: relative, and never above the tree's root, as in the guest."""
+    folder = b"" if target.startswith(b"/") else name.rpartition(b"/")[0]
+    if b".." in target.split(b"/"):
+        try:
+            if _climbs(tree, folder, target):
+                return relative(name, b"/" + tree.resolved(folder + b"/" + target, last=True))
+        except TreeError:  # a loop of links, on the host too
+            pass
+    return relative(name, target) if target.startswith(b"/") else target
+
+
+def _climbs(tree: FileTree, folder: bytes, target: bytes) -> bool:
+    """Whether a target, seen from a folder, leads above the tree's root, whose parent is the root itself."""
     for part in target.split(b"/"):
-        if part in (b"", b"."):
-            continue
         if part == b"..":
-            if depth == 0:
-                continue  # the root's parent is the root
-            depth -= 1
-        else:
-            depth += 1
-        parts.append(part)
-    if target.startswith(b"/"):
-        return relative(name, b"/".join(parts))
-    return (
-        target
-        if parts == [part for part in target.split(b"/") if part not in (b"", b".")]
-        else b"/".join(parts) or b"."
-    )
+            if not folder:
+                return True
+            folder = folder.rpartition(b"/")[0]
+        elif part not in (b"", b"."):
+            folder = tree.resolved(folder + b"/" + part if folder else part, last=True)
+    return False
 
 
 def hard2symlinks(tree: FileTree, file: str | bytes | None = None, folder: str | bytes | None = None) -> int:
-    """Make the other hard links of `file`, in `folder` (default: its own) and below, relative symbolic links to it.
+    """Replace the other hard links of `file` in `folder` (default: its own) and below by relative symbolic links to it.
 
-    Without `file`: every group of hard links of the tree, each to its first name, or to the program of many names in it
-    (busybox). Returns how many names became links. Errors: `InvalidInput` for a file that is not there.
+    Without `file`, every group of hard links is converted: its names become links to the multi-call program among them
+    (busybox), or to the first name. Returns the number of converted names. Errors: `InvalidInput` (no such file).
     """
     groups = hard_links(tree)
     if file is None:
         return sum(_link_to(tree, _first(names), names) for names in groups.values())
     key = clean_name(file)
     if key not in tree or not tree[key].is_file:
-        raise InvalidInput("file", shown(key), "is no file of the tree", hint="name it as it stands in the tree")
+        raise InvalidInput("file", shown(key), "is not a file of the tree", hint="give its path inside the tree")
     inode = tree[key].inode
     below = key.rpartition(b"/")[0] if folder is None else clean_name(folder)
     start = below + b"/" if below else b""
@@ -76,7 +77,7 @@ def hard2symlinks(tree: FileTree, file: str | bytes | None = None, folder: str |
 
 
 def hard_links(tree: FileTree) -> dict[object, list[bytes]]:
-    """The names of each file that has several, by inode."""
+    """Return the names of each file that has several, by inode."""
     groups: dict[object, list[bytes]] = {}
     for name, entry in tree.items():
         if entry.inode is not None:
@@ -94,5 +95,5 @@ def _link_to(tree: FileTree, first: bytes, names: list[bytes]) -> int:
     for name in others:
         mtime = tree[name].mtime
         target = Content.of(relative(name, b"/" + first))
-        tree.add(name, Entry(mode=stat.S_IFLNK | 0o777, mtime=mtime, content=target))
+        tree.put(name, Entry(mode=stat.S_IFLNK | 0o777, mtime=mtime, content=target))
     return len(others)

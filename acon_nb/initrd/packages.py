@@ -1,67 +1,82 @@
-"""Programs of Debian packages added to a tree, with the libraries that they need: no engine, no root, no scripts run.
+"""Adds programs of Debian packages to a tree with the libraries they need; no engine, root or package scripts involved.
 
-`busybox+dmsetup+e2fsprogs+openssh-server` is the guide's second example where there is no Docker Engine.
+`busybox+dmsetup+e2fsprogs+openssh-server` is the guide's second example without a Docker Engine.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from acon_nb import debian
 from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput
+from acon_nb.host import apt
 from acon_nb.initrd.folder import from_folder
 from acon_nb.initrd.tree import FileTree
 from acon_nb.progress import OnProgress, silent
 
-# Of what a package depends on only libraries are taken, and these: programs split off, or named in Pre-Depends.
-_ALSO = {
-    "e2fsprogs": ("libext2fs2", "libss2", "libblkid1", "libuuid1", "libcom-err2"),
-    "openssh-server": ("openssh-client",),
-}
-_NOT = ("libpam-modules", "libpam-modules-bin", "libpam-runtime")
-_KEPT = (b"bin/", b"sbin/", b"lib/x86", b"lib64/", b"usr/bin/", b"usr/sbin/", b"usr/lib/x86", b"usr/lib/openssh/")
-# sshd separates its privileges under a user of its own, and Debian builds it for PAM, whose modules are not here.
+# Of a package's dependencies only libraries are added, and these packages of programs
+_ALSO = {"openssh-server": ("openssh-client",)}
+_EXCLUDED = ("libpam-modules", "libpam-modules-bin", "libpam-runtime")
+_INCLUDED = ("bin/", "sbin/", "lib/x86", "lib64/", "lib/openssh/")
+_LOADER = "lib64/"  # the folder of the loader according to all programs, wherever the package has it
+# sshd needs a user for privilege separation, and Debian builds it with PAM, whose modules are not included
 _SSHD = {
     "etc/passwd": b"sshd:x:100:65534::/run/sshd:/bin/false\n",
     "etc/shadow": b"root:*:19000:0:99999:7:::\n",
     "etc/ssh/sshd_config": b"UsePAM no\n",
 }
-_MOST = 200
+_MAX_PACKAGES = 200
 
 
 def add_packages(
     tree: FileTree, names: Sequence[str], *, cache: Cache | None = None, on_progress: OnProgress = silent
 ) -> None:
-    """Add the programs and libraries of Debian packages to `tree`; what the tree has (busybox's links) is replaced.
+    """Add the programs and libraries of Debian packages to `tree`, replacing existing files (busybox's links).
 
-    Documentation, configuration and maintainer scripts are left out, so this suits self-contained tools.
+    Documentation, configuration and maintainer scripts are omitted, so this is for self-contained tools.
     Errors: `InvalidInput` (no such package, or too many libraries), `MissingRequirement` (no apt).
     """
     store = cache or Cache()
     for root in _closure(names, store, on_progress):
-        for name, entry in from_folder(root, owner=(0, 0)).items():
-            if name.startswith(_KEPT) and not entry.is_dir and b"/gconv/" not in name:
-                tree.add(name, entry)
+        add_unpacked(tree, root)
     if "openssh-server" in names:
         for file, text in _SSHD.items():
             old = tree[file].content.read() if file in tree else b""
             tree.add_file(file, old + text, mode=0o600 if file == "etc/shadow" else 0o644)
 
 
+def add_unpacked(tree: FileTree, root: Path) -> None:
+    """Add the programs and libraries of a package that is unpacked in `root`.
+
+    If the tree already has a file's merged-usr alias, that becomes a link to the new file; otherwise busybox's link of
+    that name, which may come first in PATH, would still be the program that runs. The loader always gets such a link.
+    """
+    for raw, entry in from_folder(root, owner=(0, 0)).items():
+        name = os.fsdecode(raw)
+        if entry.is_dir or not name.removeprefix("usr/").startswith(_INCLUDED) or "/gconv/" in name:
+            continue
+        alias = apt.merged_usr_alias(name)
+        linked = alias is not None and (alias in tree or alias.startswith(_LOADER))
+        tree.add(name, entry)
+        if alias is not None and linked and tree.find(alias) != tree.find(name):
+            tree.add_symlink(alias, "../" * alias.count("/") + name)
+
+
 def _closure(names: Sequence[str], store: Cache, on_progress: OnProgress) -> list[Path]:
-    """The unpacked folders of the packages and of the libraries that they need."""
+    """Unpack the packages and the libraries they need; return the folders."""
     wanted = {*names, *(also for name in names for also in _ALSO.get(name, ()))}
     roots: dict[str, Path] = {}
     pending = sorted(wanted)
     while pending:
         name = pending.pop()
-        if name in roots or name in _NOT or not (name in wanted or name.startswith(("lib", "zlib"))):
+        if name in roots or name in _EXCLUDED or not (name in wanted or name.startswith(("lib", "zlib"))):
             continue
-        if len(roots) >= _MOST:
-            raise InvalidInput("image", "+".join(names), f"needs more than {_MOST} packages", hint="use an engine")
-        package, artifact = debian.unpack(name, cache=store, on_progress=on_progress)
-        roots[name] = artifact.path / "root"
-        pending += package.depends
+        if len(roots) >= _MAX_PACKAGES:
+            reason = f"needs more than {_MAX_PACKAGES} packages"
+            raise InvalidInput("image", "+".join(names), reason, hint="use an image of a container engine")
+        unpacked = apt.unpack(name, cache=store, on_progress=on_progress)
+        roots[name] = unpacked.root
+        pending += unpacked.package.depends
     return [roots[name] for name in sorted(roots)]

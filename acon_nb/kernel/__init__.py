@@ -1,4 +1,8 @@
-"""Guest kernels: where the source comes from, what is wished of it, and the build."""
+"""Guest kernels: their sources, the requested options, and the build."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from acon_nb.kernel.browse import OptionInfo, describe, search
 from acon_nb.kernel.build import (
@@ -13,23 +17,24 @@ from acon_nb.kernel.build import (
     is_built,
     values_of,
 )
-from acon_nb.kernel.config import Difference, WishResult, diff
 from acon_nb.kernel.distro import DistroKernel, debian_kernel, module_closure
-from acon_nb.kernel.features import PROFILES, Feature, Wish, catalogue, groups, wishes
+from acon_nb.kernel.dotconfig import OptionDifference, OptionResult, diff
+from acon_nb.kernel.features import PROFILES, Feature, OptionRequest, catalogue, groups, requested_options
 from acon_nb.kernel.source import SourceTree, fetch
+from acon_nb.lazy import submodules
 
 __all__ = [
     "PROFILES",
     "BuildSpec",
     "Configuration",
-    "Difference",
     "DistroKernel",
     "Feature",
     "KernelImage",
+    "OptionDifference",
     "OptionInfo",
+    "OptionRequest",
+    "OptionResult",
     "SourceTree",
-    "Wish",
-    "WishResult",
     "build",
     "catalogue",
     "check",
@@ -43,7 +48,10 @@ __all__ = [
     "install",
     "is_built",
     "module_closure",
+    "requested_options",
     "search",
     "values_of",
-    "wishes",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = submodules(__name__)

@@ -1,4 +1,4 @@
-"""The options of a configured kernel, one by one: what a person wants to know before setting one. Starts nothing."""
+"""Searches and describes the options of a configured kernel. Starts no program."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from acon_nb.kernel.why import with_values
 
 @dataclass(frozen=True, kw_only=True)
 class OptionInfo:
-    """An option: Kconfig's prompt, type, place and help, the guide's note, its conditions with their values now.
+    """An option: Kconfig's prompt, type, location and help, the catalogue's note, and the conditions it depends on.
 
-    `value` is what it has in the configuration ("n": not set), `wanted` what a wish says ("": none does), `why` the
-    reason if the wish did not take. `settable` is false where only other options decide.
+    `value` is its value in the configuration ("n": not set), `wanted` the requested value ("" if none), `why` the
+    reason if the request was not applied. `settable` is false if the option has no prompt, so only other options set
+    it. `depends` gives each condition with the current values of its options.
     """
 
     option: str
@@ -27,56 +28,56 @@ class OptionInfo:
     group: str
     note: str
     depends: tuple[str, ...]
-    place: str
+    location: str
     help: str
     why: str
     settable: bool
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that its type allows; () for numbers and texts."""
+        """The values that its type allows; () for numbers and strings."""
         return {"bool": ("y", "n"), "tristate": ("y", "m", "n")}.get(self.kind.removeprefix("def_"), ())
 
 
-def search(found: Configuration, text: str, *, limit: int = 200) -> tuple[str, ...]:
-    """The options whose name, prompt or note has every word of `text`; exact names and wishes first.
+def search(configuration: Configuration, text: str, *, limit: int = 200) -> tuple[str, ...]:
+    """Find the options whose name, prompt or note contains every word of `text`.
 
-    An empty text gives the wishes.
+    Exact names come first, then requested options. An empty text finds all requested options.
     """
     words = text.lower().removeprefix("config_").split()
-    wished = {row.option for row in found.wishes}
+    requested = {row.option for row in configuration.results}
     if not words:
-        return tuple(sorted(wished & set(found.symbols)))[:limit]
+        return tuple(sorted(requested & set(configuration.symbols)))[:limit]
     notes = _notes()
 
     def rank(symbol: Symbol) -> tuple[bool, bool, bool, str]:
         name = symbol.name.lower()
-        return name != words[0], symbol.name not in wished, not name.startswith(words[0]), symbol.name
+        return name != words[0], symbol.name not in requested, not name.startswith(words[0]), symbol.name
 
     hits = [
         symbol
-        for symbol in found.symbols.values()
+        for symbol in configuration.symbols.values()
         if all(word in f"{symbol.name} {symbol.prompt} {notes.get(symbol.name, '')}".lower() for word in words)
     ]
     return tuple(symbol.name for symbol in sorted(hits, key=rank)[:limit])
 
 
-def describe(found: Configuration, option: str) -> OptionInfo:
-    """All about one option of the tree. Errors: `KeyError` for a name that the tree does not have."""
-    symbol = found.symbols[option]
-    row = next((row for row in found.wishes if row.option == option), None)
+def describe(configuration: Configuration, option: str) -> OptionInfo:
+    """Describe one option of the tree. Errors: `KeyError` if the tree does not have it."""
+    symbol = configuration.symbols[option]
+    row = next((row for row in configuration.results if row.option == option), None)
     conditions = min(symbol.definitions, key=len, default=())
     return OptionInfo(
         option=option,
         prompt=symbol.prompt,
         kind=symbol.kind,
-        value=found.values.get(option, "n"),
+        value=configuration.values.get(option, "n"),
         wanted=row.wanted if row else "",
         group=row.group if row else "",
         note=_notes().get(option, ""),
-        depends=tuple(with_values(text, found.values) for text in dict.fromkeys(conditions)),
-        place=symbol.place,
-        help=help_text(found.tree.path, symbol),
+        depends=tuple(with_values(text, configuration.values) for text in dict.fromkeys(conditions)),
+        location=symbol.location,
+        help=help_text(configuration.tree.path, symbol),
         why=row.why if row else "",
         settable=symbol.prompted,
     )

@@ -1,12 +1,15 @@
-"""From wishes to a bzImage: tinyconfig, the wishes, olddefconfig, read back, compared, built out of tree, cached."""
+"""Configures and builds guest kernels.
+
+The requested options are added to tinyconfig, `make olddefconfig` resolves them, and each one is read back and
+compared. The kernel is built out of tree and cached.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,23 +17,25 @@ from typing import Any
 from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, require_space, sha256_file
 from acon_nb.errors import InvalidInput
-from acon_nb.kernel import config as kconfig
-from acon_nb.kernel import make, sizes
-from acon_nb.kernel.features import Wish, wishes
+from acon_nb.kernel import dotconfig, features, folders, make, sizes
+from acon_nb.kernel.features import OptionRequest, requested_options
 from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch
 from acon_nb.kernel.why import propose
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
+from acon_nb.validation import check_fields
 
 _BUILD_BYTES = 1 << 30
+_GIVEN = "given .config"  # the group of options that a given .config sets
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSpec:
-    """A kernel to build: profiles that add up, a source with patches, and the user's own `OPT=VAL` settings on top.
+    """A kernel to build: profiles, whose options add up, a source with patches, and `OPT=VAL` settings of the user.
 
-    `config` is a .config to start from in place of `make tinyconfig` (the guide's config-acon, say); profiles may then
-    be empty.
+    Some profiles bring a patch of their own, which is applied before `patches` (`features.patches`).
+    `config` is a .config to start from instead of `make tinyconfig` (such as the guide's config-acon); no profile is
+    needed then.
     """
 
     profiles: tuple[str, ...] = ("guide",)
@@ -40,17 +45,18 @@ class BuildSpec:
     config: Path | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.config is not None and not self.config.is_file():
-            raise InvalidInput("config", self.config, "is no file", hint="give a kernel's .config")
-        if self.config is not None and not kconfig.parse(self.config.read_text(errors="replace")):
-            raise InvalidInput("config", self.config, "sets no kernel option", hint="give a kernel's .config")
+            raise InvalidInput("config", self.config, "is not a file", hint="give a kernel's .config")
+        if self.config is not None and not dotconfig.parse(self.config.read_text(errors="replace")):
+            raise InvalidInput("config", self.config, "contains no kernel options", hint="give a kernel's .config")
         if self.config is None and not self.profiles:
-            raise InvalidInput("profile", "", "names no profile", hint="such as guide, or give a config to start from")
+            raise InvalidInput("profile", "", "is empty", hint="such as guide, or give a config to start from")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelImage:
-    """A built kernel: bzImage and .config in the cache, its release, SHA-256, and what became of each wish."""
+    """A built kernel: bzImage and .config in the cache, its release, SHA-256, and the result of each request."""
 
     image: Path
     config: Path
@@ -58,7 +64,7 @@ class KernelImage:
     sha256: str
     seconds: float
     cached: bool
-    wishes: tuple[kconfig.WishResult, ...]
+    results: tuple[dotconfig.OptionResult, ...]
 
 
 def build(
@@ -69,9 +75,10 @@ def build(
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> KernelImage:
-    """Build the kernel of `spec`, or take it from the cache (key: source, wishes, compiler).
+    """Build the kernel of `spec`, or take it from the cache (key: source, requested options, compiler).
 
-    `jobs` compilers run at a time (default: a CPU each). A cancelled or killed build goes on where it stopped.
+    `jobs` is the number of parallel jobs (default: the number of CPUs). A cancelled or killed build resumes where it
+    stopped.
     Errors: `InvalidInput`, `MissingRequirement`, `KernelConfigError` (before anything is compiled), `BuildFailed`,
     `NoSpace`, `Cancelled`.
     """
@@ -79,10 +86,11 @@ def build(
     make.require_tools()
     plan = _plan(spec, store, on_progress, cancel)
     inputs = _inputs(spec, plan)
+    purpose = {"compiler": inputs["compiler"], "profiles": spec.profiles, "start": inputs["start"]}
 
     def produce(folder: Path) -> None:
         require_space(folder, _BUILD_BYTES, "building a kernel")
-        _build(plan, store, folder, jobs, on_progress, cancel)
+        _build(plan, store, purpose, folder, jobs, on_progress, cancel)
 
     artifact = store.get("kernel", inputs, produce)
     image = artifact.path / "bzImage"
@@ -94,24 +102,27 @@ def build(
         sha256=sha256_file(image),
         seconds=artifact.seconds,
         cached=artifact.cached,
-        wishes=tuple(kconfig.WishResult(**{**row, "proposal": ()}) for row in facts["wishes"]),
+        results=tuple(dotconfig.OptionResult(**{**row, "proposal": ()}) for row in facts["wishes"]),
     )
 
 
 def is_built(spec: BuildSpec, *, cache: Cache | None = None, on_progress: OnProgress = silent) -> bool:
-    """Whether the kernel of `spec` is in the cache, so that `build` takes no time (its source may be fetched)."""
+    """Whether the cache holds the kernel of `spec`, so that `build` returns immediately (the source may be fetched)."""
     store = cache or Cache()
     return store.has("kernel", _inputs(spec, _plan(spec, store, on_progress, None)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """A configured, not compiled kernel: its source tree and options, the values they got, what became of each wish."""
+    """A kernel that is configured but not compiled: its source tree, its options and their values.
+
+    `results` holds the result of each requested option.
+    """
 
     tree: SourceTree
     symbols: Mapping[str, Symbol]
     values: Mapping[str, str]
-    wishes: tuple[kconfig.WishResult, ...]
+    results: tuple[dotconfig.OptionResult, ...]
 
 
 def configure(
@@ -121,17 +132,19 @@ def configure(
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> Configuration:
-    """Configure the kernel of `spec` and read it back; compiles nothing, raises for no wish that fails."""
+    """Configure the kernel of `spec` without compiling it, and read the result back.
+
+    A request that was not applied is reported in `results`, not raised.
+    """
     store = cache or Cache()
     make.require_tools()
     plan = _plan(spec, store, on_progress, cancel, refuse=False)
     on_progress(Progress("configure kernel", 0.0))
-    with _workdir(store, plan.tree, "check") as work:
-        rows = _configure(plan, work, cancel)
-        values = kconfig.parse((work / ".config").read_text())
-        rows = _proposed(plan, work, rows, on_progress, cancel)
-    on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
-    return Configuration(tree=plan.tree, symbols=plan.symbols, values=values, wishes=rows)
+    rows, dot_config = _configure(plan, store, cancel)
+    values = dotconfig.parse(dot_config)
+    rows = _proposed(plan, store, rows, values, on_progress, cancel)
+    on_progress(Progress("configure kernel", 1.0, dotconfig.summary(rows)))
+    return Configuration(tree=plan.tree, symbols=plan.symbols, values=values, results=rows)
 
 
 def check(
@@ -140,68 +153,76 @@ def check(
     cache: Cache | None = None,
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
-) -> tuple[kconfig.WishResult, ...]:
-    """What would become of each wish of `spec` (see `configure`)."""
-    return configure(spec, cache=cache, on_progress=on_progress, cancel=cancel).wishes
+) -> tuple[dotconfig.OptionResult, ...]:
+    """Return the result of each option that `spec` requests, without compiling anything (see `configure`)."""
+    return configure(spec, cache=cache, on_progress=on_progress, cancel=cancel).results
 
 
 def install(image: KernelImage, directory: Path) -> tuple[Path, ...]:
-    """Copy a kernel as `make install` names it: vmlinuz-VERSION, System.map-VERSION and config-VERSION."""
+    """Copy a kernel to `directory` as `make install` names its files.
+
+    Returns the paths of vmlinuz-VERSION, System.map-VERSION and config-VERSION.
+    """
     names = {"vmlinuz": image.image, "System.map": image.image.with_name("System.map"), "config": image.config}
-    done = []
+    installed = []
     for name, source in names.items():
         target = directory / f"{name}-{image.version}"
         with atomic_file(target) as temporary:
             shutil.copyfile(source, temporary)
-        done.append(target)
-    return tuple(done)
+        installed.append(target)
+    return tuple(installed)
 
 
-def difference(left: str, right: str, version: str = "6.12") -> tuple[kconfig.Difference, ...]:
-    """What differs between two sides: each a .config file, or profiles (`a,b`) and what they wish of a kernel version.
+def difference(left: str, right: str, version: str = "6.12") -> tuple[dotconfig.OptionDifference, ...]:
+    """Compare two sides, each a .config file or profiles (`a,b`), whose requests for a kernel version count.
 
-    Between profiles and a .config only the options count that the profiles name.
+    Profiles are compared with a .config only in the options that the profiles request.
     """
-    one, two = values_of(left, version), values_of(right, version)
-    rows = kconfig.diff(one, two)
+    left_values, right_values = values_of(left, version), values_of(right, version)
+    rows = dotconfig.diff(left_values, right_values)
     if Path(left).is_file() == Path(right).is_file():
         return rows
-    named = two if Path(left).is_file() else one
-    return tuple(row for row in rows if row.option in named)
+    requested = right_values if Path(left).is_file() else left_values
+    return tuple(row for row in rows if row.option in requested)
 
 
 def values_of(side: str, version: str = "6.12") -> dict[str, str]:
-    """The options of a .config file, or what profiles (`a,b`) wish of a kernel version (but for rules on a tree)."""
+    """Read the options of a .config file, or those that profiles (`a,b`) request of a kernel version.
+
+    Rules of profiles are omitted, since they need a source tree.
+    """
     if Path(side).is_file():
-        return kconfig.parse(Path(side).read_text(errors="replace"))
+        return dotconfig.parse(Path(side).read_text(errors="replace"))
     numbers = re.fullmatch(r"(\d+)\.(\d+)", version)
     if numbers is None:
-        raise InvalidInput("kernel_version", version, "is no kernel version", hint="such as 6.12")
+        raise InvalidInput("kernel_version", version, "is not a valid kernel version", hint="such as 6.12")
     profiles = [name for name in side.split(",") if name]
     if not profiles:
-        raise InvalidInput("profile", side, "names no profile", hint="profiles (guide,study) or a .config file")
-    found = wishes(profiles, (int(numbers[1]), int(numbers[2])))
-    return {wish.option: wish.value for wish in found}
+        raise InvalidInput("profile", side, "is empty", hint="give profiles (guide,study) or a .config file")
+    requests = requested_options(profiles, (int(numbers[1]), int(numbers[2])))
+    return {request.option: request.value for request in requests}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
     tree: SourceTree
-    wishes: tuple[Wish, ...]
+    requests: tuple[OptionRequest, ...]
     symbols: Mapping[str, Symbol]
     start: Path | None
+    compiler: tuple[str, ...]
 
 
 def _plan(
     spec: BuildSpec, store: Cache, on_progress: OnProgress, cancel: CancelToken | None, *, refuse: bool = True
 ) -> _Plan:
-    wishes(spec.profiles, (0, 0), settings=spec.settings)  # bad names are refused before anything is fetched
-    tree = fetch(spec.source, patches=spec.patches, cache=store, on_progress=on_progress, cancel=cancel)
+    requested_options(spec.profiles, (0, 0), settings=spec.settings)  # refuse invalid names before fetching anything
+    patches = (*features.patches(spec.profiles), *spec.patches)
+    tree = fetch(spec.source, patches=patches, cache=store, on_progress=on_progress, cancel=cancel)
     symbols = _symbols(tree, store)
-    wanted = wishes(spec.profiles, tree.version, symbols, spec.settings)
+    requests = requested_options(spec.profiles, tree.version, symbols, spec.settings)
     if refuse:
-        kconfig.refuse_impossible(wanted, symbols)
-    return _Plan(tree=tree, wishes=wanted, symbols=symbols, start=spec.config)
+        dotconfig.refuse_impossible(requests, symbols)
+    return _Plan(tree=tree, requests=requests, symbols=symbols, start=spec.config, compiler=tuple(make.compilers()))
 
 
 def _symbols(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
@@ -209,7 +230,7 @@ def _symbols(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
         rows = [asdict(symbol) for symbol in read_symbols(tree.path).values()]
         (folder / "symbols.json").write_text(json.dumps(rows))
 
-    artifact = store.get("symbols", {"source": tree.identity, "reader": 4}, produce)
+    artifact = store.get("symbols", {"source": tree.identity, "reader": 5}, produce)
     rows = json.loads((artifact.path / "symbols.json").read_text())
     return {row["name"]: _symbol(row) for row in rows}
 
@@ -220,11 +241,12 @@ def _symbol(row: dict[str, Any]) -> Symbol:
 
 
 def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
-    """All that an image is made from: the key of the cache."""
+    """Return everything that determines an image: the key of the cache."""
     return {
         "source": plan.tree.identity,
-        "wishes": [[wish.option, wish.value, wish.optional] for wish in plan.wishes],
-        "compiler": make.compilers(),
+        # the key's name, here and in facts.json, is part of the cache: another one would rebuild every kernel
+        "wishes": [[request.option, request.value, request.optional] for request in plan.requests],
+        "compiler": list(plan.compiler),
         "start": sha256_file(spec.config) if spec.config else "tinyconfig",
         "pins": dict(make.PINS),
         "make": make.VARIABLES,
@@ -232,104 +254,107 @@ def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _workdir(store: Cache, tree: SourceTree, purpose: str) -> Iterator[Path]:
-    inputs = {"source": tree.identity, "purpose": purpose}
-    work = store.workdir("build", inputs)
-    with store.lock(f"build-{work.name}"):
-        yield work
+def _configure(plan: _Plan, store: Cache, cancel: CancelToken | None) -> tuple[tuple[dotconfig.OptionResult, ...], str]:
+    """Return the result of each request, and the text of the .config."""
+    with folders.configuring(store, plan.tree, plan.compiler) as work:
+        argv, environment = make.argument_list(plan.tree, work), make.environment()
+        path = work / ".config"
+        tiny = work / "tinyconfig"  # the same for all requests
+        if plan.start is None and not tiny.is_file():
+            process.run([*argv, "tinyconfig"], env=environment, timeout_s=300, cancel=cancel)
+            with atomic_file(tiny) as temporary:
+                shutil.copyfile(path, temporary)
+        shutil.copyfile(plan.start or tiny, path)
+        with path.open("a") as file:
+            file.write("\n")  # the last line of a given config may not end with a newline
+            known = (request for request in plan.requests if request.option in plan.symbols)
+            file.write(dotconfig.fragment(known, plan.symbols))
+        process.run([*argv, "olddefconfig"], env=environment, timeout_s=300, cancel=cancel)
+        text = path.read_text()
+    values = dotconfig.parse(text)
+    return (*dotconfig.compare(plan.requests, values, plan.symbols), *_lost(plan, values)), text
 
 
-def _configure(plan: _Plan, work: Path, cancel: CancelToken | None) -> tuple[kconfig.WishResult, ...]:
-    argv, environment = make.argument_list(plan.tree, work), make.environment()
-    dot_config = work / ".config"
-    if plan.start is None:
-        process.run([*argv, "tinyconfig"], env=environment, timeout_s=300, cancel=cancel)
-    else:
-        shutil.copyfile(plan.start, dot_config)
-    with dot_config.open("a") as file:
-        file.write("\n")  # a given config may lack the last line's end
-        file.write(kconfig.fragment((wish for wish in plan.wishes if wish.option in plan.symbols), plan.symbols))
-    process.run([*argv, "olddefconfig"], env=environment, timeout_s=300, cancel=cancel)
-    values = kconfig.parse(dot_config.read_text())
-    return (*kconfig.compare(plan.wishes, values, plan.symbols), *_lost(plan, values))
-
-
-def _lost(plan: _Plan, values: Mapping[str, str]) -> tuple[kconfig.WishResult, ...]:
-    """What a given .config had on, and no wish names, and this tree did not take: told, never in the way."""
+def _lost(plan: _Plan, values: Mapping[str, str]) -> tuple[dotconfig.OptionResult, ...]:
+    """Return the options that a given .config sets and this tree dropped; they are reported, but not errors."""
     if plan.start is None:
         return ()
-    given = kconfig.parse(plan.start.read_text(errors="replace"))
-    wished = {wish.option for wish in plan.wishes}
+    start_values = dotconfig.parse(plan.start.read_text(errors="replace"))
+    requested = {request.option for request in plan.requests}
     known = plan.symbols
-    kept = (
-        Wish(option=option, value=value, group="given .config", optional=True)
-        for option, value in given.items()
-        if value in ("y", "m") and option not in wished and (option not in known or known[option].prompted)
+    set_in_config = (
+        OptionRequest(option=option, value=value, group=_GIVEN, optional=True)
+        for option, value in start_values.items()
+        if value in ("y", "m") and option not in requested and (option not in known or known[option].prompted)
     )
-    return tuple(row for row in kconfig.compare(tuple(kept), values, known) if not row.ok)
+    return tuple(row for row in dotconfig.compare(tuple(set_in_config), values, known) if not row.ok)
 
 
 def _proposed(
     plan: _Plan,
-    work: Path,
-    rows: tuple[kconfig.WishResult, ...],
+    store: Cache,
+    rows: tuple[dotconfig.OptionResult, ...],
+    values: Mapping[str, str],
     on_progress: OnProgress,
     cancel: CancelToken | None,
-) -> tuple[kconfig.WishResult, ...]:
-    """The rows, each failed wish with the further options that let it take: tried with olddefconfig, never guessed."""
+) -> tuple[dotconfig.OptionResult, ...]:
+    """Add to each request that failed the further options it needs; each proposal is verified with olddefconfig."""
     if all(row.ok for row in rows):
         return rows
-    config = kconfig.parse((work / ".config").read_text())
-    found = []
+    proposed = []
     for row in rows:
         if not row.ok:
-            on_progress(Progress("configure kernel", None, f"trying what lets {row.option} take"))
-        found.append(_with_proposal(plan, work, row, config, cancel))
-    return tuple(found)
+            on_progress(Progress("configure kernel", None, f"looking for what {row.option} needs"))
+        proposed.append(_with_proposal(plan, store, row, values, cancel))
+    return tuple(proposed)
 
 
 def _with_proposal(
-    plan: _Plan, work: Path, row: kconfig.WishResult, config: Mapping[str, str], cancel: CancelToken | None
-) -> kconfig.WishResult:
+    plan: _Plan, store: Cache, row: dotconfig.OptionResult, values: Mapping[str, str], cancel: CancelToken | None
+) -> dotconfig.OptionResult:
     if row.ok or row.wanted == "n" or row.option not in plan.symbols:
         return row
-    extra = propose(row.option, config, plan.symbols)
-    if not extra or not _takes(plan, work, row, extra, cancel):
+    requested = {(request.option, request.value) for request in plan.requests}
+    extra = propose(row.option, values, plan.symbols)
+    if row.group == _GIVEN and any((option, "n") in requested for option, _ in extra):
+        return row  # lost because a request turned off what it needs
+    if not extra or not _works(plan, store, row, extra, cancel):
         return row
     settings = " ".join(f"--set {option}={value}" for option, value in extra)
-    return replace(row, why=f"{row.why}; it takes with {settings}", proposal=extra)
+    return replace(row, why=f"{row.why}; it works with {settings}", proposal=extra)
 
 
-def _takes(
+def _works(
     plan: _Plan,
-    work: Path,
-    row: kconfig.WishResult,
+    store: Cache,
+    row: dotconfig.OptionResult,
     extra: Sequence[tuple[str, str]],
     cancel: CancelToken | None,
 ) -> bool:
-    """Whether a failed wish takes once `extra` options are set too, by Kconfig itself."""
-    chosen = {wish.option: wish for wish in plan.wishes}
-    chosen |= {option: Wish(option=option, value=value) for option, value in extra}
-    results = _configure(replace(plan, wishes=tuple(chosen.values())), work, cancel)
+    """Whether a failed request is applied once `extra` options are set too, according to Kconfig itself."""
+    requests = {request.option: request for request in plan.requests}
+    requests |= {option: OptionRequest(option=option, value=value) for option, value in extra}
+    results, _ = _configure(replace(plan, requests=tuple(requests.values())), store, cancel)
     return all(result.ok for result in results if result.option in (row.option, *(name for name, _ in extra)))
 
 
 def _build(
     plan: _Plan,
     store: Cache,
+    purpose: Mapping[str, Any],
     folder: Path,
     jobs: int | None,
     on_progress: OnProgress,
     cancel: CancelToken | None,
 ) -> None:
-    with _workdir(store, plan.tree, "build") as work:
-        on_progress(Progress("configure kernel", 0.0))
-        rows = _configure(plan, work, cancel)
-        if any(not row.ok and not row.optional for row in rows):
-            kconfig.require(_proposed(plan, work, rows, on_progress, cancel))
-        make.require_compressor(kconfig.parse((work / ".config").read_text()))
-        on_progress(Progress("configure kernel", 1.0, f"{sum(row.ok for row in rows)} of {len(rows)} wishes took"))
+    on_progress(Progress("configure kernel", 0.0))
+    rows, dot_config = _configure(plan, store, cancel)
+    values = dotconfig.parse(dot_config)
+    if any(not row.ok and not row.optional for row in rows):
+        dotconfig.require(_proposed(plan, store, rows, values, on_progress, cancel))
+    make.require_compressor(values)
+    on_progress(Progress("configure kernel", 1.0, dotconfig.summary(rows)))
+    with folders.building(store, plan.tree, purpose, dot_config) as work:
         log = work / "build.log"
         log.unlink(missing_ok=True)
         make.compile_image(plan.tree, work, log, on_progress, cancel, jobs)
@@ -339,5 +364,5 @@ def _build(
         shutil.copyfile(work / "System.map", folder / "System.map")
         shutil.copyfile(log, folder / "build.log")
         sizes.save(sizes.measure(work), folder)
-        facts = {"version": release, "wishes": [asdict(row) for row in rows]}
-        (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+    facts = {"version": release, "wishes": [asdict(row) for row in rows]}
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1))

@@ -1,7 +1,6 @@
-"""Expressions of Kconfig: evaluated against a .config, and never guessed at.
+"""Evaluates expressions of Kconfig against a .config.
 
-What only running the compiler would tell (`$(cc-option,...)`) is unknown. Source: kconfig-language.rst, "Menu
-dependencies".
+What only the compiler can decide (`$(cc-option,...)`) is unknown. Source: kconfig-language.rst, "Menu dependencies".
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from collections.abc import Mapping
 
 _TOKEN = re.compile(r"\s*(\$\((?:[^()]|\([^()]*\))*\)|&&|\|\||!=|<=|>=|[=<>!()]|\"[^\"]*\"|'[^']*'|[A-Za-z0-9_./-]+)")
 _RANK = {"n": 0, "m": 1, "y": 2}
-_NESTED = 200  # brackets and `!` of one expression; the kernel's longest has far fewer
+_MAX_NESTING = 200  # parentheses and `!` of one expression; the kernel's longest has far fewer
 
 
 def evaluate(expression: str, config: Mapping[str, str]) -> str:
-    """The value of an expression: y, m or n, or "?" when it hangs on what only a compiler can tell."""
+    """Return the value of an expression: y, m or n, or "?" if it depends on what only a compiler can decide."""
     tokens = _tokens(expression)
     try:
         value, rest = _or(tokens, config)
@@ -25,43 +24,43 @@ def evaluate(expression: str, config: Mapping[str, str]) -> str:
 
 
 def missing_options(expression: str, config: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What would turn a false expression true, as (option, value) pairs: the first way that each `||` offers."""
+    """Return (option, value) pairs that would make a false expression true; of each `||` the first alternative."""
     tokens = _tokens(expression)
-    found: list[tuple[str, str]] = []
+    missing: list[tuple[str, str]] = []
     for part in _split(tokens, "&&"):
         text = " ".join(part)
         if evaluate(text, config) != "n":
             continue
         alternatives = _split(_unwrapped(part), "||")
         if len(alternatives) > 1:
-            found += missing_options(" ".join(alternatives[0]), config)
+            missing += missing_options(" ".join(alternatives[0]), config)
         elif part != _unwrapped(part):
-            found += missing_options(" ".join(_unwrapped(part)), config)
+            missing += missing_options(" ".join(_unwrapped(part)), config)
         elif len(part) == 1:
-            found.append((part[0], "y"))
+            missing.append((part[0], "y"))
         elif len(part) == 2 and part[0] == "!":
-            found.append((part[1], "n"))
+            missing.append((part[1], "n"))
         elif len(part) == 3 and part[1] == "=":
-            found.append((part[0], part[2].strip("\"'")))
-    return found
+            missing.append((part[0], part[2].strip("\"'")))
+    return missing
 
 
 def requirements(expression: str) -> set[str]:
-    """The options without which an expression is false: the plain names (`A`, `A=y`) of its top conjunction."""
-    found: set[str] = set()
+    """Return the options without which an expression is false: the names (`A`, `A=y`) of its top-level conjunction."""
+    required: set[str] = set()
     for part in _split(_unwrapped(_tokens(expression)), "&&"):
         inner = _unwrapped(part)
         if inner != part:
-            found |= requirements(" ".join(inner))
+            required |= requirements(" ".join(inner))
         elif len(part) == 1 or (len(part) == 3 and (part[1], part[2]) in (("=", "y"), ("!=", "n"))):
-            found.add(part[0])
-    return found
+            required.add(part[0])
+    return required
 
 
 def _tokens(expression: str) -> list[str]:
-    """The words of an expression; none, so that it is unknown, if it is nested beyond what is read by recursion."""
+    """Split an expression into tokens; return none, so that its value is unknown, if it is nested too deeply."""
     tokens: list[str] = _TOKEN.findall(expression)
-    return tokens if tokens.count("(") + tokens.count("!") <= _NESTED else []
+    return tokens if tokens.count("(") + tokens.count("!") <= _MAX_NESTING else []
 
 
 def _or(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -81,7 +80,7 @@ def _and(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]:
 
 
 def _joined(left: str, right: str, decided: str) -> str:
-    """Kleene's logic: an unknown side matters unless the other one decides."""
+    """Combine two values in Kleene's logic: an unknown one makes the result unknown unless the other decides it."""
     if decided in (left, right):
         return decided
     if "?" in (left, right):
@@ -97,7 +96,7 @@ def _atom(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]
     if head == "(":
         value, rest = _or(rest, config)
         if not rest or rest[0] != ")":
-            raise ValueError("a bracket does not close")
+            raise ValueError("missing closing parenthesis")
         return value, rest[1:]
     if rest and rest[0] in ("=", "!=", "<", ">", "<=", ">="):
         return _compared(_value(head, config), rest[0], _value(rest[1], config)), rest[2:]
@@ -128,7 +127,7 @@ def _compared(left: str, sign: str, right: str) -> str:
 
 
 def _split(tokens: list[str], sign: str) -> list[list[str]]:
-    """The parts between the signs that stand in no bracket."""
+    """Split at the operators that are not inside parentheses."""
     parts: list[list[str]] = [[]]
     depth = 0
     for token in tokens:
@@ -141,7 +140,7 @@ def _split(tokens: list[str], sign: str) -> list[list[str]]:
 
 
 def _unwrapped(tokens: list[str]) -> list[str]:
-    """The tokens without a pair of brackets around them all."""
+    """Remove a pair of parentheses that encloses all tokens."""
     if len(tokens) > 2 and tokens[0] == "(" and tokens[-1] == ")":
         depth = 0
         for number, token in enumerate(tokens):

@@ -1,4 +1,4 @@
-"""The guide's tables of kernel options, kept as data in `features/*.toml`, and what a build wishes from them."""
+"""The guide's tables of kernel options (`features/*.toml`), and the options and patches of profiles."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
 class Feature:
     """A row of the catalogue.
 
-    `option` is the name today (without CONFIG_). A row may be a rule on the tree at hand: `rule` "pattern" makes
-    `option` a shell pattern of names, "under" means what a person can set in the submenu of `option`. `guide` is the
-    guide's name for it ("": the guide does not name it). The row holds for kernel versions in [since, until).
+    `option` is the current name (without CONFIG_). A row may be a rule, resolved against the source tree: `rule`
+    "pattern" makes `option` a shell pattern of names; "under" means all options with a prompt in the submenu of
+    `option`. `guide` is the guide's name for it ("": the guide does not name it). The row applies to kernel versions
+    in [since, until).
     """
 
     option: str
@@ -49,11 +50,11 @@ class Feature:
 
     @property
     def rule_text(self) -> str:
-        """The rule in words, or ""."""
+        """The rule as text, or ""."""
         return {"": "", "pattern": self.option, "under": f"all subitems under {self.option}"}[self.rule]
 
     def matches(self, symbols: Mapping[str, Symbol]) -> list[str]:
-        """The options that the row is about in a tree with these `symbols`."""
+        """Return the options that the row covers in a tree with these `symbols`."""
         if not self.rule:
             return [self.option]
         if self.rule == "pattern":
@@ -67,10 +68,10 @@ class Feature:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """One option that a configuration should have. `value` is y, m, n, a number or a string; n means: not set.
+class OptionRequest:
+    """A requested value of one option: y, m, n (not set), a number or a string.
 
-    `rule` is the rule of the catalogue that matched the option in the tree at hand, if one did.
+    `rule` is the rule of the catalogue that matched the option in the source tree, if any.
     """
 
     option: str
@@ -82,44 +83,53 @@ class Wish:
 
     def __post_init__(self) -> None:
         if not _OPTION.fullmatch(self.option):
-            raise InvalidInput("option", self.option, "is no name of a kernel option", hint="such as ZRAM")
+            raise InvalidInput("option", self.option, "is not a valid option name", hint="such as ZRAM")
         if not _VALUE.fullmatch(self.value):
-            raise InvalidInput(
-                f"CONFIG_{self.option}", self.value, "has a quote, $, ` or line break", hint="write it without"
-            )
+            reason = "contains a quote, $, ` or a control character"
+            raise InvalidInput(f"CONFIG_{self.option}", self.value, reason, hint="remove it")
 
 
 @cache
 def catalogue() -> tuple[Feature, ...]:
-    """Every row of every group."""
+    """Return every row of every group."""
     return tuple(feature for path in sorted(_FOLDER.glob("*.toml")) for feature in _read(path))
 
 
+def patches(profiles: Sequence[str]) -> tuple[Path, ...]:
+    """Return the patches that the groups of profiles bring: for `patch -p1`, before those of the user.
+
+    Errors: `InvalidInput` (unknown profile).
+    """
+    chosen = _groups_of(profiles)
+    tables = (tomllib.loads(path.read_text()) for path in sorted(_FOLDER.glob("*.toml")))
+    return tuple(_FOLDER / table["patch"] for table in tables if table["group"] in chosen and "patch" in table)
+
+
 def groups() -> tuple[str, ...]:
-    """The names of the groups."""
+    """Return the names of the groups."""
     return tuple(sorted({feature.group for feature in catalogue()}))
 
 
-def wishes(
+def requested_options(
     profiles: Sequence[str],
     version: tuple[int, int],
     symbols: Mapping[str, Symbol] | None = None,
     settings: Sequence[str] = (),
-) -> tuple[Wish, ...]:
-    """What the named profiles wish of a kernel of this version, and then the user's own `OPT=VAL` settings.
+) -> tuple[OptionRequest, ...]:
+    """Return the options that profiles request of a kernel of this version, followed by the user's `OPT=VAL` settings.
 
-    `symbols` are the options of the tree at hand, on which the catalogue's rules work. A later wish for the same option
-    replaces an earlier one. On a tree that is newer than those the catalogue was checked against the tree decides: a
-    row whose option is there holds, and one whose option is gone is optional, so it is reported and not refused.
+    `symbols` are the options of the source tree, against which the catalogue's rules are resolved. A later request for
+    the same option replaces an earlier one. If the tree is newer than those the catalogue was checked against, the tree
+    decides: a row applies if its option exists, and is optional, so reported but not an error, if it does not.
     Errors: `InvalidInput` (unknown profile, malformed setting).
     """
     known = symbols or {}
     chosen = _groups_of(profiles)
-    found: dict[str, Wish] = {}
-    rows = [row for group in chosen for row in catalogue() if row.group == group and _holds(row, version, known)]
-    for row in sorted(rows, key=lambda row: not row.rule):  # what a rule turns off, a named row may turn on
+    requests: dict[str, OptionRequest] = {}
+    rows = [row for group in chosen for row in catalogue() if row.group == group and _applies(row, version, known)]
+    for row in sorted(rows, key=lambda row: not row.rule):  # a named row overrides a rule
         for option in row.matches(known):
-            found[option] = Wish(
+            requests[option] = OptionRequest(
                 option=option,
                 value=row.value,
                 group=row.group,
@@ -128,20 +138,20 @@ def wishes(
                 rule=row.rule_text,
             )
     for setting in settings:
-        wish = parse_setting(setting)
-        found[wish.option] = wish
-    return tuple(found.values())
+        request = parse_setting(setting)
+        requests[request.option] = request
+    return tuple(requests.values())
 
 
-def parse_setting(text: str) -> Wish:
-    """A wish of `OPT=VAL` or `CONFIG_OPT=VAL`."""
+def parse_setting(text: str) -> OptionRequest:
+    """Parse `OPT=VAL` or `CONFIG_OPT=VAL`. Errors: `InvalidInput`."""
     option, equals, value = text.partition("=")
     if not equals:
-        raise InvalidInput("set", text, "is not OPT=VAL", hint="such as --set ZRAM=y")
-    return Wish(option=option.strip().removeprefix("CONFIG_"), value=value.strip().strip('"'))
+        raise InvalidInput("set", text, "is not of the form OPT=VAL", hint="such as --set ZRAM=y")
+    return OptionRequest(option=option.strip().removeprefix("CONFIG_"), value=value.strip().strip('"'))
 
 
-def _holds(row: Feature, version: tuple[int, int], known: Mapping[str, Symbol]) -> bool:
+def _applies(row: Feature, version: tuple[int, int], known: Mapping[str, Symbol]) -> bool:
     unchecked = version > _CHECKED and row.until > _CHECKED
     return row.since <= version and (version < row.until or (unchecked and row.option in known))
 
@@ -153,7 +163,9 @@ def _groups_of(profiles: Sequence[str]) -> list[str]:
         for group in members:
             if group not in groups():
                 known = ", ".join([*PROFILES, *groups()])
-                raise InvalidInput("profile", profile, "is not known", hint=f"one or more of {known}")
+                raise InvalidInput(
+                    "profile", profile, "is not a known profile or group", hint=f"one or more of {known}"
+                )
             if group not in chosen:
                 chosen.append(group)
     return chosen

@@ -1,9 +1,9 @@
-"""The smallest honest reader of Kconfig: which options a tree defines, and what each depends on.
+"""A minimal reader of Kconfig: which options a tree defines, and what each depends on.
 
-It follows `source` from the top Kconfig for one architecture and keeps, for each definition of an option, the
-conditions that hold there: its own `depends on`, the `if` of its prompt, and those of the menus, choices and `if`
-blocks around it; with them its prompt, its place, what it selects, and the options whose submenu it stands in. It does
-not follow defaults or ranges: `make olddefconfig` does that.
+It follows `source` from the top Kconfig for one architecture and records, for each definition of an option, the
+conditions that apply there: its own `depends on`, the `if` of its prompt, and those of the enclosing menus, choices and
+`if` blocks; also its prompt, its location, what it selects, and the options whose submenu contains it. Defaults and
+ranges are ignored: `make olddefconfig` evaluates those.
 
 Source: Documentation/kbuild/kconfig-language.rst, kconfig-macro-language.rst.
 """
@@ -30,11 +30,11 @@ _DEPTH_LIMIT = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Symbol:
-    """An option: its type, whether a person can set it anywhere, and the conditions of each of its definitions.
+    """An option: its type, whether any of its definitions has a prompt, and the conditions of each definition.
 
-    `prompt` is what menuconfig calls it, `place` the "file:line" of its first definition, `selects` what it turns on
-    or suggests, as (option, condition), `under` the options in whose submenu it stands, the outermost first; `choice`
-    is true for one value of a choice.
+    `prompt` is its text in menuconfig, `location` the "file:line" of its first definition, `selects` the options it
+    selects or implies, as (option, condition), `under` the options in whose submenus it appears, the outermost first;
+    `choice` is true for a member of a choice.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Symbol:
     prompted: bool = False
     definitions: tuple[tuple[str, ...], ...] = ()
     prompt: str = ""
-    place: str = ""
+    location: str = ""
     selects: tuple[tuple[str, str], ...] = ()
     under: tuple[str, ...] = ()
     choice: bool = False
@@ -50,27 +50,27 @@ class Symbol:
 
 @dataclass
 class _Entry:
-    """The entry that is being read; a menu, choice or comment has no name."""
+    """The entry being read; a menu, choice or comment has no name."""
 
     name: str = ""
     kind: str = ""
     prompt: str = ""
-    place: str = ""
+    location: str = ""
     own: list[str] = field(default_factory=list)
     selects: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
 class _Submenus:
-    """Which entries stand in whose submenu: those right below an option, as long as each depends on it.
+    """Tracks submenus: the entries that directly follow an option belong to its submenu while they depend on it.
 
     Source: kconfig-language.rst, "Menu structure".
     """
 
     open: dict[str, set[str]] = field(default_factory=dict)
 
-    def place(self, name: str, conditions: list[str]) -> tuple[str, ...]:
-        """The options in whose submenu the next option stands."""
+    def add(self, name: str, conditions: list[str]) -> tuple[str, ...]:
+        """Add the next option; return the options in whose submenus it appears."""
         needed = set().union(*map(requirements, conditions)) if self.open else set()
         for parent, members in list(self.open.items()):
             if needed & members:
@@ -91,17 +91,17 @@ class _Reader:
     submenus: _Submenus = field(default_factory=_Submenus)
     depth: int = 0
     choices: int = 0
-    now: _Entry = field(default_factory=_Entry)
+    current: _Entry = field(default_factory=_Entry)
 
     def file(self, path: str) -> None:
         if self.depth > _DEPTH_LIMIT:
-            raise InvalidInput("source", self.tree, "its Kconfig files include each other without end")
+            raise InvalidInput("source", self.tree, "has Kconfig files that include each other endlessly")
         name = path.replace("$(SRCARCH)", self.arch).replace("$(srctree)/", "")
-        place = self.tree / name
-        if not place.is_file():
-            return  # of another architecture's macros, or optional
+        file = self.tree / name
+        if not file.is_file():
+            return  # optional, or named by macros of another architecture
         self.depth += 1
-        for number, line in _lines(place):
+        for number, line in _lines(file):
             match = _ENTRY.match(line)
             if match:
                 self.entry(match.group(1), match.group(2).strip(), f"{name}:{number}")
@@ -110,13 +110,13 @@ class _Reader:
         self.close()
         self.depth -= 1
 
-    def entry(self, word: str, rest: str, place: str) -> None:
+    def entry(self, word: str, rest: str, location: str) -> None:
         self.close()
         if word in ("config", "menuconfig"):
-            self.now = _Entry(name=rest.split()[0] if rest else "", place=place)
+            self.current = _Entry(name=rest.split()[0] if rest else "", location=location)
         elif word in ("if", "menu", "choice"):
-            self.now = _Entry(own=[rest] if word == "if" else [])
-            self.blocks.append(self.now.own)
+            self.current = _Entry(own=[rest] if word == "if" else [])
+            self.blocks.append(self.current.own)
             self.choices += word == "choice"
         elif word in ("endif", "endmenu", "endchoice") and self.blocks:
             self.blocks.pop()
@@ -125,7 +125,7 @@ class _Reader:
             self.file(rest.strip("\"'"))
 
     def attribute(self, line: str) -> None:
-        entry = self.now
+        entry = self.current
         if line.startswith("depends on "):
             entry.own.append(" ".join(line.split()[2:]))
         elif line.startswith("visible if "):
@@ -143,19 +143,19 @@ class _Reader:
         text = _QUOTED.match(rest.strip())
         if text is None:
             return
-        self.now.prompt = text.group()[1:-1]
+        self.current.prompt = text.group()[1:-1]
         condition = rest.strip()[text.end() :].strip()
         if condition.startswith("if "):
-            self.now.own.append(condition[3:].strip())
+            self.current.own.append(condition[3:].strip())
 
     def close(self) -> None:
-        """Keep the option that was being read; menus and choices keep their own conditions for what is inside."""
-        entry, self.now = self.now, _Entry()
+        """Record the option being read; conditions of menus and choices stay on `blocks` for their contents."""
+        entry, self.current = self.current, _Entry()
         if not entry.name:
             return
         conditions = [condition for block in self.blocks for condition in block] + entry.own
-        above = self.submenus.place(entry.name, conditions)
-        old = self.symbols.get(entry.name, Symbol(name=entry.name, place=entry.place))
+        above = self.submenus.add(entry.name, conditions)
+        old = self.symbols.get(entry.name, Symbol(name=entry.name, location=entry.location))
         self.symbols[entry.name] = replace(
             old,
             kind=old.kind or entry.kind,
@@ -169,15 +169,15 @@ class _Reader:
 
 
 def read_symbols(tree: Path, arch: str = "x86") -> dict[str, Symbol]:
-    """Every option that the tree defines for one architecture. Errors: `InvalidInput` (endless includes)."""
+    """Read every option that the tree defines for one architecture. Errors: `InvalidInput` (endless includes)."""
     reader = _Reader(tree=tree, arch=arch)
     reader.file("Kconfig")
     return reader.symbols
 
 
 def help_text(tree: Path, symbol: Symbol) -> str:
-    """The help text of an option, as menuconfig shows it; "" if it has none."""
-    name, _, number = symbol.place.rpartition(":")
+    """Return the help text of an option, as menuconfig shows it; "" if it has none."""
+    name, _, number = symbol.location.rpartition(":")
     if not name:
         return ""
     lines = (tree / name).read_text(errors="replace").expandtabs().split("\n")[int(number) :]
@@ -193,17 +193,20 @@ def help_text(tree: Path, symbol: Symbol) -> str:
 
 
 def unmet(symbol: Symbol, config: Mapping[str, str]) -> tuple[str, ...]:
-    """The conditions of `symbol` that `config` does not meet, of the definition that lacks fewest; () if one is met."""
-    lacking = [
+    """Return the conditions of `symbol` that `config` does not meet; () if those of any definition are met.
+
+    Of several definitions, the one with the fewest unmet conditions counts.
+    """
+    unmet_of_each = [
         tuple(dict.fromkeys(text for text in conditions if evaluate(text, config) == "n"))
         for conditions in symbol.definitions
     ]
-    return min(lacking, key=len, default=())
+    return min(unmet_of_each, key=len, default=())
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that say something, stripped, with their numbers; continued ones joined, comments and help left out."""
-    help_indent = -1  # -1: no help text, 0: its first line is to come
+    """Yield the numbered lines, stripped, with continuations joined; blank lines, comments and help are skipped."""
+    help_indent = -1  # -1: not in a help text, 0: before its first line
     joined, start = "", 0
     for number, raw in enumerate(path.read_text(errors="replace").expandtabs().split("\n"), 1):
         if raw.endswith("\\"):

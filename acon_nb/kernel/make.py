@@ -1,4 +1,4 @@
-"""How `make` is run: its variables and environment, the tools it needs, ccache when there, its log, its progress."""
+"""Runs `make`: its variables and environment, required tools, ccache if installed, the log, and progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acon_nb import process
 from acon_nb.errors import AconError, BuildFailed, CommandFailed, MissingRequirement
-from acon_nb.kernel import config as kconfig
+from acon_nb.kernel import dotconfig
 from acon_nb.kernel.source import SourceTree
 from acon_nb.progress import CancelToken, OnProgress, Progress
 
@@ -26,34 +26,34 @@ _COMPRESSORS = {
 }
 _STEP = re.compile(r"^\s+[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
 _DRY_STEP = re.compile(r"(?:^|; *)(?:set -e; *)?echo '  [A-Z]")
-# Build steps per option that is on, of the guide's 6.12 kernel: the guess before the first build of a source.
+# Build steps per enabled option of the guide's 6.12 kernel: the estimate before the first build of a source.
 _STEPS_PER_OPTION = 2.6
-# Steps from vmlinux.a to bzImage, which a dry run cannot see.
+# Steps from vmlinux.a to bzImage, which a dry run does not show.
 _LINK_STEPS = 60
-# Made by the first steps of a build: what follows is an increment, or goes on with one that was stopped.
+# Made by the first steps of a build: if it exists, the build is incremental or resumes an interrupted one.
 _BEGUN = "include/generated/bounds.h"
-# Same inputs, same bytes: Documentation/kbuild/reproducible-builds.rst
+# For reproducible builds: Documentation/kbuild/reproducible-builds.rst
 PINS: Mapping[str, str] = {
     "KBUILD_BUILD_TIMESTAMP": "Sat Jan  1 00:00:00 UTC 2000",
     "KBUILD_BUILD_USER": "acon",
     "KBUILD_BUILD_HOST": "acon-nb",
     "KBUILD_BUILD_VERSION": "1",
 }
-# Kconfig notes the version of any Rust compiler that it finds, and IKCONFIG keeps that in the image.
+# Kconfig records the version of any Rust compiler it finds, and IKCONFIG puts it into the image.
 VARIABLES = ("ARCH=x86_64", "RUSTC=false", "BINDGEN=false")
-_KEPT = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "CCACHE_DIR", "CCACHE_CONFIGPATH")
+_INHERITED = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "CCACHE_DIR", "CCACHE_CONFIGPATH")
 
 
 def argument_list(tree: SourceTree, work: Path) -> list[str]:
-    """`make` for a tree, building in the folder `work`; through ccache (which changes no byte) if it is there."""
-    through = ("CC=ccache gcc", "HOSTCC=ccache gcc") if shutil.which("ccache") else ()
-    return ["make", "-C", str(tree.path), f"O={work}", *VARIABLES, *through]
+    """Return the `make` command for a tree and the build folder `work`; it uses ccache if that is installed."""
+    compilers = ("CC=ccache gcc", "HOSTCC=ccache gcc") if shutil.which("ccache") else ()
+    return ["make", "-C", str(tree.path), f"O={work}", *VARIABLES, *compilers]
 
 
 def environment() -> dict[str, str]:
-    """Nothing of the caller's environment but what finds programs and caches: MAKEFLAGS and CFLAGS must not leak in."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {**kept, **PINS, "LC_ALL": "C"}
+    """Return the environment of `make`: only paths and caches are inherited, so MAKEFLAGS and CFLAGS do not leak in."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {**inherited, **PINS, "LC_ALL": "C"}
 
 
 def compile_image(
@@ -64,13 +64,13 @@ def compile_image(
     cancel: CancelToken | None,
     jobs: int | None = None,
 ) -> None:
-    """Build the bzImage of the configured folder `work`, `jobs` compilers at a time (default: a CPU each).
+    """Build the bzImage in the configured folder `work` with `jobs` parallel jobs (default: the number of CPUs).
 
     Errors: `BuildFailed` with the first errors, `Cancelled`.
     """
     task = f"build kernel {tree.release}"
     expected = _expected_steps(tree, work, cancel)
-    whole = not (work / _BEGUN).exists()
+    full_build = not (work / _BEGUN).exists()
     seen = 0
 
     def take(line: str) -> None:
@@ -86,38 +86,38 @@ def compile_image(
         raise BuildFailed(
             f"the kernel did not build: {error.what}",
             details=[*_errors_in(log), f"log: {log}", f"command: {error.command}"],
-            hint="the first error: line is the cause; a corrupt tree mends itself after: rm -r " + str(work),
+            hint=f"the first 'error:' line is the cause; if the build folder is damaged, remove it: rm -r {work}",
         ) from error
-    if whole:  # what the next one is measured by
+    if full_build:  # the estimate for the next full build
         (work / "steps").write_text(f"{seen} {_options_on(work)}")
     on_progress(Progress(task, 1.0))
 
 
 def missing_tools() -> list[tuple[str, str]]:
-    """The tools and headers that a kernel build lacks here, each with the Debian package that has it."""
-    lacks = [(tool, package) for tool, package in _TOOLS.items() if shutil.which(tool) is None]
+    """Return the missing tools and headers that a kernel build needs, each with its Debian package."""
+    missing = [(tool, package) for tool, package in _TOOLS.items() if shutil.which(tool) is None]
     if shutil.which("gcc") is None:
-        return lacks
+        return missing
     for header, package in (("gelf.h", "libelf-dev"), ("stdlib.h", "libc6-dev")):
         argv = ["gcc", "-E", "-include", header, "-x", "c", os.devnull, "-o", os.devnull]
         if process.run(argv, check=False).returncode:
-            lacks.append((header, package))
-    return lacks
+            missing.append((header, package))
+    return missing
 
 
 def require_tools() -> None:
-    """Raise `MissingRequirement` if a kernel build lacks tools or headers."""
-    lacks = missing_tools()
-    if lacks:
-        names = ", ".join(name for name, _ in lacks)
-        packages = " ".join(dict.fromkeys(package for _, package in lacks))
+    """Raise `MissingRequirement` if tools or headers that a kernel build needs are missing."""
+    missing = missing_tools()
+    if missing:
+        names = ", ".join(name for name, _ in missing)
+        packages = " ".join(dict.fromkeys(package for _, package in missing))
         raise MissingRequirement(names, "building a kernel", hint=f"apt-get install {packages}")
 
 
 def require_compressor(config: Mapping[str, str]) -> None:
-    """Raise `MissingRequirement` if the program that a configuration's image is packed with is not here.
+    """Raise `MissingRequirement` if the program that compresses a configuration's image is missing.
 
-    make would find out at the very end.
+    Otherwise make would fail at the very end.
     """
     for option, (tool, package) in _COMPRESSORS.items():
         if config.get(option) == "y" and shutil.which(tool) is None:
@@ -127,28 +127,28 @@ def require_compressor(config: Mapping[str, str]) -> None:
 
 
 def compilers() -> list[str]:
-    """The first line that each tool says of its version: those whose output ends up in the image."""
+    """Return the first line of `--version` of each tool whose output ends up in the image."""
     tools = ["gcc", "ld", "zstd", *(["pahole"] if shutil.which("pahole") else [])]
     try:
         return [process.output([tool, "--version"]).splitlines()[0] for tool in tools]
     except IndexError as error:
-        raise AconError(f"one of {', '.join(tools)} does not tell its version", hint="reinstall it") from error
+        raise AconError(f"one of {', '.join(tools)} does not print its version", hint="reinstall it") from error
 
 
 def _expected_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) -> int:
-    """How many steps a build will have: of an increment by a dry run, of a whole one by the last whole one."""
+    """Estimate the steps of a build: of an incremental one by a dry run, of a full one from the last full one."""
     if (work / _BEGUN).exists():
         return _dry_steps(tree, work, cancel)
-    on = _options_on(work)
+    enabled = _options_on(work)
     try:
-        steps, then_on = map(int, (work / "steps").read_text().split())
-        return max(1, steps * on // then_on)
+        steps, enabled_before = map(int, (work / "steps").read_text().split())
+        return max(1, steps * enabled // enabled_before)
     except (OSError, ValueError, ZeroDivisionError):
-        return max(1, int(_STEPS_PER_OPTION * on))
+        return max(1, int(_STEPS_PER_OPTION * enabled))
 
 
 def _dry_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) -> int:
-    """The steps that `make -n` names once its generated headers are there; it ends where vmlinux.a is needed."""
+    """Count the steps of `make -n` once the generated headers exist; the dry run stops where it needs vmlinux.a."""
     count = 0
 
     def take(line: str) -> None:
@@ -162,10 +162,10 @@ def _dry_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) -> int:
 
 
 def _options_on(work: Path) -> int:
-    return sum(value == "y" for value in kconfig.parse((work / ".config").read_text()).values())
+    return sum(value == "y" for value in dotconfig.parse((work / ".config").read_text()).values())
 
 
 def _errors_in(log: Path) -> Sequence[str]:
     with log.open(errors="replace") as file:
-        found = [line.rstrip() for line in file if re.search(r"error:|Error \d|No rule to make|fatal:", line)]
-    return found[:8]
+        lines = [line.rstrip() for line in file if re.search(r"error:|Error \d|No rule to make|fatal:", line)]
+    return lines[:8]

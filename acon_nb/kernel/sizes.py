@@ -1,4 +1,4 @@
-"""Which part of the source takes how much of a built kernel, from the objects that it is linked from."""
+"""Computes how much each part of the source contributes to a built kernel, from the objects it is linked from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILE = "sizes.json"
 
 @dataclass(frozen=True, kw_only=True)
 class PartSize:
-    """A folder of the source: bytes of code and constants, of initialised data, and of zeroed memory (bss)."""
+    """A folder of the source: its bytes of code and constants, of initialised data, and of zeroed memory (bss)."""
 
     part: str
     text_bytes: int
@@ -25,15 +25,15 @@ class PartSize:
 
     @property
     def total_bytes(self) -> int:
-        """What the part takes of the guest's memory while the kernel starts."""
+        """The memory that the part occupies while the kernel starts."""
         return self.text_bytes + self.data_bytes + self.bss_bytes
 
 
 def measure(build: Path) -> tuple[PartSize, ...]:
-    """The parts of a finished build folder, the largest first; drivers and architectures one by one.
+    """Measure the parts of a finished build folder, the largest first; drivers and architectures one by one.
 
-    Sums of size(1) over the objects that vmlinux is linked from. The archives below (built-in.a) are not asked: those
-    of parts that an earlier configuration had lie about still.
+    Sums size(1) over the objects that vmlinux is linked from. The archives of subfolders (built-in.a) are ignored,
+    since those of an earlier configuration may still exist.
     """
     archives = [name for name in ("vmlinux.a", "lib/lib.a", "arch/x86/lib/lib.a") if (build / name).is_file()]
     text = process.output(["size", *archives], cwd=build) if archives else ""
@@ -47,17 +47,17 @@ def measure(build: Path) -> tuple[PartSize, ...]:
 
 
 def _part(name: str) -> str:
-    """The folder that an object counts to: the first one of its path, below arch and drivers the second."""
+    """Return the folder to which an object is attributed: the first of its path, two levels in arch and drivers."""
     folders = name.split("/")[:-1]
     return "/".join(folders[: 2 if folders[0] in ("arch", "drivers") else 1]) if folders else "."
 
 
 def save(parts: tuple[PartSize, ...], folder: Path) -> None:
-    """Keep the sizes beside a built image."""
+    """Store the sizes in the folder of a built image."""
     (folder / _FILE).write_text(json.dumps([asdict(part) for part in parts], indent=1))
 
 
 def of_image(image: Path) -> tuple[PartSize, ...]:
-    """The sizes that were kept when `image` (a bzImage of `build`) was made."""
+    """Load the sizes that were stored when `image` (a bzImage of `build`) was built."""
     rows: list[Mapping[str, int]] = json.loads(image.with_name(_FILE).read_text())
     return tuple(PartSize(**row) for row in rows)  # type: ignore[arg-type]

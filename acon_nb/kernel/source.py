@@ -1,7 +1,7 @@
-"""Where a kernel's source comes from, and what identifies it.
+"""Fetches and identifies kernel sources.
 
-A source is `debian:6.12` (a package, verified by apt), a folder, a tarball (`linux-6.12.tar.xz`, checked when written
-as `FILE#sha256=HEX`), or a git repository and ref (`URL#REF`, fetched without its history). Patches come on top.
+A source is `debian:6.12` (a package, verified by apt), a folder, a tarball (`linux-6.12.tar.xz`, verified if given as
+`FILE#sha256=HEX`), or a git repository and ref (`URL#REF`, fetched without history). Patches are applied on top.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from acon_nb import debian, process
+from acon_nb import process
 from acon_nb.cache import Cache, key_of, require_space, sha256_file
 from acon_nb.errors import AconError, CommandFailed, InvalidInput, MissingRequirement
+from acon_nb.host import apt
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 _DEBIAN = re.compile(r"debian:(\d+\.\d+)")
@@ -23,19 +24,23 @@ _TARBALL = re.compile(r"(?P<path>[^#]+\.(?:tar|tar\.\w+|tgz|txz))(?:#sha256=(?P<
 _GIT = re.compile(r"(?P<url>(?:https?|ssh|git|file)://[^\s#]+|/[^\s#]+|\.{1,2}/[^\s#]+)#(?P<ref>[\w./][\w./-]*)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TREE_BYTES = 2 << 30
-# What GNU tar starts for a compressed tarball
+# The programs that GNU tar starts for compressed tarballs
 _UNPACKERS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".txz": "xz", ".zst": "zstd"}
 _KINDS = "debian:VERSION, a folder, FILE.tar.xz[#sha256=HEX], or URL#REF (git)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceTree:
-    """An unpacked kernel tree: its folder, what identifies its content, and its version as (major, minor)."""
+    """An unpacked kernel tree: its folder, the identity of its content, its version (major, minor), its release.
+
+    `base` is the tree that it was patched from, if any.
+    """
 
     path: Path
     identity: str
     version: tuple[int, int]
     release: str
+    base: SourceTree | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +58,16 @@ def fetch(
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> SourceTree:
-    """Get the source tree that `source` names, with `patches` (files for `patch -p1`) applied to a copy.
+    """Fetch the source tree that `source` names, with `patches` (files for `patch -p1`) applied to a copy.
 
-    A folder is identified by its path and its newest change, and never written to; a tarball by its bytes, a git
-    source by its commit. Errors: `InvalidInput` (no such source, not a kernel tree, a tarball that is cut short or has
-    another hash, a patch that does not apply), `NoSpace`, `Cancelled`, `MissingRequirement` (git, patch).
+    A folder is identified by its path and its latest change, and is never modified; a tarball is identified by its
+    bytes, a git source by its commit. Errors: `InvalidInput` (no such source, not a kernel tree, a tarball that is
+    truncated or has the wrong hash, a patch that does not apply), `NoSpace`, `Cancelled`, `MissingRequirement` (git,
+    patch).
     """
     for patch in patches:
         if not patch.is_file():
-            raise InvalidInput("patches", patch, "is no file", hint="give files as git format-patch writes them")
+            raise InvalidInput("patches", patch, "is not a file", hint="give files as git format-patch writes them")
     fetcher = _Fetcher(cache=cache or Cache(), on_progress=on_progress, cancel=cancel)
     tree = _fetch(source, fetcher)
     return _patched(tree, patches, fetcher) if patches else tree
@@ -79,41 +85,45 @@ def _fetch(source: str, fetcher: _Fetcher) -> SourceTree:
         return _tarball(Path(match["path"]).expanduser(), match["sha256"], fetcher)
     if match := _GIT.fullmatch(source):
         return _git(match["url"], match["ref"], fetcher)
-    raise InvalidInput("source", source, "is no source of a kernel", hint=f"one of {_KINDS}")
+    raise InvalidInput("source", source, "is not a valid kernel source", hint=f"one of {_KINDS}")
 
 
 def _debian(series: str, fetcher: _Fetcher) -> SourceTree:
     name = f"linux-source-{series}"
-    package = debian.find(name)
+    package = apt.find(name)
 
     def make(folder: Path) -> None:
         require_space(folder, _TREE_BYTES, "unpacking a kernel's source")
-        _, unpacked = debian.unpack(name, cache=fetcher.cache, on_progress=fetcher.on_progress)
-        _untar(next((unpacked.path / "root/usr/src").glob("*.tar.*")), folder, fetcher)
+        unpacked = apt.unpack(name, cache=fetcher.cache, on_progress=fetcher.on_progress)
+        tarball = next(iter(sorted(unpacked.path("usr/src").glob("linux-source-*.tar.*"))), None)
+        if tarball is None:
+            reason = f"is not in the package {name} {package.version}: it has no usr/src/linux-source-*.tar.*"
+            raise InvalidInput("source", f"debian:{series}", reason, hint=f"one of {_KINDS}")
+        _untar(tarball, folder, fetcher)
 
     inputs = {"source": name, "version": package.version, "sha256": package.sha256}
-    place = fetcher.cache.get("source", inputs, make, hashed=False).path
-    return _tree(place, f"{name}={package.version}:{package.sha256}", _release(place, name))
+    folder = fetcher.cache.get("source", inputs, make, hashed=False).path
+    return _tree(folder, f"{name}={package.version}:{package.sha256}", _release(folder, name))
 
 
 def _tarball(path: Path, sha256: str | None, fetcher: _Fetcher) -> SourceTree:
     if not path.is_file():
-        raise InvalidInput("source", path, "is no file", hint=f"one of {_KINDS}")
+        raise InvalidInput("source", path, "is not a file", hint=f"one of {_KINDS}")
     digest = sha256_file(path)
     if sha256 is not None and digest != sha256:
-        raise InvalidInput("source", path, f"has the SHA-256 {digest}", hint="fetch it again, or mend the hash")
+        raise InvalidInput("source", path, f"has the SHA-256 {digest}", hint="fetch it again, or correct the hash")
 
     def make(folder: Path) -> None:
         require_space(folder, _TREE_BYTES, "unpacking a kernel's source")
         try:
             _untar(path, folder, fetcher)
         except CommandFailed as error:
-            why = f"does not unpack: {error.details[0] if error.details else error.what}"
-            raise InvalidInput("source", path, why, hint="it is damaged or cut short: fetch it again") from error
+            reason = f"cannot be unpacked: {error.details[0] if error.details else error.what}"
+            raise InvalidInput("source", path, reason, hint="it is damaged or truncated: fetch it again") from error
         _release(folder, str(path))
 
-    place = fetcher.cache.get("source", {"tarball": digest}, make, hashed=False).path
-    return _tree(place, f"tarball:{digest}", _release(place, str(path)))
+    folder = fetcher.cache.get("source", {"tarball": digest}, make, hashed=False).path
+    return _tree(folder, f"tarball:{digest}", _release(folder, str(path)))
 
 
 def _git(url: str, ref: str, fetcher: _Fetcher) -> SourceTree:
@@ -134,36 +144,37 @@ def _git(url: str, ref: str, fetcher: _Fetcher) -> SourceTree:
         _release(folder, f"{url}#{ref}")
         fetcher.on_progress(Progress(task, 1.0))
 
-    place = fetcher.cache.get("source", {"git": url, "commit": commit}, make, hashed=False).path
-    return _tree(place, f"git:{commit}", _release(place, f"{url}#{ref}"))
+    folder = fetcher.cache.get("source", {"git": url, "commit": commit}, make, hashed=False).path
+    return _tree(folder, f"git:{commit}", _release(folder, f"{url}#{ref}"))
 
 
 def _resolve(url: str, ref: str) -> str:
-    """The commit that a branch or tag of a repository names now."""
+    """Return the commit that a branch or tag of a repository currently names."""
     try:
         text = process.output(
             ["git", "ls-remote", "--", url, ref, f"{ref}^{{}}"], env=_git_environment(), timeout_s=120
         )
     except CommandFailed as error:
-        raise InvalidInput("source", url, "is no git repository that answers", hint=error.details[0]) from error
+        raise InvalidInput("source", url, "cannot be read as a git repository", hint=error.details[0]) from error
     commits = {name: commit for commit, name in (line.split("\t") for line in text.splitlines())}
-    wanted = [f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", ref]
-    found = next((commits[name] for name in wanted if name in commits), None)
-    if found is None:
-        raise InvalidInput("source", f"{url}#{ref}", "has no such branch or tag", hint="a commit needs all 40 digits")
-    return found
+    names = [f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", ref]
+    commit = next((commits[name] for name in names if name in commits), None)
+    if commit is None:
+        hint = "a commit needs all 40 digits"
+        raise InvalidInput("source", f"{url}#{ref}", "has no such branch or tag", hint=hint)
+    return commit
 
 
 def _run_git(argv: list[str], folder: Path, url: str, ref: str, cancel: CancelToken | None) -> None:
     try:
         process.run(["git", *argv], cwd=folder, env=_git_environment(), cancel=cancel)
     except CommandFailed as error:
-        said = error.details[0] if error.details else error.what
-        raise InvalidInput("source", f"{url}#{ref}", f"cannot be fetched: {said}", hint="check URL and ref") from error
+        reason = f"cannot be fetched: {error.details[0] if error.details else error.what}"
+        raise InvalidInput("source", f"{url}#{ref}", reason, hint="check URL and ref") from error
 
 
 def _git_environment() -> dict[str, str]:
-    """No prompts, and no transport that runs a command named in a URL (git-remote-ext(1))."""
+    """Return git's environment: no prompts, and no transport that runs a command from a URL (git-remote-ext(1))."""
     return {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
 
 
@@ -175,7 +186,9 @@ def _patched(tree: SourceTree, patches: Sequence[Path], fetcher: _Fetcher) -> So
     def make(folder: Path) -> None:
         require_space(folder, _TREE_BYTES, "a patched copy of a kernel's source")
         fetcher.on_progress(Progress("patch kernel", 0.0))
-        process.run(["cp", "-a", "--reflink=auto", f"{tree.path}/.", folder], cancel=fetcher.cancel)
+        # Links to a tree of the cache, which nobody edits: patch(1) replaces files and never writes into them
+        link = ["--link"] if tree.path.is_relative_to(fetcher.cache.root) else ["--reflink=auto"]
+        process.run(["cp", "-a", *link, f"{tree.path}/.", folder], cancel=fetcher.cancel)
         for patch in patches:
             try:
                 argv: list[str | Path] = [
@@ -189,19 +202,19 @@ def _patched(tree: SourceTree, patches: Sequence[Path], fetcher: _Fetcher) -> So
                 ]
                 process.run(argv, cwd=folder)
             except CommandFailed as error:
-                known = [line for line in error.details if re.search(r"FAILED|can't find|garbage", line)]
-                said = "; ".join(known) or error.what
-                reason = f"does not apply to {tree.release}: {said}"
+                failures = [line for line in error.details if re.search(r"FAILED|can't find|garbage", line)]
+                reason = f"does not apply to {tree.release}: {'; '.join(failures) or error.what}"
                 raise InvalidInput("patches", patch, reason, hint="rebase it on this source") from error
         fetcher.on_progress(Progress("patch kernel", 1.0))
 
     inputs = {"source": tree.identity, "patches": digests}
-    place = fetcher.cache.get("source", inputs, make, hashed=False).path
-    return _tree(place, f"{tree.identity}+patches:{key_of(inputs)}", _release(place, "the patched tree"))
+    folder = fetcher.cache.get("source", inputs, make, hashed=False).path
+    patched = _tree(folder, f"{tree.identity}+patches:{key_of(inputs)}", _release(folder, "the patched tree"))
+    return replace(patched, base=tree)
 
 
 def _untar(tarball: Path, folder: Path, fetcher: _Fetcher) -> None:
-    """GNU tar takes no member out of the folder: it strips leading slashes and refuses `..`."""
+    """Unpack a tarball; GNU tar writes nothing outside the folder: it strips leading slashes and refuses `..`."""
     unpacker = _UNPACKERS.get(tarball.suffix)
     if unpacker and shutil.which(unpacker) is None:
         raise MissingRequirement(unpacker, f"unpacking {tarball.name}", hint="apt-get install xz-utils bzip2 zstd")
@@ -218,19 +231,19 @@ def _tree(path: Path, identity: str, release: str) -> SourceTree:
 
 
 def _release(path: Path, named: str) -> str:
-    """VERSION.PATCHLEVEL.SUBLEVEL of the tree's Makefile."""
+    """Return VERSION.PATCHLEVEL.SUBLEVEL of the tree's Makefile. Errors: `InvalidInput` (not a kernel tree)."""
     try:
         head = (path / "Makefile").read_text(errors="replace")[:4000]
     except OSError:
         head = ""
     numbers = [re.search(rf"^{word} = (\d+)$", head, re.MULTILINE) for word in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
     if not all(numbers) or not (path / "Kconfig").is_file():
-        raise InvalidInput("source", named, "is not a kernel tree", hint="its Makefile names no kernel version")
+        raise InvalidInput("source", named, "is not a kernel tree", hint="its Makefile has no kernel version")
     return ".".join(number.group(1) for number in numbers if number)
 
 
 def _newest_ns(path: Path) -> int:
-    """The time of the newest change in a folder, its git database aside."""
+    """Return the time of the latest change in a folder, except in its .git."""
     newest = 0
     folders = [str(path)]
     while folders:

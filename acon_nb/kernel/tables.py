@@ -1,4 +1,4 @@
-"""Kernels as tables for people; pandas loads only here."""
+"""Presents kernels as tables; pandas is imported only here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from acon_nb.kernel.build import BuildSpec, KernelImage, difference
-from acon_nb.kernel.config import WishResult
+from acon_nb.kernel.dotconfig import OptionResult
 from acon_nb.kernel.features import catalogue
 from acon_nb.kernel.sizes import of_image
 from acon_nb.units import format_bytes, format_seconds
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def spec_table(spec: BuildSpec) -> pd.DataFrame:
-    """What is to be built."""
+    """Return the fields of a spec."""
     import pandas as pd
 
     rows = {
@@ -30,30 +30,30 @@ def spec_table(spec: BuildSpec) -> pd.DataFrame:
 
 
 def image_text(image: KernelImage) -> str:
-    """A built kernel in two lines: release, file, size, how it came; its hash."""
+    """Describe a built kernel in two lines: release, file, size, and whether it was cached; its hash."""
     state = "from the cache" if image.cached else f"built in {format_seconds(image.seconds)}"
     return (
         f"{image.version}: {image.image} ({format_bytes(image.image.stat().st_size)}, {state})\nsha256 {image.sha256}"
     )
 
 
-def group_table(rows: Sequence[WishResult]) -> pd.DataFrame:
-    """How many wishes of each group took."""
+def group_table(rows: Sequence[OptionResult]) -> pd.DataFrame:
+    """Count the requested and the applied options of each group."""
     import pandas as pd
 
     groups = dict.fromkeys(row.group for row in rows)
     return pd.DataFrame(
         {
             "group": group,
-            "wishes": sum(row.group == group for row in rows),
-            "took": sum(row.group == group and row.ok for row in rows),
+            "requested": sum(row.group == group for row in rows),
+            "applied": sum(row.group == group and row.ok for row in rows),
         }
         for group in groups
     )
 
 
-def failed_table(rows: Sequence[WishResult]) -> pd.DataFrame:
-    """The wishes that did not take, with the reason and what lets them take."""
+def failed_table(rows: Sequence[OptionResult]) -> pd.DataFrame:
+    """List the requests that were not applied, with the reason and the further options they need."""
     import pandas as pd
 
     columns = ["option", "wanted", "is", "optional", "why"]
@@ -63,8 +63,8 @@ def failed_table(rows: Sequence[WishResult]) -> pd.DataFrame:
     )
 
 
-def option_table(rows: Sequence[WishResult]) -> pd.DataFrame:
-    """Every wish with its value and the catalogue's note."""
+def option_table(rows: Sequence[OptionResult]) -> pd.DataFrame:
+    """List every requested option with its value and the catalogue's note."""
     import pandas as pd
 
     notes = {(feature.group, feature.rule_text or feature.option): feature.note for feature in catalogue()}
@@ -82,22 +82,22 @@ def option_table(rows: Sequence[WishResult]) -> pd.DataFrame:
     )
 
 
-def rule_table(rows: Sequence[WishResult]) -> pd.DataFrame:
-    """What each rule of the catalogue matched in the tree at hand, as far as the configuration offers it."""
+def rule_table(rows: Sequence[OptionResult]) -> pd.DataFrame:
+    """List the options that each rule of the catalogue matched in the source tree and the configuration offers."""
     import pandas as pd
 
     rules = dict.fromkeys((row.group, row.rule) for row in rows if row.rule)
-    found = []
+    matches = []
     for group, rule in rules:
         matched = [row for row in rows if (row.group, row.rule) == (group, rule)]
         values = sorted({row.wanted for row in matched})
         options = ", ".join(row.option for row in matched)
-        found.append([rule, group, "/".join(values), len(matched), options])
-    return pd.DataFrame(found, columns=["rule", "group", "wanted", "matched", "options"])
+        matches.append([rule, group, "/".join(values), len(matched), options])
+    return pd.DataFrame(matches, columns=["rule", "group", "wanted", "matched", "options"])
 
 
 def diff_table(left: str, right: str, version: tuple[int, int]) -> pd.DataFrame:
-    """What two profiles or .config files set differently; of profiles, what they wish of that kernel version."""
+    """List the options that differ between two profiles (for that kernel version) or .config files."""
     import pandas as pd
 
     rows = difference(left, right, f"{version[0]}.{version[1]}")
@@ -105,7 +105,7 @@ def diff_table(left: str, right: str, version: tuple[int, int]) -> pd.DataFrame:
 
 
 def size_table(image: KernelImage) -> pd.DataFrame:
-    """The parts of a kernel in bytes, the largest first (`part`, `text_bytes`, `data_bytes`, `bss_bytes`)."""
+    """List the parts of a kernel in bytes, the largest first (`part`, `text_bytes`, `data_bytes`, `bss_bytes`)."""
     import pandas as pd
 
     return pd.DataFrame(vars(part) for part in of_image(image.image))

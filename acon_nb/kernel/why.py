@@ -1,4 +1,4 @@
-"""Why a wish did not take, in the words of Kconfig, and which further options would let it."""
+"""Explains in Kconfig's terms why a requested option was not applied, and proposes the options it needs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _DEPTH = 4
 
 
 def why_not(option: str, wanted: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> str:
-    """The chain of conditions that `config` does not meet: "needs A (n), B (n); A needs C (n)".
+    """Return the chain of conditions that `config` does not meet: "needs A (n), B (n); A needs C (n)".
 
-    Each unmet condition stands as Kconfig writes it, with the values that it has now; those of an option that is itself
-    unmet follow. For an option that is on against the wish: which options that are on select or imply it.
+    Each unmet condition is given as in Kconfig, with the current values of its options, followed by the unmet
+    conditions of those options. For an option that is on although "n" was requested: the enabled options that select
+    or imply it.
     """
     symbol = symbols.get(option)
     if symbol is None:
@@ -28,47 +29,47 @@ def why_not(option: str, wanted: str, config: Mapping[str, str], symbols: Mappin
         return "; ".join(f"{'' if name == option else name + ' '}needs {', '.join(parts)}" for name, parts in chain)
     if not symbol.prompted:
         return "it has no prompt: only other options select it"
-    return "another value of a choice or a range holds it, or only the compiler can tell"
+    return "another member of a choice or a range prevents it, or only the compiler can tell"
 
 
 def propose(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> tuple[tuple[str, str], ...]:
-    """Further options, as (option, value), that would meet the conditions of `option`; () if there is no such set.
+    """Return further options, as (option, value), that would meet the conditions of `option`; () if there are none.
 
-    The first way of each `||` is taken. Only options with a prompt can be set; whether the set really does it is for
-    `make olddefconfig` to say.
+    Of each `||` the first alternative is taken. Only options with a prompt can be set. The proposal is not verified:
+    only `make olddefconfig` can do that.
     """
-    found: dict[str, str] = {}
+    needed: dict[str, str] = {}
     pending = [option]
     while pending:
         name = pending.pop()
         for text in unmet(symbols[name], config):
             for other, value in missing_options(text, config):
-                if other in found or other not in symbols:
+                if other in needed or other not in symbols:
                     continue
-                found[other] = value
+                needed[other] = value
                 if value != "n":
                     pending.append(other)
-    settable = {name: value for name, value in found.items() if symbols[name].prompted}
+    settable = {name: value for name, value in needed.items() if symbols[name].prompted}
     return tuple(settable.items())
 
 
 def with_values(expression: str, config: Mapping[str, str]) -> str:
-    """A condition as Kconfig writes it, each option with the value that it has now: "SWAP (n)"."""
+    """Return a condition with the current value after each option: "SWAP (n)"."""
     return _WORD.sub(lambda match: f"{match.group(0)} ({config.get(match.group(0), 'n')})", expression)
 
 
 def _why_on(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> str:
-    holders = [
+    selectors = [
         name
         for name, symbol in symbols.items()
         if config.get(name, "n") in ("y", "m")
         and any(target == option and evaluate(text or "y", config) != "n" for target, text in symbol.selects)
     ]
-    if holders:
-        return f"turned on by {', '.join(sorted(holders))}"
+    if selectors:
+        return f"turned on by {', '.join(sorted(selectors))}"
     if not symbols[option].prompted:
         return "it has no prompt: its default decides"
-    return "it is the value of a choice, or it has no prompt in this configuration"
+    return "it is a member of a choice, or it has no prompt in this configuration"
 
 
 def _chain(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> list[tuple[str, list[str]]]:
@@ -91,7 +92,7 @@ def _chain(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]
 
 
 def _false_parts(expression: str, config: Mapping[str, str]) -> list[str]:
-    """The parts of a conjunction that are false, so that what holds is not in the reader's way."""
+    """Return only the parts of a conjunction that are false."""
     if "(" in expression or "||" in expression:
         return [expression]
     return [part.strip() for part in expression.split("&&") if evaluate(part, config) == "n"]

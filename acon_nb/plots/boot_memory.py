@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from acon_nb.bench.memory import memory_table
+from acon_nb.boot.memory import memory_table
 from acon_nb.plots.style import COLOURS, subplots
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from acon_nb.bench.initcalls import Boot, call_table
-from acon_nb.bench.phases import phase_rows
+from acon_nb.boot.initcalls import Boot, call_table
+from acon_nb.boot.phases import part_words, phase_rows
 from acon_nb.plots.style import COLOURS, subplots
 from acon_nb.vm import Clock
 
@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 
 _AXIS = {
     Clock.WALL: ("s since QEMU's start\n(host's clock, medians)", 1e9),
-    Clock.INSTRUCTIONS: ("10⁶ instructions since reset\n(instruction clock)", 1e6),
+    Clock.INSTRUCTIONS: ("ms since reset on the instruction clock\n(10⁶ instructions, or idle time)", 1e6),
+}
+# How the end of a phase is drawn that is waiting
+_PART: dict[str, dict[str, Any]] = {
+    "idle_ns": {"facecolor": "0.85"},
+    "busy_waiting_ns": {"facecolor": "0.6", "hatch": "xxx"},
 }
 _NARROW = 0.055  # of the axis: a bar below it has its number above
 
 
 def plot_phases(rows: pd.DataFrame) -> Figure:
-    """Each cell's phases as one stacked bar, a panel a clock (`bench.phases`)."""
+    """Each cell's phases as one stacked bar, a panel a clock (`boot.phases`).
+
+    Busy waiting is crossed out, idle time is pale.
+    """
     from matplotlib.patches import Patch
 
     phases = phase_rows(rows)
@@ -34,6 +42,7 @@ def plot_phases(rows: pd.DataFrame) -> Figure:
     for ax, clock in zip(axes, clocks, strict=True):
         _stack(ax, phases[phases["clock"] == clock], names, *_AXIS[Clock(clock)])
     marks = [Patch(label=name, **_look(number)) for number, name in enumerate(names)]
+    marks += [Patch(label=part_words(name), **_PART[name]) for name in _PART if (phases[name].fillna(0) > 0).any()]
     figure.legend(handles=marks, frameon=False, ncols=3, loc="outside lower center", fontsize=8)
     figure.suptitle("Where the time to the end of /init goes")
     return figure
@@ -46,7 +55,14 @@ def _stack(ax: Axes, part: pd.DataFrame, names: list[str], label: str, scale: fl
         start = 0.0
         for row in part[part["cell"] == cell].to_dict("records"):
             width = float(row["took_ns"]) / scale
-            ax.barh(place, width, left=start, height=0.6, **_look(names.index(row["phase"])))
+            look = _look(names.index(row["phase"]))
+            ax.barh(place, width, left=start, height=0.6, **look)
+            waiting = start + width
+            for name, style in _PART.items():
+                wait = 0.0 if _missing(row[name]) else float(row[name]) / scale
+                waiting -= wait
+                if wait:
+                    ax.barh(place, wait, left=waiting, height=0.6, **{**look, **style})
             if width > _NARROW * whole:
                 ax.annotate(
                     _short(width), (start + width / 2, place), ha="center", va="center", color="white", fontsize=8
@@ -63,7 +79,7 @@ def _stack(ax: Axes, part: pd.DataFrame, names: list[str], label: str, scale: fl
 
 
 def plot_initcalls(boot: Boot, *, most: int = 20) -> Figure:
-    """The longest initcalls where they are in the boot, in its order, with the gaps in grey (`bench.initcalls`)."""
+    """The longest initcalls where they are in the boot, in its order, with the gaps in grey (`boot.initcalls`)."""
     calls = call_table(boot, most=most)
     figure, axes = subplots(1, width=9.5)
     figure.set_figheight(0.27 * len(calls) + 1.5)
@@ -94,7 +110,7 @@ def plot_initcalls(boot: Boot, *, most: int = 20) -> Figure:
 def plot_initcall_difference(
     rows: pd.DataFrame, *, names: tuple[str, str], most: int = 20, clock: str = Clock.INSTRUCTIONS
 ) -> Figure:
-    """The largest differences of two boots by initcall (`bench.initcalls.difference`)."""
+    """The largest differences of two boots by initcall (`boot.initcalls.difference`)."""
     shown = rows.head(most)
     figure, axes = subplots(1, width=9)
     figure.set_figheight(0.27 * len(shown) + 1.5)

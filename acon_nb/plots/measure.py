@@ -1,4 +1,4 @@
-"""The figure of a measured boot: what is measured into which register, and by whom."""
+"""Figure of a measured boot: what is measured into which register, and by whom."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _EDGE = "0.25"
 
 
 def plot_chain(chain: pd.DataFrame) -> Figure:
-    """The chain of a measured boot (`tdx.chain.chain_table`), after the guide's figure of TDVF's measurements.
+    """Plot the chain of a measured boot (`tdx.chain.chain_table`), after the guide's figure of TDVF's measurements.
 
-    Left who measures, in the middle what, right the register with the start of its value. Dashed boxes cannot be known
-    offline; thick ones have moved.
+    On the left is who measures, in the middle what, on the right the register with the start of its value. Dashed boxes
+    cannot be known offline; thick ones have changed.
     """
-    from acon_nb.show import ShownFigure
+    from acon_nb.jupyter.show import ShownFigure
 
     groups = list(chain.groupby("register", sort=False))
     height = sum(len(part) * _ROW + _GAP for _, part in groups)
@@ -33,8 +33,8 @@ def plot_chain(chain: pd.DataFrame) -> Figure:
     ax.set_xlim(-0.1, _WIDTH)
     ax.set_ylim(height, -0.55)
     ax.axis("off")
-    for place, text in ((_LEFT, "measured by"), (_MIDDLE, "what is hashed"), (_RIGHT, "register (start of its value)")):
-        ax.text(place, -0.3, text, fontsize=9, color="0.35")
+    for left, text in ((_LEFT, "measured by"), (_MIDDLE, "what is hashed"), (_RIGHT, "register (start of its value)")):
+        ax.text(left, -0.3, text, fontsize=9, color="0.35")
     makers = list(dict.fromkeys(chain["by"]))
     top = 0.0
     for register, part in groups:
@@ -45,7 +45,7 @@ def plot_chain(chain: pd.DataFrame) -> Figure:
 
 
 def _group(ax: Axes, register: str, part: pd.DataFrame, top: float, colours: dict[str, str]) -> None:
-    """One register with all that goes into it."""
+    """Draw one register with everything that is measured into it."""
     bottom = top + len(part) * _ROW
     middle = (top + bottom) / 2
     known, moved = bool(part["known"].all()), bool(part["moved"].any())

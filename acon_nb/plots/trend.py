@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from acon_nb.bench.metrics import Metric, metric_on
+from acon_nb.analysis.history import night_text
 from acon_nb.plots.style import COLOURS
+from acon_nb.results.metrics import Metric, metric_on
+from acon_nb.stats.comparison import Verdict
+from acon_nb.stats.intervals import intervals_words
 from acon_nb.units import format_share
 
 if TYPE_CHECKING:
@@ -20,12 +23,12 @@ _BAD, _GOOD = COLOURS[1], COLOURS[2]
 
 
 def plot_trend(nights: pd.DataFrame, changes: pd.DataFrame, *, clock: str) -> Figure:
-    """All series of one clock, a panel each (`bench.history.nights_table` and `changes_table`).
+    """All series of one clock, a panel each (`analysis.history.nights_table` and `changes_table`).
 
-    Dots are the nights' medians with their 95 % intervals, lines the levels, the grey band what the limit allows, a
+    Dots are the nights' medians with their intervals, lines the levels, the grey band what the limit allows, a
     vertical line the night of a change with the nights that it may be.
     """
-    from acon_nb.show import ShownFigure
+    from acon_nb.jupyter.show import ShownFigure
 
     part = nights[nights["clock"] == clock] if len(nights) else nights
     groups = list(part.groupby(["cell", "metric"], sort=False)) if len(part) else []
@@ -38,7 +41,8 @@ def plot_trend(nights: pd.DataFrame, changes: pd.DataFrame, *, clock: str) -> Fi
     count = part["night"].nunique() if len(part) else 0
     numbers = sorted({int(part["runs"].min()), int(part["runs"].max())}) if len(part) else []
     runs = f", {' to '.join(map(str, numbers))} runs a night" if numbers else ""
-    figure.suptitle(f"{count} nights on the {clock} clock{runs} (dots: medians and 95 % intervals; band: the limit)")
+    bars = intervals_words([int(n) for n in part["runs"]], "run") if len(part) else "no interval"
+    figure.suptitle(f"{count} nights on the {clock} clock{runs} (dots: medians; bars: {bars}; band: the limit)")
     return figure
 
 
@@ -46,8 +50,8 @@ def _panel(ax: Axes, series: pd.DataFrame, changes: pd.DataFrame, measure: Metri
     places = range(len(series))
     values, low, high, level = (series[name] / measure.scale for name in ("value", "low", "high", "level"))
     reference, limit = float(series["reference"].iloc[0]) / measure.scale, float(series["limit"].iloc[0])
-    verdict = str(series["verdict"].iloc[0])
-    colour = {"regression": _BAD, "improvement": _GOOD}.get(verdict, COLOURS[0])
+    verdict = Verdict(series["verdict"].iloc[0])
+    colour = {Verdict.WORSE: _BAD, Verdict.BETTER: _GOOD}.get(verdict, COLOURS[0])
     ax.axhspan(reference * (1 - limit), reference * (1 + limit), color="0.92", zorder=0)
     ax.errorbar(
         list(places), values, yerr=[values - low, high - values], fmt="o", markersize=4, capsize=2, color=colour,
@@ -67,9 +71,9 @@ def _panel(ax: Axes, series: pd.DataFrame, changes: pd.DataFrame, measure: Metri
     ax.set_xticks(list(places)[::every], [name[:10] for name in names[::every]], rotation=30, ha="right", fontsize=8)
     ax.set_xlim(-0.7, len(names) - 0.3)
     _room(ax, [*low, *high, reference * (1 - limit), reference * (1 + limit)])
-    unit = "10⁹ instructions" if measure.counts(clock) else measure.unit
-    ax.set_ylabel(f"{measure.label} / {unit}", fontsize=8)
-    ax.set_title(f"{series['cell'].iloc[0]}: {verdict}", fontsize=9, color=colour if verdict != "steady" else "black")
+    ax.set_ylabel(measure.axis_text(clock), fontsize=8)
+    title_colour = "black" if verdict is Verdict.NO_CHANGE else colour
+    ax.set_title(f"{series['cell'].iloc[0]}: {night_text(verdict)}", fontsize=9, color=title_colour)
     ax.ticklabel_format(axis="y", useOffset=False)
     ax.tick_params(axis="y", labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)

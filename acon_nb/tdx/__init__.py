@@ -1,23 +1,29 @@
-"""What a TD's firmware and measurements say: predicted, read, replayed, compared."""
+"""Measurements of TDs: predict them, read and replay what was measured, compare the two."""
 
-from acon_nb.tdx.boot import Prediction, predict, predict_twin
-from acon_nb.tdx.compare import Comparison, Verdict, compare, parse_pasted, parse_side, read_side
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from acon_nb.lazy import submodules
+from acon_nb.tdx.compare import MeasurementComparison, MeasurementVerdict, compare, parse_pasted, parse_side, read_side
 from acon_nb.tdx.eventlog import EventLog, LoggedEvent, LogKind, parse_log, read_log
 from acon_nb.tdx.events import PredictedEvent, Variant
-from acon_nb.tdx.expected import Expected, expected, parse_expected
 from acon_nb.tdx.firmware import Firmware, Tdvf, find_firmware, read_firmware, read_tdvf
 from acon_nb.tdx.inputs import BootInputs
 from acon_nb.tdx.mrtd import Mrtd, PageOrder, mrtd
+from acon_nb.tdx.predict import Prediction, predict, predict_reference_boot
 from acon_nb.tdx.quote import TdIdentity, parse_identity, read_identity
+from acon_nb.tdx.stored import Expected, expected, parse_expected
 
 __all__ = [
     "BootInputs",
-    "Comparison",
     "EventLog",
     "Expected",
     "Firmware",
     "LogKind",
     "LoggedEvent",
+    "MeasurementComparison",
+    "MeasurementVerdict",
     "Mrtd",
     "PageOrder",
     "PredictedEvent",
@@ -25,7 +31,6 @@ __all__ = [
     "TdIdentity",
     "Tdvf",
     "Variant",
-    "Verdict",
     "compare",
     "expected",
     "find_firmware",
@@ -36,10 +41,13 @@ __all__ = [
     "parse_pasted",
     "parse_side",
     "predict",
-    "predict_twin",
+    "predict_reference_boot",
     "read_firmware",
     "read_identity",
     "read_log",
     "read_side",
     "read_tdvf",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = submodules(__name__)

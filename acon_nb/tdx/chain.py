@@ -1,4 +1,4 @@
-"""The chain of a measured boot, as the guide's figure has it: components, who measures them, into which register."""
+"""The chain of a measured boot, as in the guide's figure: components, who measures them, into which register."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from acon_nb.tdx.boot import Prediction
 from acon_nb.tdx.events import PredictedEvent
 from acon_nb.tdx.firmware import MR_EXTEND, PAGE_AUG, Section
+from acon_nb.tdx.predict import Prediction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ _MRTD = "MRTD, per page"
 
 @dataclass
 class _Component:
-    """A component of the picture, summed over its events."""
+    """A component of the figure, summed over its events."""
 
     register: str
     value: str
@@ -40,18 +40,18 @@ class _Component:
 
 
 def chain_table(prediction: Prediction, before: Prediction | None = None) -> pd.DataFrame:
-    """What is measured into which register, by whom, a row a component; for `plots.plot_chain`.
+    """Table of what is measured into which register by whom, one row per component; for `plots.plot_chain`.
 
-    `moved` tells the components that are not as in `before`; `known` those whose digest can be known offline.
+    `moved` marks the components that differ from those of `before`, `known` those whose digest can be known offline.
     """
     import pandas as pd
 
-    found = [*_sections(prediction, before), *_events(prediction, before), *_empty(prediction)]
-    return pd.DataFrame([vars(row) for row in sorted(found, key=lambda row: row.register)])
+    rows = [*_sections(prediction, before), *_events(prediction, before), *_empty(prediction)]
+    return pd.DataFrame([vars(row) for row in sorted(rows, key=lambda row: row.register)])
 
 
 def measured_of(section: Section) -> str:
-    """What MRTD gets of a section, in words."""
+    """Describe what of a section is measured into MRTD."""
     if section.attributes & PAGE_AUG:
         return "nothing (pages are added later)"
     return "addresses and content" if section.attributes & MR_EXTEND else "addresses"
@@ -87,11 +87,11 @@ def _events(prediction: Prediction, before: Prediction | None) -> Iterator[_Comp
 
 
 def _empty(prediction: Prediction) -> Iterator[_Component]:
-    """Registers that get nothing while the guest boots."""
+    """Registers into which nothing is measured during the boot."""
     used = {event.register for event in prediction.events}
     for name, value in prediction.registers.items():
         if name not in used:
-            who = "the guest, if it wants" if name == "RTMR[3]" else "nobody"
+            who = "the guest, if it chooses to" if name == "RTMR[3]" else "nobody"
             yield _Component(name, value.hex() if value else UNKNOWN, who, "nothing at boot")
 
 

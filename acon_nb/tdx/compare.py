@@ -1,8 +1,8 @@
-"""What was measured beside what was expected: register by register, event by event, the first difference in words.
+"""Compare what was measured with what was expected, register by register and event by event.
 
-Both sides may be a prediction, an event log, or what a TD shows of itself (a quote, a TDREPORT). Where a prediction
-does not fit, the other stacks in the field are tried, and the one that fits is named. Where a log does not give a
-quote's register, it is tried whether the quote is of an earlier moment, or an event is one too many.
+Either side may be a prediction, an event log, or a TD's evidence (a quote, a TDREPORT). If a prediction does not match,
+the other stacks in use are tried and the one that matches is named. If a log does not lead to a quote's register, the
+comparison looks for an earlier moment of the log, or a superfluous event, that does.
 """
 
 from __future__ import annotations
@@ -17,36 +17,42 @@ from enum import StrEnum
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput
+from acon_nb.tdx.describe import label_of
 from acon_nb.tdx.eventlog import EVENT_TYPES, ZERO, EventLog, LoggedEvent, extend, parse_log
-from acon_nb.tdx.expected import Expected, ExpectedEvent, parse_expected, registers_of
 from acon_nb.tdx.quote import TdIdentity, parse_identity
-from acon_nb.tdx.words import label_of
+from acon_nb.tdx.stored import Expected, ExpectedEvent, parse_expected, registers_of
 
 _LIMIT_BYTES = 64 << 20
-_FITS = "it fits if"
-_NAMELESS = (0x80000003, 0x80000008, 0x8000000A)  # told apart by their place: applications and firmware blobs
+_MATCHES = "it matches if"
+_NAMELESS = (0x80000003, 0x80000008, 0x8000000A)  # distinguished by their position: applications and firmware blobs
 Side = Expected | EventLog | TdIdentity
 
 
-class Verdict(StrEnum):
-    """What a comparison came to."""
+class MeasurementVerdict(StrEnum):
+    """The result of comparing two measurements: a code for files, with `text` for people."""
 
     EQUAL = "equal"
     DIFFERENT = "different"
-    UNKNOWN = "cannot know"
+    UNKNOWN = "cannot_know"
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        return self.value.replace("_", " ")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventPair:
-    """An event of each side; None where one side has none. `number` counts the register's events, from 0.
+    """A pair of corresponding events; a digest is None if its side has no such event or does not know it.
 
-    `depends` names the inputs that a predicted event depends on, where the two differ.
+    `number` counts the register's events from 0. `depends` names the inputs that a predicted event depends on if the
+    two differ.
     """
 
     register: str
     number: int
     what: str
-    verdict: Verdict
+    verdict: MeasurementVerdict
     expected: bytes | None
     measured: bytes | None
     text: str
@@ -55,20 +61,20 @@ class EventPair:
 
 @dataclass(frozen=True, kw_only=True)
 class RegisterPair:
-    """A register of each side; None where it is not known."""
+    """The values of a register on both sides; None if unknown."""
 
     register: str
-    verdict: Verdict
+    verdict: MeasurementVerdict
     expected: bytes | None
     measured: bytes | None
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The whole: a verdict, each register, each event (where both sides have events), and what would explain it."""
+class MeasurementComparison:
+    """A comparison: the verdict, each register, each event if both sides have events, possible explanations."""
 
-    verdict: Verdict
+    verdict: MeasurementVerdict
     registers: tuple[RegisterPair, ...]
     events: tuple[EventPair, ...]
     explanations: tuple[str, ...]
@@ -76,20 +82,20 @@ class Comparison:
 
     @property
     def differences(self) -> tuple[EventPair, ...]:
-        """The events that differ, the first one first."""
-        return tuple(pair for pair in self.events if pair.verdict is Verdict.DIFFERENT)
+        """The events that differ, in order."""
+        return tuple(pair for pair in self.events if pair.verdict is MeasurementVerdict.DIFFERENT)
 
     @property
     def headline(self) -> str:
         """The result in one sentence."""
-        if self.verdict is Verdict.DIFFERENT:
+        if self.verdict is MeasurementVerdict.DIFFERENT:
             first = next(iter(self.differences), None) or next(
-                pair for pair in self.registers if pair.verdict is Verdict.DIFFERENT
+                pair for pair in self.registers if pair.verdict is MeasurementVerdict.DIFFERENT
             )
             return f"different: {first.register}: {first.text}"
-        if self.verdict is Verdict.UNKNOWN:
-            names = ", ".join(pair.register for pair in self.registers if pair.verdict is Verdict.UNKNOWN)
-            return f"cannot know: {names}; what can be known is equal"
+        if self.verdict is MeasurementVerdict.UNKNOWN:
+            names = ", ".join(pair.register for pair in self.registers if pair.verdict is MeasurementVerdict.UNKNOWN)
+            return f"cannot know: {names}; everything that can be known is equal"
         return f"equal: {', '.join(pair.register for pair in self.registers)}"
 
 
@@ -111,7 +117,7 @@ class _Event:
 
 
 def read_side(path: Path) -> Side:
-    """A file that can be compared: a stored prediction, a log, a quote, a TDREPORT. Errors: `InvalidInput`."""
+    """Read a file that can be compared: a stored prediction, log, quote or TDREPORT. Errors: `InvalidInput`."""
     try:
         with path.open("rb") as file:
             raw = file.read(_LIMIT_BYTES + 1)
@@ -122,23 +128,23 @@ def read_side(path: Path) -> Side:
 
 
 def parse_pasted(text: str) -> Side:
-    """What a person pasted: a stored prediction, or a log or quote in hexadecimal or base64. Errors: `InvalidInput`."""
+    """Parse pasted text: a stored prediction, or a log or quote in hexadecimal or base64. Errors: `InvalidInput`."""
     if text.lstrip().startswith("{"):
         return parse_expected(text, source="pasted text")
-    packed = "".join(text.split())
+    encoded = "".join(text.split())
     try:
-        hexadecimal = re.fullmatch(r"([0-9a-fA-F]{2})+", packed)
-        raw = bytes.fromhex(packed) if hexadecimal else base64.b64decode(packed, validate=True)
+        hexadecimal = re.fullmatch(r"([0-9a-fA-F]{2})+", encoded)
+        raw = bytes.fromhex(encoded) if hexadecimal else base64.b64decode(encoded, validate=True)
     except (ValueError, binascii.Error) as error:
         hint = "paste the output of: base64 FILE (or xxd -p FILE)"
-        raise InvalidInput("pasted", packed[:40], "is neither hexadecimal nor base64", hint=hint) from error
+        raise InvalidInput("pasted", encoded[:40], "is neither hexadecimal nor base64", hint=hint) from error
     return parse_side(raw, source="pasted text")
 
 
 def parse_side(raw: bytes, *, source: str = "input") -> Side:
-    """The bytes of any kind that can be compared. Errors: `InvalidInput`."""
+    """Parse the bytes of anything that can be compared. Errors: `InvalidInput`."""
     if len(raw) > _LIMIT_BYTES:
-        raise InvalidInput("file", source, "is larger than any of these", hint="give the log or quote alone")
+        raise InvalidInput("file", source, "is too large for a log or a quote", hint="give only the log or the quote")
     if raw.lstrip()[:1] == b"{":
         return parse_expected(raw.decode("utf-8", "replace"), source=source)
     if raw[32:48] == b"Spec ID Event03\0":
@@ -146,19 +152,21 @@ def parse_side(raw: bytes, *, source: str = "input") -> Side:
     return parse_identity(raw, source=source)
 
 
-def compare(expected: Side, measured: Side, *, only: Sequence[str] = ()) -> Comparison:
-    """Compare two sides; `only` names the registers that count (default: all that both sides have).
+def compare(expected: Side, measured: Side, *, only: Sequence[str] = ()) -> MeasurementComparison:
+    """Compare two sides; `only` names the registers to consider (default: all that both sides have).
 
-    Errors: `InvalidInput` when they are of different kinds (a TD's and a TPM's) or have no such register.
+    Errors: `InvalidInput` if they are of different kinds (a TD's and a TPM's) or lack such a register.
     """
     names = _common(expected, measured, only)
     first, second = _registers(expected), _registers(measured)
-    mine, theirs = _events(expected), _events(measured)
-    pairs = () if mine is None or theirs is None else tuple(_pairs(mine, theirs, names))
+    left, right = _events(expected), _events(measured)
+    pairs = () if left is None or right is None else tuple(_pairs(left, right, names))
     rows = tuple(_register(name, first[name], second[name], pairs, expected) for name in names)
     verdict = _worst([row.verdict for row in rows])
-    explanations = tuple(_explain(expected, measured, names, rows, pairs)) if verdict is Verdict.DIFFERENT else ()
-    return Comparison(
+    explanations = (
+        tuple(_explain(expected, measured, names, rows, pairs)) if verdict is MeasurementVerdict.DIFFERENT else ()
+    )
+    return MeasurementComparison(
         verdict=verdict,
         registers=rows,
         events=pairs,
@@ -167,23 +175,23 @@ def compare(expected: Side, measured: Side, *, only: Sequence[str] = ()) -> Comp
     )
 
 
-def _worst(verdicts: Sequence[Verdict]) -> Verdict:
-    for worst in (Verdict.DIFFERENT, Verdict.UNKNOWN):
+def _worst(verdicts: Sequence[MeasurementVerdict]) -> MeasurementVerdict:
+    for worst in (MeasurementVerdict.DIFFERENT, MeasurementVerdict.UNKNOWN):
         if worst in verdicts:
             return worst
-    return Verdict.EQUAL
+    return MeasurementVerdict.EQUAL
 
 
 def _common(expected: Side, measured: Side, only: Sequence[str]) -> list[str]:
-    """The registers that are compared, in order."""
+    """The registers to compare, in order."""
     first, second = _registers(expected), _registers(measured)
     both = sorted(set(first) & set(second), key=_order)
     if not both:
-        hint = "compare a TD's with a TD's (MRTD, RTMR), a TPM's with a TPM's (PCR)"
+        hint = "compare a TD with a TD (MRTD, RTMR), or a TPM with a TPM (PCR)"
         raise InvalidInput("file", "both", "have no register in common", hint=hint)
-    wrong = [name for name in only if name not in both]
-    if wrong:
-        raise InvalidInput("only", wrong[0], "is no register of both", hint=", ".join(both))
+    unknown = [name for name in only if name not in both]
+    if unknown:
+        raise InvalidInput("only", unknown[0], "is not a register of both sides", hint=", ".join(both))
     return [name for name in both if not only or name in only]
 
 
@@ -214,10 +222,10 @@ def _of_logged(event: LoggedEvent) -> _Event:
     return _Event(event.register, event.event_type, label, f"{event.type_name} {label}", event.digest)
 
 
-def _pairs(mine: list[_Event], theirs: list[_Event], names: Sequence[str]) -> Iterator[EventPair]:
+def _pairs(expected: list[_Event], measured: list[_Event], names: Sequence[str]) -> Iterator[EventPair]:
     for name in names:
-        left = [event for event in mine if event.register == name]
-        right = [event for event in theirs if event.register == name]
+        left = [event for event in expected if event.register == name]
+        right = [event for event in measured if event.register == name]
         matcher = SequenceMatcher(a=[e.key for e in left], b=[e.key for e in right], autojunk=False)
         number = 0
         for _, a, a_end, b, b_end in matcher.get_opcodes():
@@ -232,17 +240,17 @@ def _pair(name: str, number: int, first: _Event | None, second: _Event | None) -
     event = first or second
     assert event is not None
     if first is None or second is None:
-        verdict = Verdict.DIFFERENT
+        verdict = MeasurementVerdict.DIFFERENT
         text = f"{event.what}: {'measured, but not expected' if first is None else 'expected, but not measured'}"
     elif first.key != second.key:
-        verdict, text = Verdict.DIFFERENT, f"expected {first.what}, measured {second.what}"
+        verdict, text = MeasurementVerdict.DIFFERENT, f"expected {first.what}, measured {second.what}"
     elif first.digest is None or second.digest is None:
-        verdict, text = Verdict.UNKNOWN, f"{event.what}: cannot be known offline ({first.why or second.why})"
+        verdict, text = MeasurementVerdict.UNKNOWN, f"{event.what}: cannot be known offline ({first.why or second.why})"
     elif first.digest != second.digest:
-        verdict = Verdict.DIFFERENT
+        verdict = MeasurementVerdict.DIFFERENT
         text = f"{event.what} differs: expected sha384 {first.digest.hex()}, measured {second.digest.hex()}"
     else:
-        verdict, text = Verdict.EQUAL, f"{event.what} is equal"
+        verdict, text = MeasurementVerdict.EQUAL, f"{event.what} is equal"
     return EventPair(
         register=name,
         number=number,
@@ -251,7 +259,7 @@ def _pair(name: str, number: int, first: _Event | None, second: _Event | None) -
         expected=first.digest if first else None,
         measured=second.digest if second else None,
         text=text,
-        depends=first.depends if first and second and verdict is Verdict.DIFFERENT else (),
+        depends=first.depends if first and second and verdict is MeasurementVerdict.DIFFERENT else (),
     )
 
 
@@ -260,16 +268,18 @@ def _register(
 ) -> RegisterPair:
     if name == "MRTD" and isinstance(expected, Expected):
         return _mrtd(expected, second)
-    mine = [pair for pair in pairs if pair.register == name]
-    bad = [pair for pair in mine if pair.verdict is Verdict.DIFFERENT]
-    if first is not None and second is not None and not bad:
-        verdict = Verdict.EQUAL if first == second else Verdict.DIFFERENT
+    own_pairs = [pair for pair in pairs if pair.register == name]
+    different = [pair for pair in own_pairs if pair.verdict is MeasurementVerdict.DIFFERENT]
+    if first is not None and second is not None and not different:
+        verdict = MeasurementVerdict.EQUAL if first == second else MeasurementVerdict.DIFFERENT
         text = "equal" if first == second else f"expected {first.hex()}, measured {second.hex()}"
-    elif bad:
-        verdict, text = Verdict.DIFFERENT, bad[0].text
+    elif different:
+        verdict, text = MeasurementVerdict.DIFFERENT, different[0].text
     else:
-        verdict = Verdict.UNKNOWN
-        reasons = [pair.text for pair in mine if pair.verdict is Verdict.UNKNOWN] or _reasons(expected, name)
+        verdict = MeasurementVerdict.UNKNOWN
+        reasons = [pair.text for pair in own_pairs if pair.verdict is MeasurementVerdict.UNKNOWN] or _reasons(
+            expected, name
+        )
         text = reasons[0] if reasons else "cannot be known offline"
     return RegisterPair(register=name, verdict=verdict, expected=first, measured=second, text=text)
 
@@ -284,15 +294,16 @@ def _reasons(side: Side, name: str) -> list[str]:
 
 
 def _mrtd(expected: Expected, measured: bytes | None) -> RegisterPair:
-    fits = [order for order, value in expected.mrtd.items() if value == measured]
+    matching = [order for order, value in expected.mrtd.items() if value == measured]
     first = next(iter(expected.mrtd.values()))
-    if fits:
-        verdict, text, first = Verdict.EQUAL, f"equal, pages added and extended {fits[0]}", expected.mrtd[fits[0]]
+    if matching:
+        first = expected.mrtd[matching[0]]
+        verdict, text = MeasurementVerdict.EQUAL, f"equal, pages added and extended {matching[0]}"
     else:
-        verdict = Verdict.DIFFERENT
+        verdict = MeasurementVerdict.DIFFERENT
         values = " or ".join(f"{value.hex()} ({order})" for order, value in expected.mrtd.items())
         shown = measured.hex() if measured else "nothing"
-        text = f"the firmware differs: expected {values}, measured {shown}; neither page order fits"
+        text = f"the firmware differs: expected {values}, measured {shown}; neither page order matches"
     return RegisterPair(register="MRTD", verdict=verdict, expected=first, measured=measured, text=text)
 
 
@@ -300,48 +311,48 @@ def _explain(
     expected: Side, measured: Side, names: Sequence[str], rows: Sequence[RegisterPair], pairs: Sequence[EventPair]
 ) -> Iterator[str]:
     if isinstance(expected, Expected):
-        better = list(_other_stacks(expected, measured, names))
-        yield from better
-        if not any(text.startswith(_FITS) for text in better):
+        stacks = list(_other_stacks(expected, measured, names))
+        yield from stacks
+        if not any(text.startswith(_MATCHES) for text in stacks):
             yield from (f"{pair.what}: it depends on {', '.join(pair.depends)}" for pair in pairs if pair.depends)
     if isinstance(expected, EventLog) and isinstance(measured, TdIdentity):
         for row in rows:
-            if row.verdict is Verdict.DIFFERENT:
+            if row.verdict is MeasurementVerdict.DIFFERENT:
                 yield from _moments(expected, row)
 
 
 def _other_stacks(expected: Expected, measured: Side, names: Sequence[str]) -> Iterator[str]:
-    """The stack with which the fewest differences remain, if it is a better one."""
-    theirs, second = _events(measured), _registers(measured)
+    """Describe the stack that leaves the fewest differences, if it leaves fewer than the assumed one."""
+    right, second = _events(measured), _registers(measured)
 
-    def left(events: tuple[ExpectedEvent, ...]) -> list[str]:
-        if theirs is not None:
-            mine = [_of_expected(event) for event in events]
-            return [p.text for p in _pairs(mine, theirs, names) if p.verdict is Verdict.DIFFERENT]
+    def remaining(events: tuple[ExpectedEvent, ...]) -> list[str]:
+        if right is not None:
+            left = [_of_expected(event) for event in events]
+            return [p.text for p in _pairs(left, right, names) if p.verdict is MeasurementVerdict.DIFFERENT]
         values = registers_of(expected.kind, events)
         return [name for name in names if name != "MRTD" and values[name] not in (None, second[name])]
 
-    here = len(left(expected.events))
-    found = [(len(left(other.events)), other) for other in expected.alternatives]
-    best = min((count for count, _ in found), default=here)
-    for count, other in found:
-        if count == best < here:
+    assumed = len(remaining(expected.events))
+    counts = [(len(remaining(other.events)), other) for other in expected.alternatives]
+    best = min((count for count, _ in counts), default=assumed)
+    for count, other in counts:
+        if count == best < assumed:
             words = " and ".join(other.words)
             if best:
-                yield f"it fits better if {words}: then {best} of {here} differences remain"
+                yield f"it matches better if {words}: then {best} of {assumed} differences remain"
             else:
-                yield f"{_FITS} {words}: then all that can be known is equal"
+                yield f"{_MATCHES} {words}: then everything that can be known is equal"
             return  # those with the fewest assumptions come first
 
 
 def _moments(log: EventLog, row: RegisterPair) -> Iterator[str]:
-    """A quote's register as that of an earlier moment of the log, or of the log less one event."""
+    """Explain a quote's register by an earlier moment of the log, or by the log without one of its events."""
     events = [event for event in log.events if event.register == row.register]
     value = ZERO
     for number, event in enumerate(events):
         if value == row.measured:
             what = f"{EVENT_TYPES.get(event.event_type, hex(event.event_type))} {label_of(event)}"
-            yield f"{row.register}: it fits the log up to event {number}, before {what}: taken at an earlier moment"
+            yield f"{row.register}: it matches the log up to event {number}, before {what}: taken at an earlier moment"
             return
         value = extend(value, event.digest)
     for number, left_out in enumerate(events):
@@ -349,16 +360,17 @@ def _moments(log: EventLog, row: RegisterPair) -> Iterator[str]:
         for event in events:
             value = value if event is left_out else extend(value, event.digest)
         if value == row.measured:
-            yield f"{row.register}: it fits the log less its event {number}, {left_out.type_name} {label_of(left_out)}"
+            event_text = f"{left_out.type_name} {label_of(left_out)}"
+            yield f"{row.register}: it matches the log without its event {number}, {event_text}"
             return
     last = events[-1] if events else None
     tail = f"; the log ends with {last.type_name} {label_of(last)}" if last is not None else ""
-    why = "what came later (IMA, an agent) is not in it, or it is of another boot"
-    yield f"{row.register}: no moment of the log fits: {why}{tail}"
+    why = "the log lacks what came later (IMA, an agent), or is from another boot"
+    yield f"{row.register}: no moment of the log matches: {why}{tail}"
 
 
 def _notes(side: Side) -> tuple[str, ...]:
     if isinstance(side, TdIdentity):
-        debug = ("the TD is a debug TD: its host can change what it measures",) if side.debug else ()
+        debug = ("this is a debug TD: its host can change what it measures",) if side.debug else ()
         return (f"{side.form}: {side.note}", *debug)
     return side.notes

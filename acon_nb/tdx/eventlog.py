@@ -1,8 +1,8 @@
-"""Event logs of a measured boot, read and replayed: a TD's CCEL, a TPM's TCG2 log.
+"""Read and replay the event logs of a measured boot: a TD's CCEL, a TPM's TCG2 log.
 
-One TCG_PCR_EVENT ("Spec ID Event03") that names the hash algorithms, then TCG_PCR_EVENT2 records. The index of a record
-is a PCR in a TPM's log, and the register's number plus one in a TD's (0 is MRTD). A log ends at 0xFFFFFFFF, at zero
-padding or with the file. Hostile input is expected: no length is believed before it was compared with what is there.
+A log is one TCG_PCR_EVENT ("Spec ID Event03") that lists the hash algorithms, followed by TCG_PCR_EVENT2 records. The
+index of a record is a PCR in a TPM's log, and the register's number plus one in a TD's (0 is MRTD). A log ends at
+0xFFFFFFFF, at zero padding or with the file. The input may be hostile: each length is checked before it is used.
 Source: TCG PC Client Platform Firmware Profile, "Event Logging"; UEFI specification 2.10, section 38.4.
 """
 
@@ -21,8 +21,8 @@ SHA384 = 0x000C
 DIGEST_BYTES = 48
 ZERO = bytes(DIGEST_BYTES)
 EV_NO_ACTION = 3
-TPM_LOG_PLACE = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
-CCEL_PLACE = Path("/sys/firmware/acpi/tables/data/CCEL")
+TPM_LOG_PATH = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+CCEL_PATH = Path("/sys/firmware/acpi/tables/data/CCEL")
 _LOG_LIMIT_BYTES = 64 << 20
 _EVENT_LIMIT = 100_000
 _SPEC_ID = b"Spec ID Event03\0"
@@ -69,26 +69,26 @@ EVENT_TYPES: Mapping[int, str] = {
 
 
 class LogKind(StrEnum):
-    """Whose registers a log tells of."""
+    """The kind of log, and so whose registers its events extend."""
 
     TD = "CCEL"
     TPM = "TCG2"
 
     def register(self, index: int) -> str:
-        """The name of the register that an index of this log stands for."""
+        """Return the name of the register that an index of this log refers to."""
         if self is LogKind.TPM:
             return f"PCR[{index}]"
         return f"RTMR[{index - 1}]" if index else "MRTD"
 
     @property
     def indexes(self) -> range:
-        """The indexes that stand for registers which can be extended."""
+        """The indexes of the registers that can be extended."""
         return range(24) if self is LogKind.TPM else range(1, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedEvent:
-    """One record: the register it was extended into, its type, the SHA-384 digest, and its data (not always hashed)."""
+    """One record: the register it extended, its type, its SHA-384 digest, and its data (not always what was hashed)."""
 
     number: int
     register: str
@@ -104,9 +104,9 @@ class LoggedEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class EventLog:
-    """A log that was read: its events in order, and in `notes` what was left out and why.
+    """A parsed log: its events in order, and in `notes` what was left out and why.
 
-    `size_bytes` is what the log takes of what was read: the rest is padding, or memory after it.
+    `size_bytes` is the length of the log itself; the rest of the input is padding, or unrelated memory.
     """
 
     kind: LogKind
@@ -115,7 +115,7 @@ class EventLog:
     notes: tuple[str, ...] = ()
 
     def registers(self) -> dict[str, bytes]:
-        """Each register after all events; those without an event are zero."""
+        """Return the value of each register after all events; a TD's registers without an event are zero."""
         values = {self.kind.register(index): ZERO for index in (self.kind.indexes if self.kind is LogKind.TD else ())}
         for event in self.events:
             values[event.register] = extend(values.get(event.register, ZERO), event.digest)
@@ -124,7 +124,7 @@ class EventLog:
 
 @dataclass(frozen=True, kw_only=True)
 class CcelTable:
-    """The ACPI table CCEL: the kind of guest (2: TDX), and where its log lies in the guest's memory."""
+    """The ACPI table CCEL: the type of guest (2: TDX), and where its log lies in the guest's memory."""
 
     cc_type: int
     cc_subtype: int
@@ -133,7 +133,7 @@ class CcelTable:
 
 
 def extend(register: bytes, digest: bytes) -> bytes:
-    """A register after one more measurement: SHA384(register || digest)."""
+    """Return a register's value after one more measurement: SHA384(register || digest)."""
     return hashlib.sha384(register + digest).digest()
 
 
@@ -143,17 +143,17 @@ def read_log(path: Path, kind: LogKind | None = None) -> EventLog:
         with path.open("rb") as file:
             raw = file.read(_LOG_LIMIT_BYTES + 1)
     except OSError as error:
-        hint = f"in a TD it is {CCEL_PLACE}, with a TPM {TPM_LOG_PLACE}"
+        hint = f"in a TD it is {CCEL_PATH}, with a TPM {TPM_LOG_PATH}"
         raise InvalidInput("log", path, error.strerror or "cannot be read", hint=hint) from error
     if len(raw) > _LOG_LIMIT_BYTES:
-        raise InvalidInput("log", path, f"is larger than {_LOG_LIMIT_BYTES >> 20} MiB", hint="give the log alone")
+        raise InvalidInput("log", path, f"is larger than {_LOG_LIMIT_BYTES >> 20} MiB", hint="give only the log")
     return parse_log(raw, kind, source=str(path))
 
 
 def parse_log(raw: bytes, kind: LogKind | None = None, *, source: str = "log") -> EventLog:
-    """Read a log from its bytes; `kind` is found out from its header if not given.
+    """Parse the bytes of a log; `kind` is detected from the header if not given.
 
-    Errors: `InvalidInput` for what is no log of this form, has no SHA-384, or breaks off inside a record.
+    Errors: `InvalidInput` if it is not such a log, lacks SHA-384 digests, or is truncated inside a record.
     """
     algorithms, header_index, start = _header(raw, source)
     if SHA384 not in algorithms:
@@ -170,7 +170,7 @@ def parse_log(raw: bytes, kind: LogKind | None = None, *, source: str = "log") -
         if event_type == EV_NO_ACTION:
             notes.append(f"event {number} is EV_NO_ACTION: not measured")
         elif index not in kind.indexes:
-            notes.append(f"event {number} names index {index}, which is no register")
+            notes.append(f"event {number} has index {index}, which is not a register")
         else:
             register = kind.register(index)
             event = LoggedEvent(number=number, register=register, event_type=event_type, digest=digest, data=data)
@@ -179,21 +179,21 @@ def parse_log(raw: bytes, kind: LogKind | None = None, *, source: str = "log") -
 
 
 def parse_ccel_table(raw: bytes) -> CcelTable:
-    """Read the ACPI table CCEL (/sys/firmware/acpi/tables/CCEL). Errors: `InvalidInput`."""
+    """Parse the ACPI table CCEL (/sys/firmware/acpi/tables/CCEL). Errors: `InvalidInput`."""
     if len(raw) < 56 or raw[:4] != b"CCEL" or not 56 <= struct.unpack_from("<I", raw, 4)[0] <= len(raw):
-        hint = "it is /sys/firmware/acpi/tables/CCEL; the log is in data/CCEL beside it"
-        raise InvalidInput("table", raw[:8].hex(), "is no ACPI table CCEL", hint=hint)
+        hint = "use /sys/firmware/acpi/tables/CCEL; the log is in data/CCEL next to it"
+        raise InvalidInput("table", raw[:8].hex(), "is not an ACPI table CCEL", hint=hint)
     if sum(raw[: struct.unpack_from("<I", raw, 4)[0]]) % 256:
-        raise InvalidInput("table", "CCEL", "has a wrong checksum", hint="read it anew")
+        raise InvalidInput("table", "CCEL", "has a wrong checksum", hint="read it again")
     cc_type, cc_subtype, _, length, address = struct.unpack_from("<BBHQQ", raw, 36)
     return CcelTable(cc_type=cc_type, cc_subtype=cc_subtype, log_bytes=length, log_address=address)
 
 
 def _header(raw: bytes, source: str) -> tuple[dict[int, int], int, int]:
-    """Algorithms with their digests' sizes, the header's index, and where the records start."""
+    """Parse the header: the digest size of each algorithm, the header's index, and where the records start."""
     hint = "give a CCEL or TCG2 log (crypto-agile, 'Spec ID Event03')"
     if len(raw) < 32 + 28 or raw[32 : 32 + 16] != _SPEC_ID:
-        raise InvalidInput("log", source, "is no event log", hint=hint)
+        raise InvalidInput("log", source, "is not an event log", hint=hint)
     index, _, size = struct.unpack_from("<II20xI", raw)
     end = 32 + size
     count = struct.unpack_from("<I", raw, 32 + 24)[0]
@@ -202,42 +202,42 @@ def _header(raw: bytes, source: str) -> tuple[dict[int, int], int, int]:
     algorithms = dict(struct.unpack_from("<HH", raw, 60 + 4 * number) for number in range(count))
     for name, length in algorithms.items():
         if _SIZES.get(name, length) != length or not 1 <= length <= 64:
-            raise InvalidInput("log", source, f"gives algorithm {name:#06x} digests of {length} bytes", hint=hint)
+            raise InvalidInput("log", source, f"claims digests of {length} bytes for algorithm {name:#06x}", hint=hint)
     return algorithms, index, end
 
 
 def _records(
-    raw: bytes, place: int, algorithms: Mapping[int, int], source: str
+    raw: bytes, offset: int, algorithms: Mapping[int, int], source: str
 ) -> Iterator[tuple[int, int, bytes, bytes, int]]:
-    """(index, type, SHA-384 digest, data, where it ends) of each record."""
+    """Yield (index, type, SHA-384 digest, data, end offset) of each record."""
 
     def take(size: int) -> int:
-        nonlocal place
-        if size > len(raw) - place:
-            hint = "take the log anew; what comes before this place is whole"
-            raise InvalidInput("log", source, f"breaks off in event {number} at byte {place}", hint=hint)
-        place += size
-        return place - size
+        nonlocal offset
+        if size > len(raw) - offset:
+            hint = "read the log again; the events before this one are complete"
+            raise InvalidInput("log", source, f"is truncated in event {number} at byte {offset}", hint=hint)
+        offset += size
+        return offset - size
 
     for number in range(_EVENT_LIMIT):
-        if len(raw) - place < 4 or raw[place : place + 4] == b"\xff" * 4 or not any(raw[place : place + 12]):
+        if len(raw) - offset < 4 or raw[offset : offset + 4] == b"\xff" * 4 or not any(raw[offset : offset + 12]):
             return
         index, event_type, count = struct.unpack_from("<III", raw, take(12))
         if count > len(algorithms):
-            hint = "take the log anew; it is damaged there"
+            hint = "read the log again; it is damaged there"
             raise InvalidInput("log", source, f"claims {count} digests in event {number}", hint=hint)
         digest = b""
         for _ in range(count):
             (name,) = struct.unpack_from("<H", raw, take(2))
             if name not in algorithms:
-                hint = "take the log anew; it is damaged there"
+                hint = "read the log again; it is damaged there"
                 raise InvalidInput("log", source, f"has a digest of {name:#06x} in event {number}", hint=hint)
             start = take(algorithms[name])
             digest = raw[start : start + DIGEST_BYTES] if name == SHA384 else digest
         (size,) = struct.unpack_from("<I", raw, take(4))
         start = take(size)
         if not digest and event_type != EV_NO_ACTION:
-            hint = "a log of the SHA-384 bank is needed throughout"
+            hint = "every event needs a digest of the SHA-384 bank"
             raise InvalidInput("log", source, f"has no SHA-384 digest in event {number}", hint=hint)
-        yield index, event_type, digest, raw[start : start + size], place
-    raise InvalidInput("log", source, f"has more than {_EVENT_LIMIT} events", hint="this is no log of a boot")
+        yield index, event_type, digest, raw[start : start + size], offset
+    raise InvalidInput("log", source, f"has more than {_EVENT_LIMIT} events", hint="this is not the log of a boot")

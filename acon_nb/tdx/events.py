@@ -1,12 +1,13 @@
-"""The events of a boot to come: what is hashed into which register, in which order, by whom.
+"""Predict the events of a boot: what is hashed into which register, in which order, by whom.
 
-The order and the bytes are those of edk2's OvmfPkg and of Linux's EFI stub for a Direct Linux Boot; the table is in
-docs/measured-boot.md. What cannot be known offline is an event without a digest.
+Order and bytes are those of edk2's OvmfPkg and of Linux's EFI stub for a Direct Linux Boot; docs/measured-boot.md has
+the table. An event that cannot be known offline has no digest.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,22 +15,24 @@ from acon_nb.tdx import variables
 from acon_nb.tdx.eventlog import EVENT_TYPES
 from acon_nb.tdx.firmware import SectionType
 from acon_nb.tdx.hob import td_hob
-from acon_nb.tdx.inputs import ACPI_FILES, Material, boot_options
+from acon_nb.tdx.inputs import ACPI_FILES, TPM_LOG, Material, boot_options, fw_cfg_file
 from acon_nb.tdx.kernel_image import load_options
 
 _TYPES = {name: number for number, name in EVENT_TYPES.items()}
 _SEPARATOR = bytes(4)
+_PACKED = "the image has no compressed volumes that can be unpacked"
+_BOOT_OPTION = re.compile(r"BootOrder|Boot[0-9A-F]{4}")
 CALLING = "Calling EFI Application from Boot Option"
 EXITS = ("Exit Boot Services Invocation", "Exit Boot Services Returned with Success")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedEvent:
-    """One measurement to come: what is extended into which register.
+    """A predicted measurement: what is extended into which register.
 
-    `label` tells events of one type apart ("PK", "initrd"); `what` says in words what is hashed, `source` where its
-    bytes come from, `depends` which inputs it depends on. `digest` is None where it cannot be known offline, and
-    `why` says why. `hashed_bytes` is the number of bytes that are hashed, None where that is not known.
+    `label` distinguishes events of one type ("PK", "initrd"); `what` describes what is hashed, `source` where the bytes
+    come from, `depends` lists the inputs it depends on. `digest` is None if it cannot be known offline, for the reason
+    in `why`. `hashed_bytes` is the number of bytes hashed, None if unknown.
     """
 
     register: str
@@ -50,9 +53,9 @@ class PredictedEvent:
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs between stacks in the field, as it is taken for one prediction.
+    """The differences between stacks in use, as assumed for one prediction.
 
-    `token` is "prefix" or "suffix", `kernel_patched` whether QEMU's changes in the kernel's header are measured,
+    `token` is "prefix" or "suffix"; `kernel_patched` is whether QEMU's changes to the kernel's header are measured,
     `separator_rtmr1` whether the second separator goes to RTMR[1].
     """
 
@@ -61,20 +64,20 @@ class Variant:
     separator_rtmr1: bool
 
     def differences(self, other: Variant) -> tuple[str, ...]:
-        """In words, what `other` does that this one does not."""
-        token = f"the token initrd=initrd stands {'before' if other.token == 'prefix' else 'after'} the command line"
-        kernel = f"the kernel is measured {'with' if other.kernel_patched else 'without'} QEMU's changes in its header"
-        place = f"the separator at ready to boot goes to RTMR[{1 if other.separator_rtmr1 else 0}]"
+        """Describe what `other` does differently from this one."""
+        token = f"the token initrd=initrd comes {'before' if other.token == 'prefix' else 'after'} the command line"
+        kernel = f"the kernel is measured {'with' if other.kernel_patched else 'without'} QEMU's changes to its header"
+        separator = f"the separator at ready to boot goes to RTMR[{1 if other.separator_rtmr1 else 0}]"
         rows = (
             (self.token != other.token, token),
             (self.kernel_patched != other.kernel_patched, kernel),
-            (self.separator_rtmr1 != other.separator_rtmr1, place),
+            (self.separator_rtmr1 != other.separator_rtmr1, separator),
         )
         return tuple(text for differs, text in rows if differs)
 
 
 def _hashed(register: str, event_type: str, label: str, data: bytes, **words: object) -> PredictedEvent:
-    """An event whose digest is the SHA-384 of bytes that are known."""
+    """An event whose digest is the SHA-384 of known bytes."""
     return _given(register, event_type, label, hashlib.sha384(data).digest(), len(data), **words)
 
 
@@ -102,7 +105,7 @@ def _action(register: str, text: str) -> PredictedEvent:
 
 
 def td_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]:
-    """What a TD measures into RTMR[0..2], in order."""
+    """Yield what a TD measures into RTMR[0..2], in order."""
     if not material.stack.on("rtmr"):
         return
     yield from _td_configuration(material)
@@ -122,7 +125,7 @@ def td_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]:
 
 
 def tpm_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]:
-    """What a guest with a TPM measures into its PCRs, in order."""
+    """Yield what a guest with a TPM measures into its PCRs, in order."""
     yield from _tpm_firmware(material)
     yield from _variables(material, "PCR[7]")
     yield _separator("PCR[7]", first=True)
@@ -147,25 +150,25 @@ def _td_configuration(material: Material) -> Iterator[PredictedEvent]:
         "EV_EFI_HANDOFF_TABLES2",
         "TdxTable",
         td_hob(firmware, inputs.memory_bytes),
-        what="TD HOB: which memory the TD has, and what of it is accepted",
-        source="made as QEMU makes it of the memory's size and the firmware's sections",
+        what="TD HOB: the TD's memory, and which of it is accepted",
+        source="computed like QEMU does, from the memory size and the firmware's sections",
         depends=("memory_bytes", "firmware"),
     )
     section = next(iter(firmware.of(SectionType.CFV)), None)
-    place = f"{section.raw_bytes:#x} bytes at {section.data_offset:#x} of the image" if section else "no such section"
+    source = f"{section.raw_bytes:#x} bytes at {section.data_offset:#x} of the image" if section else "no such section"
     yield _hashed(
         "RTMR[0]",
         "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
         "CFV",
         material.configuration,
         what="configuration volume, with the UEFI variables",
-        source=place,
+        source=source,
         depends=("firmware",),
     )
     if material.stack.on("fw_cfg"):
         for name in ("BootMenu", "bootorder"):
             words: dict[str, object] = {"what": f"QEMU's {name}", "source": f"fw_cfg {name}", "depends": ("devices",)}
-            words["why"] = "how this firmware hashes it was not seen in a log that could be checked"
+            words["why"] = "no log that could be checked has shown how this firmware hashes it"
             yield _given("RTMR[0]", "EV_PLATFORM_CONFIG_FLAGS", name, None, None, **words)
 
 
@@ -182,7 +185,7 @@ def _tpm_firmware(material: Material) -> Iterator[PredictedEvent]:
     )
     volumes = material.content.volumes()
     source = "unpacked from the image's compressed section"
-    why = "PEI writes into its own volume before it measures it"
+    why = "PEI writes to its own volume before measuring it"
     words: dict[str, object] = {"source": source, "depends": ("firmware",)}
     peifv = len(volumes[0]) if volumes else None
     blob = "EV_EFI_PLATFORM_FIRMWARE_BLOB"
@@ -190,45 +193,50 @@ def _tpm_firmware(material: Material) -> Iterator[PredictedEvent]:
     if len(volumes) > 1:
         yield _hashed("PCR[0]", blob, "DXEFV", volumes[1], what="volume with the DXE modules", **words)
     else:
-        why = "the image has no compressed volumes that can be unpacked"
-        yield _given("PCR[0]", blob, "DXEFV", None, None, what="volume with the DXE modules", why=why, **words)
+        yield _given("PCR[0]", blob, "DXEFV", None, None, what="volume with the DXE modules", why=_PACKED, **words)
 
 
 def _variables(material: Material, register: str) -> Iterator[PredictedEvent]:
     built = material.stack.on("secure_boot")
+    unread = not (built or material.content.unpacked)  # then a module's absence says nothing
     for row in variables.measured(material.variables, secure_boot_built=built):
+        words: dict[str, object] = {
+            "source": "variables of the firmware's configuration volume",
+            "depends": ("firmware",),
+        }
+        if unread:
+            words["why"] = f"{_PACKED}: it is unknown whether it was built with secure boot"
+            words["what"] = f"UEFI variable {row.name}"
+            yield _given(register, "EV_EFI_VARIABLE_DRIVER_CONFIG", row.name, None, None, **words)
+            continue
         value = "no value" if not row.value else f"{len(row.value)} bytes"
-        yield _hashed(
-            register,
-            "EV_EFI_VARIABLE_DRIVER_CONFIG",
-            row.name,
-            row.hashed,
-            what=f"UEFI variable {row.name} ({value})",
-            source="variables of the firmware's configuration volume",
-            depends=("firmware",),
-        )
+        words["what"] = f"UEFI variable {row.name} ({value})"
+        yield _hashed(register, "EV_EFI_VARIABLE_DRIVER_CONFIG", row.name, row.hashed, **words)
 
 
 def _acpi(material: Material, register: str, *, with_tpm: bool) -> Iterator[PredictedEvent]:
     if not material.stack.on("acpi"):
         return
     loader, rsdp, tables = ACPI_FILES
-    for name in (loader, rsdp, "tpm/log", tables) if with_tpm else ACPI_FILES:  # the order of the loader's commands
-        file = f"etc/{name}" if name in (loader, "tpm/log") else f"etc/acpi/{name}"
+    of_this_guest = (TPM_LOG in material.acpi) == with_tpm
+    for name in (loader, rsdp, TPM_LOG, tables) if with_tpm else ACPI_FILES:  # the order of the loader's commands
+        file = fw_cfg_file(name)
         words: dict[str, object] = {"what": f"ACPI: {file}", "depends": ("qemu", "devices", "append")}
-        data = material.acpi.get(name) if not with_tpm else None
+        data = material.acpi.get(name) if of_this_guest else None
         if data is not None:
-            words["source"] = f"captured from QEMU: {material.inputs.acpi}"
+            captured = f"captured from QEMU: {material.inputs.acpi}"
+            words["source"] = "read from QEMU after the boot" if with_tpm else captured
             yield _hashed(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", data, **words)
             continue
-        why = "QEMU makes it of its version and the guest's devices; acon-nb measure acpi captures it"
+        how = "a reference boot reads it" if with_tpm else "acon-nb measure acpi captures it"
+        why = f"it depends on QEMU's version and the guest's devices; {how}"
         words |= {"source": f"fw_cfg {file}", "why": why}
         yield _given(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", None, None, **words)
 
 
 def _authority(material: Material, register: str) -> Iterator[PredictedEvent]:
     if material.stack.on("secure_boot") and variables.secure_boot(material.variables):
-        why = "secure boot is on: which certificate verifies the kernel is not worked out here"
+        why = "secure boot is on: which certificate verifies the kernel is not determined here"
         source, depends = "the firmware's db, and the kernel's signature", ("firmware", "kernel")
         what = "certificate that verified the kernel"
         words: dict[str, object] = {"what": what, "source": source, "depends": depends, "why": why}
@@ -236,10 +244,10 @@ def _authority(material: Material, register: str) -> Iterator[PredictedEvent]:
 
 
 def _kernel(material: Material, variant: Variant, register: str) -> PredictedEvent:
-    source = f"{material.kernel.path.name} as its file is"
+    source = f"{material.kernel.path.name}, the unchanged file"
     depends: tuple[str, ...] = ("kernel", "qemu")
     if variant.kernel_patched:
-        source = f"{material.kernel.path.name} with QEMU's changes in its header"
+        source = f"{material.kernel.path.name} with QEMU's changes to its header"
         depends = ("kernel", "qemu", "initrd", "memory_bytes", "append")  # its size; its address; vga= alone
     return _given(
         register,
@@ -255,22 +263,26 @@ def _kernel(material: Material, variant: Variant, register: str) -> PredictedEve
 
 def _smbios(material: Material, register: str) -> Iterator[PredictedEvent]:
     if material.stack.on("smbios"):
-        why = "the firmware leaves out fields of QEMU's tables before it hashes them"
+        why = "the firmware omits some fields of QEMU's tables when it hashes them"
         words: dict[str, object] = {"what": "SMBIOS tables", "source": "fw_cfg etc/smbios/smbios-tables", "why": why}
         yield _given(register, "EV_EFI_HANDOFF_TABLES", "SMBIOS", None, None, depends=("qemu", "devices"), **words)
 
 
 def _boot_options(material: Material, register: str) -> Iterator[PredictedEvent]:
+    stored = sorted(name for name, _ in material.variables if _BOOT_OPTION.fullmatch(name))
     for name, value in boot_options(menu=material.stack.on("boot_menu")):
-        yield _hashed(
-            register,
-            "EV_EFI_VARIABLE_BOOT",
-            name,
-            value,
-            what=f"UEFI variable {name}: the value alone",
-            source="boot options that OVMF makes itself",
-            depends=("firmware",),
-        )
+        words: dict[str, object] = {
+            "what": f"UEFI variable {name}: the value alone",
+            "source": "boot options that OVMF creates itself",
+            "depends": ("firmware",),
+        }
+        if stored:
+            words["why"] = (
+                f"how the firmware adds its options to those of its image ({', '.join(stored)}) is not computed"
+            )
+            yield _given(register, "EV_EFI_VARIABLE_BOOT", name, None, None, **words)
+        else:
+            yield _hashed(register, "EV_EFI_VARIABLE_BOOT", name, value, **words)
 
 
 def _stub(material: Material, variant: Variant, register: str) -> Iterator[PredictedEvent]:
@@ -293,7 +305,7 @@ def _stub(material: Material, variant: Variant, register: str) -> Iterator[Predi
             "initrd",
             material.initrd_digest,
             material.initrd_bytes,
-            what="initrd, the file as it is",
+            what="initrd (the file itself)",
             source=material.inputs.initrd.name,
             depends=("initrd",),
         )

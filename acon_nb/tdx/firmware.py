@@ -1,7 +1,7 @@
-"""OVMF images on this host, and whether they carry TDX metadata (a TDVF).
+"""Find OVMF images on this host and read their TDX metadata (which makes one a TDVF).
 
 Source: Intel TDX Virtual Firmware Design Guide; edk2 OvmfPkg/ResetVector/X64/OvmfMetadata.asm. The table of GUIDed
-entries ends 32 bytes before the end of the image and is walked backwards.
+entries ends 32 bytes before the end of the image and is read backwards.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from acon_nb.errors import InvalidInput
 
 _FOOTER = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
 _TDX_METADATA = uuid.UUID("e47a6535-984a-4798-865e-4685a7bf8ec2").bytes_le
-_PLACES = ("/usr/share/ovmf/OVMF.fd", "/usr/share/qemu/OVMF.fd", "/usr/share/OVMF/*.fd", "/usr/share/edk2/x64/*.fd")
+_PATTERNS = ("/usr/share/ovmf/OVMF.fd", "/usr/share/qemu/OVMF.fd", "/usr/share/OVMF/*.fd", "/usr/share/edk2/x64/*.fd")
 _ENTRY_BYTES = 18
 _TABLE_LIMIT_BYTES = 4096
 _IMAGE_LIMIT_BYTES = 64 << 20
-_MEMORY_LIMIT_BYTES = 256 << 20  # that all sections may ask for; real ones have a few MiB
+_MEMORY_LIMIT_BYTES = 256 << 20  # the limit for all sections together; real ones have a few MiB
 
 MR_EXTEND = 1
 PAGE_AUG = 2
@@ -40,10 +40,10 @@ class SectionType(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Firmware:
-    """A firmware image: `tdx_metadata` whether it has a TDVF descriptor, `whole` whether the image is not a split one.
+    """A firmware image: `tdx_metadata` is whether it has a TDVF descriptor, `whole` whether it is not a split image.
 
-    A split image (OVMF_CODE.fd) carries the descriptor too, but the volumes that it describes lie partly in another
-    file: a TD does not start from it.
+    A split image (OVMF_CODE.fd) has the descriptor too, but some of the volumes that it describes are in another file:
+    a TD cannot start from it.
     """
 
     path: Path
@@ -57,8 +57,8 @@ class Firmware:
 class Section:
     """A section of a TDVF descriptor: bytes of the image, where they go, and how they are measured.
 
-    `data_offset` and `raw_bytes` are its place in the image, `address` and `memory_bytes` in the TD's memory;
-    `kind` is a `SectionType` or a number that is not known; `attributes` are `MR_EXTEND` and `PAGE_AUG`.
+    `data_offset` and `raw_bytes` locate it in the image, `address` and `memory_bytes` in the TD's memory; `kind` is a
+    `SectionType` or an unknown number; `attributes` are `MR_EXTEND` and `PAGE_AUG`.
     """
 
     data_offset: int
@@ -70,55 +70,56 @@ class Section:
 
     @property
     def name(self) -> str:
-        """The section's type in words."""
+        """The name of the section's type."""
         return SectionType(self.kind).name if self.kind in list(SectionType) else f"type {self.kind}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tdvf:
-    """A whole firmware image from which a TD starts, with the sections of its descriptor in their order."""
+    """A whole firmware image from which a TD can start, with the sections of its descriptor in order."""
 
     path: Path
     image: bytes
     sections: tuple[Section, ...]
 
     def raw(self, section: Section) -> bytes:
-        """A section's bytes in the image."""
+        """Return a section's bytes in the image."""
         return self.image[section.data_offset : section.data_offset + section.raw_bytes]
 
     def of(self, *kinds: SectionType) -> tuple[Section, ...]:
-        """The sections of some types."""
+        """Return the sections of the given types."""
         return tuple(section for section in self.sections if section.kind in kinds)
 
 
 def find_firmware() -> tuple[Firmware, ...]:
-    """The firmware images in the places where distributions put them."""
-    found = {path.resolve(): path for place in _PLACES for path in sorted(Path("/").glob(place[1:]))}
-    return tuple(read_firmware(path) for path in found.values())
+    """Find the firmware images where distributions install them."""
+    paths = {path.resolve(): path for pattern in _PATTERNS for path in sorted(Path("/").glob(pattern[1:]))}
+    return tuple(read_firmware(path) for path in paths.values())
 
 
 def read_firmware(path: Path) -> Firmware:
-    """What an image says of itself; a damaged table is reported in `why`, never followed."""
+    """Examine an image; a damaged table is reported in `why` and never followed."""
     return _examine(path)[0]
 
 
 def read_tdvf(path: Path) -> Tdvf:
-    """A firmware for TDs, with its sections checked against the image.
+    """Read a firmware for TDs and check its sections against the image.
 
-    Errors: `InvalidInput` for what is no file, no TDVF, or a split image, whose measurement would be a wrong one.
+    Errors: `InvalidInput` if it is not a file or not a TDVF, or a split image, whose measurement would be wrong.
     """
     if not path.is_file():
-        raise InvalidInput("firmware", path, "is no file", hint="apt-get install ovmf, then /usr/share/ovmf/OVMF.fd")
-    found, image, sections = _examine(path)
-    if not (found.tdx_metadata and found.whole):
-        hint = "take a whole image with TDX metadata, such as Debian's /usr/share/ovmf/OVMF.fd"
-        raise InvalidInput("firmware", path, found.why, hint=hint)
-    hint = "its TDX descriptor is damaged; take the image anew"
+        hint = "apt-get install ovmf, then use /usr/share/ovmf/OVMF.fd"
+        raise InvalidInput("firmware", path, "is not a file", hint=hint)
+    firmware, image, sections = _examine(path)
+    if not (firmware.tdx_metadata and firmware.whole):
+        hint = "use a whole image with TDX metadata, such as Debian's /usr/share/ovmf/OVMF.fd"
+        raise InvalidInput("firmware", path, firmware.why, hint=hint)
+    hint = "its TDX descriptor is damaged; reinstall the image"
     for section in sections:
-        if (reason := _refused(section, len(image))) is not None:
+        if (reason := _implausible(section, len(image))) is not None:
             raise InvalidInput("firmware", path, f"section {section.name}: {reason}", hint=hint)
     if sum(section.memory_bytes for section in sections) > _MEMORY_LIMIT_BYTES:
-        raise InvalidInput("firmware", path, "its sections ask for more memory than any firmware", hint=hint)
+        raise InvalidInput("firmware", path, "its sections request more memory than any firmware needs", hint=hint)
     return Tdvf(path=path, image=image, sections=tuple(sections))
 
 
@@ -129,7 +130,7 @@ def _examine(path: Path) -> tuple[Firmware, bytes, Sequence[Section]]:
         return Firmware(path=path, bytes=size, tdx_metadata=False, whole=False, why=why), b"", ()
 
     if size > _IMAGE_LIMIT_BYTES:
-        return bad("too large for a firmware")
+        return bad("too large for a firmware image")
     image = path.read_bytes()
     data = _entry(image, _TDX_METADATA)
     if data is None or len(data) < 4:
@@ -143,16 +144,16 @@ def _examine(path: Path) -> tuple[Firmware, bytes, Sequence[Section]]:
     return Firmware(path=path, bytes=size, tdx_metadata=True, whole=whole, why=why), image, sections
 
 
-def _refused(section: Section, image_bytes: int) -> str | None:
-    """Why a section cannot be true, or None."""
+def _implausible(section: Section, image_bytes: int) -> str | None:
+    """Why a section cannot be real, or None."""
     if section.data_offset + section.raw_bytes > image_bytes:
         return "lies beyond the image's end"
     if section.address % PAGE_BYTES or section.memory_bytes % PAGE_BYTES:
-        return "is not made of whole pages"
+        return "does not consist of whole pages"
     if section.raw_bytes > section.memory_bytes or section.memory_bytes > _MEMORY_LIMIT_BYTES:
-        return "has a size that cannot be"
+        return "has an impossible size"
     if section.address + section.memory_bytes > 1 << 52:
-        return "lies beyond all memory"
+        return "lies beyond any memory"
     return None
 
 

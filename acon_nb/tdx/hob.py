@@ -1,7 +1,7 @@
 """The TD HOB list that QEMU hands to a TD's firmware, which measures it into RTMR[0].
 
 Source: QEMU hw/i386/tdvf-hob.c and target/i386/kvm/tdx.c (tdx_init_ram_entries, tdx_accept_ram_range); UEFI PI
-specification, volume 3, "HOB". The list depends on the memory's size and on the firmware's sections, on nothing else.
+specification, volume 3, "HOB". The list depends only on the memory size and on the firmware's sections.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.tdx.firmware import SectionType, Tdvf
 
 _FOUR_GIB = 1 << 32
-_LOW_LIMIT_BYTES = 0xB0000000  # q35: with more memory than that, 2 GiB lie below the hole (hw/i386/pc_q35.c)
+_LOW_LIMIT_BYTES = 0xB0000000  # q35: with at least this much memory, 2 GiB lie below the hole (hw/i386/pc_q35.c)
 _LOW_BYTES = 0x80000000
 _HANDOFF, _RESOURCE, _END = 1, 3, 0xFFFF
 _HANDOFF_BYTES, _RESOURCE_BYTES, _END_BYTES = 56, 48, 8
@@ -23,24 +23,24 @@ _ATTRIBUTES = 7  # present, initialised, tested
 
 
 def below_4g_bytes(memory_bytes: int) -> int:
-    """The part of a q35 machine's memory that lies below 4 GiB."""
+    """Return how much of a q35 machine's memory lies below 4 GiB."""
     return memory_bytes if memory_bytes < _LOW_LIMIT_BYTES else _LOW_BYTES
 
 
 def td_hob(firmware: Tdvf, memory_bytes: int) -> bytes:
-    """The list as it is measured: up to its END entry, which is left out.
+    """Return the list as it is measured: without its END entry.
 
-    Errors: `InvalidInput` when the firmware has no place for it, or its places are no part of the memory.
+    Errors: `InvalidInput` if the firmware has no section for it, or its sections do not lie in the memory.
     """
-    place = next(iter(firmware.of(SectionType.TD_HOB)), None)
-    if place is None:
-        raise InvalidInput("firmware", firmware.path, "has no TD_HOB section", hint="take a TDVF, such as Debian's")
+    section = next(iter(firmware.of(SectionType.TD_HOB)), None)
+    if section is None:
+        raise InvalidInput("firmware", firmware.path, "has no TD_HOB section", hint="use a TDVF, such as Debian's")
     accepted = firmware.of(SectionType.TD_HOB, SectionType.TEMP_MEM)
     ranges = ram_ranges(memory_bytes, [(part.address, part.memory_bytes) for part in accepted])
     total = _HANDOFF_BYTES + _RESOURCE_BYTES * len(ranges) + _END_BYTES
-    if total > place.memory_bytes:
-        raise InvalidInput("firmware", firmware.path, "has too small a TD_HOB section", hint="take another image")
-    parts = [struct.pack("<HHIII5Q", _HANDOFF, _HANDOFF_BYTES, 0, _VERSION, 0, 0, 0, 0, 0, place.address + total)]
+    if total > section.memory_bytes:
+        raise InvalidInput("firmware", firmware.path, "has too small a TD_HOB section", hint="use another image")
+    parts = [struct.pack("<HHIII5Q", _HANDOFF, _HANDOFF_BYTES, 0, _VERSION, 0, 0, 0, 0, 0, section.address + total)]
     for start, size, kind in ranges:
         head = struct.pack("<HHI16xII", _RESOURCE, _RESOURCE_BYTES, 0, kind, _ATTRIBUTES)
         parts.append(head + struct.pack("<QQ", start, size))
@@ -48,9 +48,9 @@ def td_hob(firmware: Tdvf, memory_bytes: int) -> bytes:
 
 
 def ram_ranges(memory_bytes: int, accepted: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(start, bytes, resource type) of a TD's memory by address: what the firmware uses at once is accepted already.
+    """Return (start, bytes, resource type) of a TD's memory by address; `accepted` are the ranges accepted already.
 
-    Errors: `InvalidInput` for a range that is no part of the memory.
+    Errors: `InvalidInput` for a range that does not lie in the memory.
     """
     low = below_4g_bytes(memory_bytes)
     ranges = [(0, low, _UNACCEPTED)]
@@ -65,6 +65,6 @@ def ram_ranges(memory_bytes: int, accepted: Iterable[tuple[int, int]]) -> list[t
                 ranges[number : number + 1] = [part for part in parts if part[1]]
                 break
         else:
-            hint = "give the TD more memory, or take another firmware"
+            hint = "give the TD more memory, or use another firmware"
             raise InvalidInput("memory_bytes", memory_bytes, f"has no free range at {start:#x}", hint=hint)
     return sorted(ranges)

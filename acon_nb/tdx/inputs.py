@@ -1,4 +1,4 @@
-"""What a measurement is made of: the files and texts of a Direct Linux Boot, and what is hashed of them."""
+"""The inputs of a measurement: the files and texts of a Direct Linux Boot, and what of them is hashed."""
 
 from __future__ import annotations
 
@@ -13,25 +13,32 @@ from typing import Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
-from acon_nb.tdx import profiles, variables, volumes
+from acon_nb.tdx import stacks, variables, volumes
 from acon_nb.tdx.firmware import SectionType, Tdvf, read_tdvf
 from acon_nb.tdx.kernel_image import KernelFile, authenticode, authenticode_library, patched, read_kernel
 from acon_nb.tdx.mrtd import Mrtd, mrtd
+from acon_nb.validation import check_fields
 
-ACPI_FILES = ("table-loader", "rsdp", "tables")  # of fw_cfg, in the order in which a firmware measures them
+ACPI_FILES = ("table-loader", "rsdp", "tables")  # of fw_cfg, in the order in which firmware measures them
+TPM_LOG = "tpm/log"  # of fw_cfg if the guest has a TPM; measured before the tables
 _ACPI_LIMIT_BYTES = 16 << 20
-_CHUNK_BYTES = 64 << 20  # so large that the hash goes on while another thread holds the interpreter's lock
+_CHUNK_BYTES = 64 << 20  # large enough that hashing continues while another thread holds the GIL
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
+
+
+def fw_cfg_file(name: str) -> str:
+    """Return the file of fw_cfg for one of `ACPI_FILES`, or `TPM_LOG`."""
+    return f"etc/acpi/{name}" if name in ("rsdp", "tables") else f"etc/{name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BootInputs:
-    """A Direct Linux Boot whose measurement is asked for.
+    """A Direct Linux Boot whose measurement is to be predicted.
 
-    `firmware` is a TDVF, `append` the kernel command line, `memory_bytes` what the guest gets. `edk2` is the firmware's
-    release (202411; "": found out from the image), `qemu` the version of QEMU ("": taken as an old one). `acpi` is a
-    folder with the tables that this QEMU gives such a guest (`acon_nb.twin.capture_acpi`); without it RTMR[0] of most
-    firmwares cannot be known. Errors: `InvalidInput` at construction.
+    `firmware` is a TDVF, `append` the kernel command line, `memory_bytes` the guest's memory. `edk2` is the firmware's
+    release (202411; "": detected from the image), `qemu` the version of QEMU ("": an old one is assumed). `acpi` is a
+    folder with the tables that this QEMU gives such a guest (`acon_nb.td.acpi.capture_acpi`); without it RTMR[0] of
+    most firmware cannot be known. Errors: `InvalidInput` at construction.
     """
 
     firmware: Path
@@ -44,27 +51,31 @@ class BootInputs:
     acpi: Path | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.memory_bytes <= 0 or self.memory_bytes % (1 << 20):
             raise InvalidInput("memory_bytes", self.memory_bytes, "is not a whole number of MiB", hint="such as 2048M")
         raw = self.append.encode(errors="surrogateescape")
         if len(raw) > _APPEND_LIMIT_BYTES or b"\0" in raw or b"\n" in raw:
-            raise InvalidInput("append", self.append, f"is no kernel command line of up to {_APPEND_LIMIT_BYTES} bytes")
+            raise InvalidInput(
+                "append", self.append, f"is not a valid kernel command line of at most {_APPEND_LIMIT_BYTES} bytes"
+            )
         if self.initrd is not None and not self.initrd.is_file():
-            hint = "make one: acon-nb initrd from busybox -o F"
-            raise InvalidInput("initrd", self.initrd, "is no file", hint=hint)
-        profiles.edk2_release(self.edk2)
-        profiles.qemu_version(self.qemu)
+            hint = "make one: acon-nb initrd from busybox -o FILE"
+            raise InvalidInput("initrd", self.initrd, "is not a file", hint=hint)
+        stacks.edk2_release(self.edk2)
+        stacks.qemu_version(self.qemu)
 
     def changed(self, **fields: Any) -> BootInputs:
-        """The same boot with some fields changed."""
+        """Return the same boot with some fields changed."""
         return replace(self, **fields)
 
 
 @dataclass(frozen=True)
 class Material:
-    """What was read of a boot's inputs; what is costly to hash is hashed once.
+    """The contents of a boot's inputs; what is expensive to hash is hashed once.
 
-    `initrd_digest` is None without an initrd; `acpi` maps the names of `ACPI_FILES` to their bytes, or is empty.
+    `initrd_digest` is None without an initrd; `acpi` maps the names in `ACPI_FILES` to their bytes, or is empty. It has
+    `TPM_LOG` too if it is that of a guest with a TPM.
     """
 
     inputs: BootInputs
@@ -75,14 +86,14 @@ class Material:
     acpi: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def content(self) -> volumes.Content:
+    def content(self) -> volumes.FirmwareContent:
         """The firmware, unpacked."""
         return volumes.unpack(self.firmware.image)
 
     @cached_property
-    def stack(self) -> profiles.Stack:
-        """The switches that the firmware and QEMU have."""
-        return profiles.stack(self.content, edk2=self.inputs.edk2, qemu=self.inputs.qemu)
+    def stack(self) -> stacks.Stack:
+        """The switches of the firmware and QEMU."""
+        return stacks.stack(self.content, edk2=self.inputs.edk2, qemu=self.inputs.qemu)
 
     @cached_property
     def configuration(self) -> bytes:
@@ -91,53 +102,58 @@ class Material:
 
     @cached_property
     def mrtd(self) -> Mrtd:
-        """MRTD of the firmware."""
+        """The MRTD of the firmware."""
         return mrtd(self.firmware)
 
     @cached_property
-    def variables(self) -> variables.Variables:
-        """The UEFI variables that the firmware starts with."""
+    def stored_variables(self) -> variables.Variables:
+        """The UEFI variables in the firmware's image."""
         return variables.read_variables(self.configuration)
 
     @cached_property
+    def variables(self) -> variables.Variables:
+        """The UEFI variables that the firmware starts with: those of its image only if built with secure boot."""
+        return self.stored_variables if self.stack.on("secure_boot") else {}
+
+    @cached_property
     def kernel_digest(self) -> bytes:
-        """Authenticode hash of the kernel as its file is."""
+        """Authenticode hash of the unchanged kernel file."""
         return authenticode(self.kernel.image, self.kernel.path)
 
     @cached_property
     def patched_digest(self) -> bytes:
-        """Authenticode hash of the kernel with QEMU's changes in its header."""
+        """Authenticode hash of the kernel with QEMU's changes to its header."""
         inputs = self.inputs
         image = patched(self.kernel, inputs.append, self.initrd_bytes, inputs.memory_bytes)
         return authenticode(image, self.kernel.path)
 
 
 def load(inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> Material:
-    """Read the files of a boot; the initrd is hashed as it streams by. Errors: `InvalidInput`, `Cancelled`.
+    """Read the files of a boot; the initrd is hashed as a stream. Errors: `InvalidInput`, `Cancelled`.
 
-    `on_progress` is called in a thread of its own: the firmware is unpacked meanwhile.
+    `on_progress` is called in another thread, because the firmware is unpacked at the same time.
     """
     firmware = read_tdvf(inputs.firmware)
     kernel = read_kernel(inputs.kernel)
     acpi = {} if inputs.acpi is None else read_acpi(inputs.acpi)
     with ThreadPoolExecutor(1, thread_name_prefix="acon-hash") as pool:
         hashed = None if inputs.initrd is None else pool.submit(_hash_file, inputs.initrd, on_progress, cancel)
-        volumes.unpack(firmware.image)  # kept for later
+        volumes.unpack(firmware.image)  # cached for later
         authenticode_library()
         digest, size = (None, None) if hashed is None else hashed.result()
     return Material(inputs, firmware, kernel, digest, size, acpi)
 
 
 def read_acpi(folder: Path) -> dict[str, bytes]:
-    """The ACPI files of a capture. Errors: `InvalidInput`."""
-    found = {}
+    """Read the ACPI files of a capture. Errors: `InvalidInput`."""
+    files = {}
     for name in ACPI_FILES:
         path = folder / name
         if not path.is_file() or path.stat().st_size > _ACPI_LIMIT_BYTES:
-            hint = "make the folder with: acon-nb measure acpi FOLDER"
-            raise InvalidInput("acpi", folder, f"has no {name} of a capture", hint=hint)
-        found[name] = path.read_bytes()
-    return found
+            hint = "create the folder with: acon-nb measure acpi FOLDER"
+            raise InvalidInput("acpi", folder, f"lacks a captured {name}", hint=hint)
+        files[name] = path.read_bytes()
+    return files
 
 
 def _hash_file(path: Path, on_progress: OnProgress, cancel: CancelToken | None) -> tuple[bytes, int]:
@@ -161,10 +177,11 @@ _HIDDEN, _ACTIVE, _APPLICATION = 0x8, 0x1, 0x100
 
 
 def boot_options(*, menu: bool) -> tuple[tuple[str, bytes], ...]:
-    """BootOrder and the boot options that OVMF makes before a direct boot (`menu`: with the boot menu as its own).
+    """Return BootOrder and the boot options that OVMF creates before a direct boot.
 
-    Source: edk2 OvmfPkg PlatformBootManagerLib; both forms were read from logs of Debian's OVMF 2022.11, 2025.02
-    and 2026.08. A direct boot starts before devices are connected, so disks and network cards add none.
+    With `menu` the boot menu is an option of its own. Source: edk2 OvmfPkg PlatformBootManagerLib; both forms were read
+    from logs of Debian's OVMF 2022.11, 2025.02 and 2026.08. A direct boot starts before devices are connected, so disks
+    and network cards add no options.
     """
     hidden = _APPLICATION | _HIDDEN | _ACTIVE
     if not menu:

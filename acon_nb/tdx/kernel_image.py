@@ -1,4 +1,4 @@
-"""A bzImage as it is measured: what QEMU writes into its header, and its Authenticode hash.
+"""A bzImage as it is measured: what QEMU writes to its header, and its Authenticode hash.
 
 Sources: QEMU hw/i386/x86-common.c (x86_load_linux); Linux Documentation/arch/x86/boot.rst; Microsoft, "Windows
 Authenticode Portable Executable Signature Format".
@@ -13,21 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from acon_nb import bzimage
 from acon_nb.errors import InvalidInput, MissingRequirement
 from acon_nb.tdx.hob import below_4g_bytes
 
 _LIMIT_BYTES = 512 << 20
-_HEADER_BYTES = 0x268
-_PROTOCOL, _LOADER, _LOADFLAGS = 0x206, 0x210, 0x211
-_VERSION_TEXT, _VID_MODE = 0x20E, 0x1FA
-_RAMDISK_ADDRESS, _RAMDISK_BYTES, _HEAP_END, _COMMAND_LINE = 0x218, 0x21C, 0x224, 0x228
-_INITRD_MAX, _XLOADFLAGS = 0x22C, 0x236
+
 _CAN_BE_ABOVE_4G = 2
 _CAN_USE_HEAP = 0x80
 _QEMU = 0xB0  # loader type 0xB (QEMU), version 0
 _HEAP_BYTES = 0xFE00  # cmdline_addr - real_addr - 0x200
 _COMMAND_LINE_ADDRESS = 0x20000
-_ACPI_DATA_BYTES = 0x28000  # 0x20000 + 0x8000: what QEMU keeps free below 4 GiB's memory
+_ACPI_DATA_BYTES = 0x28000  # 0x20000 + 0x8000: what QEMU keeps free at the top of the memory below 4 GiB
 _CC_PROTOCOL = uuid.UUID("96751a3d-72f4-41a6-a794-ed5d0e67ae6b").bytes_le  # EFI_CC_MEASUREMENT_PROTOCOL_GUID
 _TCG2_PROTOCOL = uuid.UUID("607f766c-7455-42be-930b-e4d76db2720f").bytes_le
 _VGA = re.compile(r"vga=(\S*)")
@@ -36,10 +33,10 @@ _VGA_WORDS = {"normal": 0xFFFF, "ext": 0xFFFE, "ask": 0xFFFD}
 
 @dataclass(frozen=True, kw_only=True)
 class KernelFile:
-    """A bzImage in memory: `release` is the text in its header, `measures_cc` and `measures_tpm` what its EFI stub can.
+    """A bzImage in memory: `release` is the version in its header.
 
-    The stub measures the command line and the initrd by the CC protocol (Linux 6.9 and later) or, in older kernels
-    too, by a TPM's. Both are seen by the protocols' GUIDs in the image.
+    `measures_cc` and `measures_tpm` are whether its EFI stub measures command line and initrd, through the CC protocol
+    (Linux 6.9 and later) or, also in older kernels, through a TPM's. The protocols' GUIDs in the image show it.
     """
 
     path: Path
@@ -52,16 +49,16 @@ class KernelFile:
 def read_kernel(path: Path) -> KernelFile:
     """Read a bzImage with an EFI stub. Errors: `InvalidInput`."""
     if not path.is_file():
-        raise InvalidInput("kernel", path, "is no file", hint="build one: acon-nb kernel build --profile guide")
+        raise InvalidInput("kernel", path, "is not a file", hint="build one: acon-nb kernel build --profile guide")
     if path.stat().st_size > _LIMIT_BYTES:
-        raise InvalidInput("kernel", path, "is larger than any kernel", hint="give arch/x86/boot/bzImage")
+        raise InvalidInput("kernel", path, "is too large for a kernel", hint="give arch/x86/boot/bzImage")
     image = path.read_bytes()
-    if len(image) < _HEADER_BYTES or image[0x1FE:0x200] != b"\x55\xaa" or image[0x202:0x206] != b"HdrS":
-        raise InvalidInput("kernel", path, "is not a bzImage", hint="QEMU's -kernel wants arch/x86/boot/bzImage")
-    if image[:2] != b"MZ" or struct.unpack_from("<H", image, _PROTOCOL)[0] < 0x20C:
+    if not bzimage.is_bzimage(image):
+        raise InvalidInput("kernel", path, "is not a bzImage", hint="QEMU's -kernel takes arch/x86/boot/bzImage")
+    if image[:2] != b"MZ" or struct.unpack_from("<H", image, bzimage.PROTOCOL)[0] < 0x20C:
         hint = "set EFI_STUB=y: a TD's firmware starts a kernel as an EFI application"
         raise InvalidInput("kernel", path, "has no EFI stub", hint=hint)
-    start = 0x200 + struct.unpack_from("<H", image, _VERSION_TEXT)[0]
+    start = bzimage.JUMP + struct.unpack_from("<H", image, bzimage.VERSION_TEXT)[0]
     text = image[start : start + 256].split(b"\0")[0].split(b" ")[0].decode("ascii", "replace")
     return KernelFile(
         path=path,
@@ -78,29 +75,29 @@ def _has(image: bytes, guid: bytes) -> bool:
 
 
 def patched(kernel: KernelFile, append: str, initrd_bytes: int | None, memory_bytes: int) -> bytes:
-    """The kernel as QEMU hands it on in fw_cfg's kernel data: with the header that a boot loader fills in.
+    """Return the kernel as QEMU passes it in fw_cfg's kernel data, with the header fields that a boot loader sets.
 
-    `initrd_bytes` is None without an initrd. QEMU before 10.2 does so for every guest; OVMF that reads
-    etc/boot/kernel (202502 and later, with QEMU 10.0 and later) gets the file as it is.
+    `initrd_bytes` is None without an initrd. QEMU before 10.2 does so for every guest; OVMF that reads etc/boot/kernel
+    (202502 and later, with QEMU 10.0 and later) gets the unchanged file.
     """
     raw = bytearray(kernel.image)
     mode = _VGA.search(append)
     if mode is not None:
-        struct.pack_into("<H", raw, _VID_MODE, _vga_mode(mode[1]))
-    raw[_LOADER] = _QEMU
-    raw[_LOADFLAGS] |= _CAN_USE_HEAP
-    struct.pack_into("<H", raw, _HEAP_END, _HEAP_BYTES)
-    struct.pack_into("<I", raw, _COMMAND_LINE, _COMMAND_LINE_ADDRESS)
+        struct.pack_into("<H", raw, bzimage.VIDEO_MODE, _vga_mode(mode[1]))
+    raw[bzimage.LOADER] = _QEMU
+    raw[bzimage.LOADFLAGS] |= _CAN_USE_HEAP
+    struct.pack_into("<H", raw, bzimage.HEAP_END, _HEAP_BYTES)
+    struct.pack_into("<I", raw, bzimage.COMMAND_LINE, _COMMAND_LINE_ADDRESS)
     if initrd_bytes is not None:
         address = initrd_address(kernel.image, initrd_bytes, memory_bytes)
-        struct.pack_into("<II", raw, _RAMDISK_ADDRESS, address, initrd_bytes)
+        struct.pack_into("<II", raw, bzimage.RAMDISK_ADDRESS, address, initrd_bytes)
     return bytes(raw)
 
 
 def initrd_address(image: bytes, initrd_bytes: int, memory_bytes: int) -> int:
-    """Where QEMU says that the initrd lies. Errors: `InvalidInput` when it does not fit."""
-    limit: int = struct.unpack_from("<I", image, _INITRD_MAX)[0]
-    if struct.unpack_from("<H", image, _XLOADFLAGS)[0] & _CAN_BE_ABOVE_4G:
+    """Return the address that QEMU gives for the initrd. Errors: `InvalidInput` if it does not fit."""
+    limit: int = struct.unpack_from("<I", image, bzimage.INITRD_MAX)[0]
+    if struct.unpack_from("<H", image, bzimage.XLOADFLAGS)[0] & _CAN_BE_ABOVE_4G:
         limit = 0xFFFFFFFF
     limit = min(limit, below_4g_bytes(memory_bytes) - _ACPI_DATA_BYTES - 1)
     if initrd_bytes > limit:
@@ -110,29 +107,29 @@ def initrd_address(image: bytes, initrd_bytes: int, memory_bytes: int) -> int:
 
 
 def authenticode(image: bytes, path: Path) -> bytes:
-    """The SHA-384 by which firmware measures (and signers sign) a PE image. Errors: `InvalidInput`."""
+    """Return the SHA-384 hash that firmware measures (and signers sign) of a PE image. Errors: `InvalidInput`."""
     lief = authenticode_library()
     binary = lief.PE.parse(image)
     if not isinstance(binary, lief.PE.Binary):
-        raise InvalidInput("kernel", path, "is no EFI application (PE)", hint="set EFI_STUB=y and build it anew")
+        raise InvalidInput("kernel", path, "is not an EFI application (PE)", hint="set EFI_STUB=y and rebuild it")
     return bytes(binary.authentihash(lief.PE.ALGORITHMS.SHA_384))
 
 
 def authenticode_library() -> ModuleType:
-    """LIEF, silent: it takes half a second to load, which may be done while something else waits."""
+    """Import LIEF and silence it. That takes half a second, so do it while something else waits."""
     try:
         import lief
     except ImportError as error:
         hint = "pip install 'lief>=1.0'"
-        raise MissingRequirement("lief", "a kernel's measurement", hint=hint) from error
+        raise MissingRequirement("lief", "measuring a kernel", hint=hint) from error
     lief.logging.disable()
     return lief
 
 
 def load_options(append: str, *, token: str) -> bytes:
-    """What the EFI stub measures as the command line: each byte widened to 16 bits, and a 16-bit NUL.
+    """Return what the EFI stub measures as the command line: each byte widened to 16 bits, then a 16-bit NUL.
 
-    `token` is "suffix" or "prefix" (where OVMF puts its "initrd=initrd") or "" without an initrd.
+    `token` is "suffix" or "prefix", depending on where OVMF puts its "initrd=initrd", or "" without an initrd.
     """
     raw = append.encode(errors="surrogateescape")
     text = {"": raw, "suffix": raw + b" initrd=initrd", "prefix": b"initrd=initrd " + raw}[token]
@@ -140,7 +137,7 @@ def load_options(append: str, *, token: str) -> bytes:
 
 
 def _vga_mode(word: str) -> int:
-    """`vga=` as QEMU reads it: a word, or the number that strtol(3) finds at its start, as 16 bits."""
+    """The value of `vga=` as QEMU parses it: a word, or the number that strtol(3) finds at its start, as 16 bits."""
     for name, mode in _VGA_WORDS.items():
         if word.startswith(name):
             return mode

@@ -1,8 +1,8 @@
-"""MRTD: the measurement of a TD's initial memory, computed from its firmware image.
+"""Compute MRTD, the measurement of a TD's initial memory, from its firmware image.
 
-One running SHA-384 over what the host asks of the TDX module: TDH.MEM.PAGE.ADD of each page and TDH.MR.EXTEND of each
-256 bytes of it. The order of the two is the host's: upstream KVM adds a page and extends it (KVM_TDX_INIT_MEM_REGION),
-an Intel tree and Ubuntu 24.04's add a whole section first.
+It is one running SHA-384 over what the host requests from the TDX module: TDH.MEM.PAGE.ADD for each page and
+TDH.MR.EXTEND for each 256 bytes of it. Their order depends on the host: upstream KVM adds a page and extends it
+(KVM_TDX_INIT_MEM_REGION), an Intel tree and Ubuntu 24.04's add a whole section first.
 Source: Intel TDX Module Base Architecture Specification, "MRTD: Build-Time Measurement Register".
 """
 
@@ -22,7 +22,7 @@ _EXTEND = b"MR.EXTEND".ljust(16, b"\0")
 
 
 class PageOrder(StrEnum):
-    """The host's order of adding and extending: page by page (upstream KVM), or section by section."""
+    """The order in which a host adds and extends: page by page (upstream KVM), or section by section."""
 
     PAGE = "per page"
     SECTION = "per section"
@@ -30,18 +30,18 @@ class PageOrder(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Mrtd:
-    """Both values that a TDVF can give; which one a TD has is decided by its host's kernel, not by the image."""
+    """Both values that a TDVF can result in; the host's kernel, not the image, decides which one a TD has."""
 
     per_page: bytes
     per_section: bytes
 
     def of(self, order: PageOrder) -> bytes:
-        """The value of one order."""
+        """Return the value for one order."""
         return self.per_page if order is PageOrder.PAGE else self.per_section
 
 
 def mrtd(firmware: Tdvf) -> Mrtd:
-    """The MRTD of a TD that starts from `firmware`, in both page orders (48 bytes each)."""
+    """Compute the MRTD of a TD that starts from `firmware`, in both page orders (48 bytes each)."""
     return Mrtd(per_page=_digest(firmware, PageOrder.PAGE), per_section=_digest(firmware, PageOrder.SECTION))
 
 
@@ -70,7 +70,7 @@ def _page_add(address: int) -> bytes:
 
 
 def _page_extend(image: bytes, section: Section, page: int) -> bytes:
-    """The 16 extends of a page, what lies beyond the section's bytes being zeros."""
+    """The 16 extends of a page; zeros stand for what lies beyond the section's bytes."""
     start = section.data_offset + page - section.address
     end = min(section.data_offset + section.raw_bytes, start + PAGE_BYTES)
     data = image[start : max(start, end)].ljust(PAGE_BYTES, b"\0")

@@ -1,6 +1,6 @@
-"""The measurement registers in what a TD shows of itself: quotes of version 4 and 5, and TDREPORTs.
+"""Read the measurement registers from a TD's evidence: quotes of version 4 and 5, and TDREPORTs.
 
-Nothing here checks a signature: whether a quote is genuine is for a verifier to say. Source: Intel TDX DCAP Quoting
+Signatures are not verified here: only a verifier can tell whether a quote is genuine. Source: Intel TDX DCAP Quoting
 Library API, appendix "TD Quote" (versions 4 and 5); Intel TDX Module ABI Specification, TDREPORT_STRUCT.
 """
 
@@ -22,15 +22,15 @@ _TDINFO = 512  # where TDINFO_STRUCT starts in a TDREPORT
 _INFO_HASH = 80  # TEE_INFO_HASH, SHA-384 of TDINFO_STRUCT
 _LIMIT_BYTES = 1 << 20
 _DIGEST_BYTES = 48
-_NOTE = "its signature was not checked"
+_NOTE = "its signature was not verified"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TdIdentity:
-    """What a TD's quote or report says it is. `form` names what was read; `registers` has MRTD and RTMR[0..3].
+    """A TD's identity according to its quote or report. `form` is what was read; `registers` has MRTD and RTMR[0..3].
 
-    `attributes` and `xfam` are as the TD was created with; `report_data` are the 64 bytes that the asker chose ("" in
-    what has none). No signature was checked: `note` says so.
+    `attributes` and `xfam` are those that the TD was created with; `report_data` holds the 64 bytes chosen by the
+    requester. `note` states that no signature was verified.
     """
 
     form: str
@@ -45,7 +45,7 @@ class TdIdentity:
 
     @property
     def debug(self) -> bool:
-        """Whether the host may look into this TD (attribute DEBUG): then no measurement means anything."""
+        """Whether the host may inspect this TD (attribute DEBUG); then its measurements are worthless."""
         return bool(self.attributes & 1)
 
 
@@ -63,7 +63,7 @@ def read_identity(path: Path) -> TdIdentity:
 def parse_identity(raw: bytes, *, source: str = "quote") -> TdIdentity:
     """Read a quote (version 4 or 5) or a TDREPORT of 1024 bytes. Errors: `InvalidInput`."""
     if len(raw) > _LIMIT_BYTES:
-        raise InvalidInput("quote", source, "is larger than any quote", hint="give the quote alone")
+        raise InvalidInput("quote", source, "is too large for a quote", hint="give only the quote")
     if len(raw) == _REPORT_BYTES and raw[0] == _REPORT_TYPE_TDX:
         return _report(raw, source)
     hint = "give a TD quote of version 4 or 5, or a TDREPORT, as binary"
@@ -71,7 +71,7 @@ def parse_identity(raw: bytes, *, source: str = "quote") -> TdIdentity:
         raise InvalidInput("quote", source, "is too short for a quote", hint=hint)
     version, _, tee = struct.unpack_from("<HHI", raw)
     if version not in (4, 5) or tee != _TEE_TDX:
-        reason = f"is no TD quote of version 4 or 5 (version {version}, TEE type {tee:#x})"
+        reason = f"is not a TD quote of version 4 or 5 (version {version}, TEE type {tee:#x})"
         raise InvalidInput("quote", source, reason, hint=hint)
     start, size = _HEADER_BYTES, _BODY_BYTES[2]
     if version == 5:
@@ -80,7 +80,7 @@ def parse_identity(raw: bytes, *, source: str = "quote") -> TdIdentity:
             raise InvalidInput("quote", source, f"has a body of type {kind} and {claimed} bytes", hint=hint)
         start, size = _HEADER_BYTES + 6, claimed
     if start + size > len(raw):
-        raise InvalidInput("quote", source, "breaks off in its body", hint=hint)
+        raise InvalidInput("quote", source, "is truncated in its body", hint=hint)
     return _body(f"quote of version {version}", raw[start : start + size])
 
 
@@ -93,7 +93,7 @@ def _body(form: str, body: bytes) -> TdIdentity:
 
 def _report(raw: bytes, source: str) -> TdIdentity:
     if hashlib.sha384(raw[_TDINFO:]).digest() != raw[_INFO_HASH : _INFO_HASH + _DIGEST_BYTES]:
-        hint = "take it anew from the TD (TDG.MR.REPORT)"
+        hint = "request it again from the TD (TDG.MR.REPORT)"
         raise InvalidInput(
             "quote", source, "is a damaged TDREPORT: its registers do not match their own hash", hint=hint
         )
@@ -115,5 +115,5 @@ def _identity(form: str, attributes: int, xfam: int, digests: list[bytes], repor
         mrowner=mrowner,
         mrownerconfig=mrownerconfig,
         report_data=report_data,
-        note="its MAC was not checked" if form == "TDREPORT" else _NOTE,
+        note="its MAC was not verified" if form == "TDREPORT" else _NOTE,
     )

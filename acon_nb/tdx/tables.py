@@ -1,4 +1,4 @@
-"""Predictions, logs and comparisons as tables for people."""
+"""Tables of predictions, logs and comparisons, for people."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from acon_nb.tdx.boot import Prediction
 from acon_nb.tdx.chain import UNKNOWN, measured_of
-from acon_nb.tdx.compare import Comparison, Side
+from acon_nb.tdx.compare import MeasurementComparison, Side
+from acon_nb.tdx.describe import label_of
 from acon_nb.tdx.eventlog import EventLog
-from acon_nb.tdx.expected import Expected
 from acon_nb.tdx.firmware import Tdvf
 from acon_nb.tdx.inputs import BootInputs
 from acon_nb.tdx.mrtd import PageOrder
-from acon_nb.tdx.profiles import Stack
-from acon_nb.tdx.words import label_of
+from acon_nb.tdx.predict import Prediction
+from acon_nb.tdx.stacks import Stack
+from acon_nb.tdx.stored import Expected
 from acon_nb.units import format_bytes
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def inputs_table(inputs: BootInputs) -> pd.DataFrame:
-    """The inputs of a boot, a row a field."""
+    """Table of the inputs of a boot, one row per field."""
     values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
     return _frame({"input": name, "value": "" if value is None else str(value)} for name, value in values.items())
 
 
 def register_table(prediction: Prediction) -> pd.DataFrame:
-    """MRTD in both page orders and each register, with what its value depends on."""
+    """Table of MRTD in both page orders and of each register, with what its value depends on."""
     rows = []
     if prediction.mrtd is not None:
         rows += [
@@ -51,7 +51,7 @@ def register_table(prediction: Prediction) -> pd.DataFrame:
 
 
 def event_table(prediction: Prediction) -> pd.DataFrame:
-    """Each event to come: register, type, what is hashed, how much, where it comes from, what it depends on."""
+    """Table of the predicted events: register, type, what is hashed, its size and source, what it depends on."""
     return _frame(
         {
             "register": event.register,
@@ -67,7 +67,7 @@ def event_table(prediction: Prediction) -> pd.DataFrame:
 
 
 def log_table(log: EventLog) -> pd.DataFrame:
-    """Each event of a log."""
+    """Table of the events of a log."""
     return _frame(
         {
             "number": event.number,
@@ -82,44 +82,44 @@ def log_table(log: EventLog) -> pd.DataFrame:
 
 
 def side_table(side: Side) -> pd.DataFrame:
-    """The registers of a log, a quote or a stored prediction."""
+    """Table of the registers of a log, a quote or a stored prediction."""
     values = side.registers() if isinstance(side, EventLog) else side.registers
     mrtd = {f"MRTD, {order}": value for order, value in side.mrtd.items()} if isinstance(side, Expected) else {}
     shown = {**mrtd, **values}
     return _frame({"register": name, "value": value.hex() if value else UNKNOWN} for name, value in shown.items())
 
 
-def comparison_table(comparison: Comparison) -> pd.DataFrame:
-    """Each register of a comparison with its verdict and the first difference in it."""
-    rows = ({"register": row.register, "verdict": row.verdict.value, "why": row.text} for row in comparison.registers)
+def comparison_table(comparison: MeasurementComparison) -> pd.DataFrame:
+    """Table of the registers of a comparison: the verdict on each and its first difference."""
+    rows = ({"register": row.register, "verdict": row.verdict.text, "why": row.text} for row in comparison.registers)
     return _frame(rows)
 
 
-def difference_table(comparison: Comparison) -> pd.DataFrame:
-    """Each event that differs, the first one first."""
+def difference_table(comparison: MeasurementComparison) -> pd.DataFrame:
+    """Table of the events that differ, in order."""
     rows = ({"register": row.register, "event": row.number, "difference": row.text} for row in comparison.differences)
     return _frame(rows, ("register", "event", "difference"))
 
 
 def change_table(before: Prediction, after: Prediction) -> pd.DataFrame:
-    """Which registers move, and by which events, from one prediction to another."""
+    """Table of the registers that change from one prediction to another, and the events that change them."""
     first, second = before.registers, after.registers
     rows = []
     if before.mrtd is not None and after.mrtd is not None:
         moved = before.mrtd != after.mrtd
-        rows.append({"register": "MRTD", "moves": _moves(moved), "by": "firmware" if moved else ""})
+        rows.append({"register": "MRTD", "result": _moves(moved), "by": "firmware" if moved else ""})
     for name in dict.fromkeys([*first, *second]):
         old = Counter((event.label, event.digest) for event in before.events if event.register == name)
         new = Counter((event.label, event.digest) for event in after.events if event.register == name)
         by = dict.fromkeys(label for label, _ in [*(old - new), *(new - old)])
         unknown = first.get(name) is None and not by
-        moves = "stays, as far as it can be known" if unknown else _moves(bool(by))
-        rows.append({"register": name, "moves": moves, "by": ", ".join(by)})
+        moves = "unchanged as far as it can be known" if unknown else _moves(bool(by))
+        rows.append({"register": name, "result": moves, "by": ", ".join(by)})
     return _frame(rows)
 
 
 def stack_table(stack: Stack) -> pd.DataFrame:
-    """The switches of a stack: on or off, how that is known, the commit behind each."""
+    """Table of the switches of a stack: on or off, how that is known, the commit behind each."""
     return _frame(
         {
             "switch": switch.what,
@@ -132,21 +132,21 @@ def stack_table(stack: Stack) -> pd.DataFrame:
 
 
 def section_table(firmware: Tdvf) -> pd.DataFrame:
-    """The sections of a TDVF: what of a TD's first memory is only added, and what is measured by content."""
+    """Table of the sections of a TDVF: which of them are only added, and which are measured by content."""
     return _frame(
         {
             "section": section.name,
             "address": f"{section.address:#x}",
             "memory": format_bytes(section.memory_bytes),
             "in the image": format_bytes(section.raw_bytes),
-            "MRTD gets": measured_of(section),
+            "measured into MRTD": measured_of(section),
         }
         for section in firmware.sections
     )
 
 
 def _moves(moved: bool) -> str:
-    return "moves" if moved else "stays"
+    return "changed" if moved else "unchanged"
 
 
 def _frame(rows: object, columns: Sequence[str] = ()) -> pd.DataFrame:

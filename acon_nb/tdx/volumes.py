@@ -1,7 +1,8 @@
-"""What a firmware image is built of: its compressed volumes are unpacked, and modules and texts found in them.
+"""Unpack a firmware image's compressed volumes, and find modules and strings in them.
 
-OVMF keeps its PEI and DXE volumes in one LZMA section of the boot volume (edk2 OvmfPkg: FVMAIN_COMPACT). Modules carry
-their names (UI sections, UTF-16), and some texts tell versions apart. Hostile input: what is unpacked is bounded.
+OVMF keeps its PEI and DXE volumes in one LZMA section of the boot volume (edk2 OvmfPkg: FVMAIN_COMPACT). Modules
+contain their names (UI sections, UTF-16), and some strings distinguish versions. The input may be hostile: the unpacked
+size is limited.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ _RELEASE = re.compile(rb"2\x000\x00\d\x00\d\x00\.\x00\d\x00\d\x00(?:[!-~]\x00){0
 
 
 @dataclass(frozen=True)
-class Content:
-    """A firmware's bytes as they lie in its image and as they are unpacked ("" if nothing was)."""
+class FirmwareContent:
+    """A firmware's bytes as in its image and as unpacked (empty if nothing could be unpacked)."""
 
     image: bytes
     unpacked: bytes
 
     def has_text(self, text: str) -> bool:
-        """Whether a text of C (ASCII) is in it."""
+        """Return whether it contains a C string (ASCII)."""
         raw = text.encode()
         return raw in self.unpacked or raw in self.image
 
     def has_module(self, name: str) -> bool:
-        """Whether a module of that name is in it (a UI section: the whole name in UTF-16)."""
+        """Return whether it contains a module of that name (a UI section with the whole name in UTF-16)."""
         raw = b"\x15" + name.encode("utf-16-le") + b"\0\0"  # the byte before is the section's type
         return raw in self.unpacked or raw in self.image
 
     @property
     def version(self) -> str:
-        """The version that its maker gave it ("2025.02-8+deb13u1"), or "" where there is none."""
-        found = _RELEASE.search(self.unpacked)
-        return found.group().decode("utf-16-le").rstrip("\0") if found else ""
+        """The version that its distributor gave it ("2025.02-8+deb13u1"), or ""."""
+        match = _RELEASE.search(self.unpacked)
+        return match.group().decode("utf-16-le").rstrip("\0") if match else ""
 
     @property
     def release(self) -> str:
@@ -50,20 +51,20 @@ class Content:
         return self.version[:7].replace(".", "")
 
     def volumes(self) -> tuple[bytes, ...]:
-        """The unpacked firmware volumes, in order: OVMF's are PEIFV and DXEFV."""
+        """Return the unpacked firmware volumes, in order: those of OVMF are PEIFV and DXEFV."""
         return tuple(_volumes(self.unpacked))
 
 
 @lru_cache(maxsize=2)
-def unpack(image: bytes) -> Content:
-    """Unpack an image's compressed section (0.2 s for OVMF); what is damaged counts as not there."""
-    place = image.find(_LZMA_SECTION)
-    while place >= 4:
-        unpacked = _section(image, place - 4)
+def unpack(image: bytes) -> FirmwareContent:
+    """Unpack an image's compressed section (0.2 s for OVMF); a damaged one counts as missing."""
+    offset = image.find(_LZMA_SECTION)
+    while offset >= 4:
+        unpacked = _section(image, offset - 4)
         if unpacked:
-            return Content(image, unpacked)
-        place = image.find(_LZMA_SECTION, place + 1)
-    return Content(image, b"")
+            return FirmwareContent(image, unpacked)
+        offset = image.find(_LZMA_SECTION, offset + 1)
+    return FirmwareContent(image, b"")
 
 
 def _section(image: bytes, start: int) -> bytes:
@@ -83,13 +84,13 @@ def _section(image: bytes, start: int) -> bytes:
 
 
 def _volumes(unpacked: bytes) -> Iterator[bytes]:
-    place = 0
-    while place + 4 <= len(unpacked):
-        size, header = int.from_bytes(unpacked[place : place + 3], "little"), 4
-        if size == 0xFFFFFF and place + 8 <= len(unpacked):
-            size, header = struct.unpack_from("<I", unpacked, place + 4)[0], 8
-        if size < header or place + size > len(unpacked):
+    offset = 0
+    while offset + 4 <= len(unpacked):
+        size, header = int.from_bytes(unpacked[offset : offset + 3], "little"), 4
+        if size == 0xFFFFFF and offset + 8 <= len(unpacked):
+            size, header = struct.unpack_from("<I", unpacked, offset + 4)[0], 8
+        if size < header or offset + size > len(unpacked):
             return
-        if unpacked[place + 3] == _FIRMWARE_VOLUME:
-            yield unpacked[place + header : place + size]
-        place = (place + size + 3) & ~3
+        if unpacked[offset + 3] == _FIRMWARE_VOLUME:
+            yield unpacked[offset + header : offset + size]
+        offset = (offset + size + 3) & ~3

@@ -1,4 +1,4 @@
-"""A guest's console at a terminal, or between two pipes: the keys go in, what it says comes out."""
+"""Connect a guest's console to a terminal, or to two pipes: keys go in, output comes out."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _BUSY_S = 0.02
 
 
 def attach(machine: Machine, keys_fd: int, output_fd: int) -> Outcome:
-    """Run a machine (made with `mux` or `interactive`) with these descriptors as its console; returns its end.
+    """Run a machine (made with `mux` or `interactive`) with these descriptors as its console; return its outcome.
 
-    A terminal at `keys_fd` is raw meanwhile, so that ^C and ^Z go to the guest, and is put back as it was. The end of
-    a pipe's input is the end of the keys, not of the guest.
+    A terminal at `keys_fd` is in raw mode meanwhile, so that ^C and ^Z go to the guest, and is restored afterwards.
+    At the end of a pipe's input the guest keeps running; it just gets no more keys.
     """
 
     def show(data: bytes) -> None:
         try:
             while data:
                 data = data[os.write(output_fd, data) :]
-        except OSError:  # nobody reads on: a pipe that was closed ends the guest, as it would end a program
+        except OSError:  # the reader closed the pipe: that ends the guest, as it would end a program
             machine.kill()
 
     unsubscribe = machine.console.subscribe(show)
@@ -58,7 +58,7 @@ def _pump(machine: Machine, keys_fd: int, stop_fd: int) -> None:
         try:
             selector.register(keys_fd, selectors.EVENT_READ)
             pollable = True
-        except PermissionError:  # a plain file is always readable, and epoll takes none
+        except PermissionError:  # a plain file is always readable, and epoll does not accept one
             pollable = False
         while True:
             ready = {key.fd for key, _ in selector.select(None if pollable else 0)}
@@ -71,7 +71,7 @@ def _pump(machine: Machine, keys_fd: int, stop_fd: int) -> None:
             if not data:
                 return
             while machine.running:
-                with contextlib.suppress(AconError):  # the guest is slow to read: the pipe waits
+                with contextlib.suppress(AconError):  # the guest is slow to read: make the pipe wait
                     machine.console.write(data)
                     break
                 time.sleep(_BUSY_S)

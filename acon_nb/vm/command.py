@@ -1,10 +1,11 @@
-"""A spec and a host's capabilities -> QEMU's argument list. Starts nothing, looks at nothing."""
+"""Turn a spec and a host's capabilities into QEMU's argument list, without starting or probing anything."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,27 +14,31 @@ from acon_nb.vm.spec import DIGESTS, Clock, VmSpec, quote_address
 
 RESULTS_PORT = "acon.results"
 _MACHINES = {
-    "q35": "q35,hpet=off",  # the guide's `-no-hpet`, an option that is gone since QEMU 9
+    "q35": "q35,hpet=off",  # the guide's `-no-hpet`, an option that QEMU 9 removed
     "microvm": "microvm,acpi=on,pit=on,pic=on,rtc=on",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What the host offers: the QEMU binary, its version, and whether a guest runs on KVM (`why` if not)."""
+    """What the host offers: the QEMU binary, its version, and whether a guest runs on KVM (`kvm_why` if not).
+
+    `string_flags` are the CPU's flags for fast string instructions that this QEMU knows.
+    """
 
     qemu: Path
     version: tuple[int, int, int] = (7, 2, 0)
     kvm: bool = False
     kvm_why: str = "not probed"
+    string_flags: tuple[str, ...] = ("erms", "fsrm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
-    """Where the guest's channels go: descriptors of connected sockets (a `Machine`), else files and the terminal.
+    """Where the guest's channels go: to connected sockets, given by descriptor (as `Machine` does), or to files.
 
-    The console is a transcript (`console`), one socket with the monitor on it (`mux_fd`), a socket each for the
-    serial port and hvc0, or QEMU's own terminal.
+    The console is a transcript file (`console`), one socket shared with the monitor (`mux_fd`), a socket each for the
+    serial port and hvc0, or, if none of these is set, QEMU's own terminal.
     """
 
     console: Path | None = None
@@ -44,12 +49,13 @@ class Channels:
     commands_fd: int | None = None
     results_fd: int | None = None
     trace: Path | None = None
+    plugin: str | None = None  # as of `counting.plugin_option`
     paused: bool = False
-    pid: int = field(default_factory=os.getpid)  # a CID of 2 or below stands for it
+    pid: int = field(default_factory=os.getpid)  # used as CID in place of 2 and below
 
 
 def accelerator_of(spec: VmSpec, host: Capabilities) -> str:
-    """The accelerator that `spec` gets on this host. Errors: `InvalidInput` when it asks for a KVM that fails."""
+    """Return the accelerator that `spec` gets on this host. Errors: `InvalidInput` if it requires a KVM that fails."""
     if spec.td is not None and not host.kvm:
         hint = "a TD needs a TDX machine (see acon-nb doctor); --dry-run shows its command line anywhere"
         raise InvalidInput("td", spec.td, f"KVM is not usable here: {host.kvm_why}", hint=hint)
@@ -61,7 +67,7 @@ def accelerator_of(spec: VmSpec, host: Capabilities) -> str:
 
 
 def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = None) -> list[str]:
-    """QEMU's argument list for `spec`; that of a TD is made on any host, whatever `host` can do."""
+    """Return QEMU's argument list for `spec`. That of a TD can be made on any host, whatever `host` can do."""
     channels = channels or Channels()
     argv = [str(host.qemu), "-nodefaults", "-display", "none", "-no-reboot"]
     argv += _machine(spec, host) + _clock(spec)
@@ -75,6 +81,8 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = 
             argv += ["-chardev", f"socket,id={name},fd={fd}", "-mon", f"chardev={name},mode=control"]
     if channels.trace is not None:
         argv += ["-msg", "timestamp=on", "-trace", "fw_cfg_select", "-D", str(channels.trace.absolute())]
+    if channels.plugin is not None:
+        argv += ["-plugin", channels.plugin]
     if channels.paused:
         argv += ["-S"]
     if spec.firmware is not None:
@@ -85,6 +93,11 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = 
     return [*argv, "-append", spec.append, *spec.extra]
 
 
+def paste(spec: VmSpec, host: Capabilities) -> str:
+    """Return the command that boots `spec` in a terminal, quoted for a shell."""
+    return shlex.join(argument_list(spec, host))
+
+
 def _machine(spec: VmSpec, host: Capabilities) -> list[str]:
     if spec.td is not None:
         return _td(spec)
@@ -93,12 +106,15 @@ def _machine(spec: VmSpec, host: Capabilities) -> list[str]:
     if accelerator == "kvm":
         # The guide's CPU: `-kvm-steal-time,pmu=off`.
         return ["-accel", "kvm", "-machine", machine, "-cpu", "host,-kvm-steal-time,pmu=off"]
-    accel = "tcg,thread=single" if spec.clock is Clock.INSTRUCTIONS else "tcg"
-    return ["-accel", accel, "-machine", machine, "-cpu", "max"]
+    if spec.clock is Clock.WALL:
+        return ["-accel", "tcg", "-machine", machine, "-cpu", "max"]
+    # Each byte of `rep movsb` counts as an instruction: without these flags the kernel copies by wide moves instead.
+    cpu = ",".join(["max", *(f"-{flag}" for flag in host.string_flags)])
+    return ["-accel", "tcg,thread=single", "-machine", machine, "-cpu", cpu]
 
 
 def _td(spec: VmSpec) -> list[str]:
-    """The machine of a TD (QEMU: docs/system/i386/tdx.rst; the fork's options are the guide's)."""
+    """Options of a TD's machine (QEMU: docs/system/i386/tdx.rst; the fork's options are the guide's)."""
     guard = "kernel_irqchip=split,confidential-guest-support=tdx"
     if spec.is_fork:
         size = f"{spec.memory_bytes // (1 << 20)}M"
@@ -111,7 +127,7 @@ def _td(spec: VmSpec) -> list[str]:
 
 
 def tdx_guest(spec: VmSpec) -> dict[str, object]:
-    """Upstream's tdx-guest object (QEMU: qapi/qom.json, TdxGuestProperties; digests are base64 there)."""
+    """Return upstream's tdx-guest object (QEMU: qapi/qom.json, TdxGuestProperties; digests are base64 there)."""
     values: dict[str, object] = {"qom-type": "tdx-guest", "id": "tdx"}
     for name in DIGESTS:
         digest = spec.digest(name)
@@ -124,7 +140,7 @@ def tdx_guest(spec: VmSpec) -> dict[str, object]:
 
 
 def _fork_guest(spec: VmSpec) -> str:
-    """The fork's tdx-guest object: digests are hex there, the quote service one word."""
+    """The fork's tdx-guest object, in which digests are hex and the quote service is one word."""
     digests = ((name, spec.digest(name)) for name in DIGESTS)
     words = [f"{name}={digest.hex()}" for name, digest in digests if digest is not None]
     words += [f"quote-generation-service={spec.quote_socket}"] if spec.quote_socket else []
@@ -137,17 +153,18 @@ def _vsock(spec: VmSpec, channels: Channels) -> list[str]:
 
 
 def guest_cid(spec: VmSpec, pid: int) -> int | None:
-    """The guest's vsock address: what the spec names, or the process id in place of 2 and below."""
+    """Return the guest's vsock address: the one in the spec, or `pid` in place of 2 and below."""
     if spec.vsock_cid is None:
         return None
     return spec.vsock_cid if spec.vsock_cid > 2 else pid
 
 
 def _clock(spec: VmSpec) -> list[str]:
-    """The instruction clock: 1 ns an instruction, idle time skipped, date and random numbers held still.
+    """Options of the instruction clock: 1 ns per instruction, idle time skipped, fixed date and random numbers.
 
-    rr=record, whose log nobody reads, is for the lock that comes with it: without it QEMU's main thread may skip idle
-    time while a vCPU that has just halted is not yet counted, and the clock goes wrong by what it ran (docs/clocks.md).
+    rr=record is there for the lock that comes with it; its log goes to /dev/null. Without the lock QEMU's main thread
+    may skip idle time before the instructions of a vCPU that has just halted are counted, and the clock is wrong by
+    those instructions (docs/clocks.md).
     """
     if spec.clock is Clock.WALL:
         return []
@@ -157,7 +174,7 @@ def _clock(spec: VmSpec) -> list[str]:
 
 
 def _console(spec: VmSpec, channels: Channels) -> list[str]:
-    """The serial port and hvc0 share one transcript, so that nothing said before hvc0 exists is lost."""
+    """Options of the console: serial port and hvc0 share a transcript, so no output from before hvc0 exists is lost."""
     ports = [
         "-device",
         f"{_virtio('virtio-serial', spec)},id=vser,max_ports={4 if spec.results_port else 1}",
@@ -171,7 +188,7 @@ def _console(spec: VmSpec, channels: Channels) -> list[str]:
     if channels.mux_fd is not None:
         backend = f"socket,id=mux,mux=on,fd={channels.mux_fd}"
     elif channels.console is not None:
-        backend = f"file,id=mux,mux=on,path={_value(channels.console)}"
+        backend = f"file,id=mux,mux=on,path={option_value(channels.console)}"
         monitor = []
     else:
         backend = "stdio,id=mux,mux=on,signal=off"
@@ -192,7 +209,7 @@ def _results(spec: VmSpec, channels: Channels) -> list[str]:
 def _disks(spec: VmSpec) -> list[str]:
     argv: list[str] = []
     for number, disk in enumerate(spec.disks):
-        argv += ["-drive", f"file={_value(disk.path)},format={disk.format},if=none,id=disk{number},discard=unmap"]
+        argv += ["-drive", f"file={option_value(disk.path)},format={disk.format},if=none,id=disk{number},discard=unmap"]
         argv += ["-device", f"{_virtio('virtio-blk', spec)},drive=disk{number}"]
     return argv
 
@@ -209,8 +226,9 @@ def _network(spec: VmSpec) -> list[str]:
 def _virtio(name: str, spec: VmSpec) -> str:
     """The device model for the machine's bus.
 
-    ioeventfd=off on the instruction clock: the device answers in the vCPU's own thread, and no host timing is seen
-    (the balloon has no such property and does so anyway; microvm's is that of its bus, see `_clock`).
+    ioeventfd=off on the instruction clock makes the device answer in the vCPU's own thread, so that the guest sees no
+    host timing. The balloon has no such property and always answers there; for microvm it is a property of the bus, see
+    `_clock`.
     """
     if spec.machine == "microvm":
         return f"{name}-device"
@@ -219,6 +237,6 @@ def _virtio(name: str, spec: VmSpec) -> str:
     return f"{name}-pci" + (",ioeventfd=off" if spec.clock is Clock.INSTRUCTIONS else "")
 
 
-def _value(path: Path) -> str:
-    """A path as a value of QEMU's option syntax, in which a comma is written twice."""
+def option_value(path: Path) -> str:
+    """Return a path as a value in QEMU's option syntax, where commas are doubled."""
     return str(path.absolute()).replace(",", ",,")

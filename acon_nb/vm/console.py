@@ -1,99 +1,296 @@
-"""What a guest's console transcript says about its end. Results never come from here."""
+"""A guest's interactive console: keys in, output out, with a transcript, scrollback and `expect`.
+
+QEMU's serial port and hvc0 are sockets (no mux, so no key has a second meaning); their output is one stream. One thread
+reads them as fast as the disk takes the transcript; in a flood it is the guest that waits.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
+import os
 import re
-from collections.abc import Sequence
-from enum import StrEnum
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-_READ_BYTES = 256 * 1024
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1bc|[\x00-\x08\x0b-\x1a\x1c-\x1f]")
-_MEMORY_WORDS = (
-    "Out of memory",
-    "System is deadlocked on memory",
-    "Out of memory and no killable processes",
-    "oom-kill:",
-    "invoked oom-killer",
-    "Initramfs unpacking failed: write error",
-    "Cannot allocate memory",
-)
-_QEMU_HINTS = (  # what QEMU says when it cannot start, and what to do; the first that matches
-    ("unable to set guest cid", "the vsock CID is in use by another guest: choose another"),
-    ("vhost-vsock", "load the host's module: modprobe vhost_vsock"),
-    ("Address already in use", "a forwarded port is in use on this host: choose another host port"),
-    ("Could not set up host forwarding rule", "a forwarded port is in use on this host: choose another host port"),
-    ('Failed to get "write" lock', "the disk image is in use by another machine"),
-    ("vm-type tdx not supported", "the host's KVM has no TDX: boot it with kvm_intel.tdx=1 on a TDX machine"),
-    ("KVM_TDX_INIT_MEM_REGION", "the firmware has no TDX metadata, or the TDX module has no memory: use a TDVF"),
-    ("invalid accelerator kvm", "this QEMU was built without KVM"),
-    ("Could not access KVM", "KVM is not usable here: see acon-nb doctor"),
-)
-_INIT_WORDS = ("No working init found", "Requested init", "Unable to mount root fs")
+from acon_nb.errors import AconError, GuestFailed, NoSpace
+from acon_nb.units import format_bytes
+from acon_nb.vm.diagnosis import plain_lines
+
+_log = logging.getLogger(__name__)
+_CHUNK_BYTES = 64 * 1024
+_PENDING_LIMIT_BYTES = 1 << 20
+_OVERLAP_BYTES = 4096  # the longest match that may straddle two searches
+_CUT = b"\r\n[acon_nb: the transcript ends here, at its limit; the console continues]\r\n"
+
+OnOutput = Callable[[bytes], None]
+Unsubscribe = Callable[[], None]
 
 
-class End(StrEnum):
-    """How a guest ended."""
-
-    POWERED_OFF = "powered off"
-    RESET = "reset"
-    PANIC = "panic"
-    OUT_OF_MEMORY = "out of memory"
-    HANG = "hang"
-    FLOOD = "console flood"
-    STOPPED = "stopped by the host"
-    QEMU_FAILED = "QEMU failed"
-    KILLED = "killed"
+class ExpectTimeout(AconError):
+    """The expected output did not appear on the console within the time limit."""
 
 
-def read_tail(path: Path) -> list[str]:
-    """The last lines of a transcript, without control sequences."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _READ_BYTES))
-            return plain_lines(file.read())
-    except OSError:
-        return []
+@dataclass(frozen=True)
+class ExpectMatch:
+    """What `Console.expect` matched: the text before the match, the match itself, its groups."""
+
+    before: str
+    text: str
+    groups: tuple[str | None, ...]
 
 
-def plain_lines(raw: bytes) -> list[str]:
-    """The lines of a console's raw output, without control sequences and without empty ones."""
-    text = raw.decode(errors="replace")
-    lines = (_ESCAPES.sub("", line).rstrip() for line in text.replace("\r", "\n").split("\n"))
-    return [line for line in lines if line]
+class Console:
+    """The console of one guest; `Machine(spec, interactive=True).console`. Safe from any thread.
+
+    Parameters: `transcript` is the file that gets the raw output, up to `transcript_limit_bytes`; at least the newest
+    `scrollback_bytes` are kept in memory. `notes` reports why a transcript was cut (a flood, a full disk).
+    """
+
+    def __init__(
+        self, transcript: Path, *, scrollback_bytes: int = 1 << 20, transcript_limit_bytes: int = 256 << 20
+    ) -> None:
+        self.transcript = transcript
+        self.notes: tuple[str, ...] = ()
+        self._scrollback_bytes = scrollback_bytes
+        self._limit_bytes = transcript_limit_bytes
+        self._delivery = threading.RLock()  # held while a chunk goes to the subscribers
+        self._changed = threading.Condition()
+        self._kept = bytearray()
+        self._total = 0
+        self._expected = 0
+        self._ended = False
+        self._subscribers: dict[int, OnOutput] = {}
+        self._sending = threading.Lock()
+        self._pending = bytearray()
+        self._input: socket.socket | None = None
+        self._wake = -1
+        self._thread: threading.Thread | None = None
+        self._written = 0
+        self._panicked_ns: int | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send keys to the guest, in order. Errors: `AconError` if the guest reads none and a MiB is waiting."""
+        with self._sending:
+            if self._ended:
+                return
+            if len(self._pending) + len(data) > _PENDING_LIMIT_BYTES:
+                raise AconError(
+                    f"the guest reads no input: {format_bytes(len(self._pending))} wait already",
+                    hint="wait until it has read them, or write less at once",
+                )
+            self._pending += data
+            self._flush()
+            if self._pending and self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def send_line(self, text: str) -> None:
+        """Type a line and press Enter. Wait for the prompt first: a shell does not read keys while a command runs."""
+        self.write(text.encode() + b"\r")
+
+    def subscribe(self, callback: OnOutput, *, replay_bytes: int = 0) -> Unsubscribe:
+        """Call `callback` with each chunk of output, in the console's thread, until the returned function is called.
+
+        The first call, made at once in the caller's thread, passes up to `replay_bytes` of earlier output; nothing is
+        lost or repeated in between. An empty chunk means that the console ended. A callback that raises is dropped.
+        """
+        with self._delivery:
+            key = max(self._subscribers, default=0) + 1
+            replay = self.scrollback(replay_bytes)
+            if replay:
+                callback(replay)
+            if self._ended:
+                callback(b"")
+            self._subscribers[key] = callback
+
+        def unsubscribe() -> None:
+            with self._delivery:
+                self._subscribers.pop(key, None)
+
+        return unsubscribe
+
+    def scrollback(self, max_bytes: int = 1 << 20) -> bytes:
+        """Return the newest output, at most `max_bytes`."""
+        with self._changed:
+            return bytes(self._kept[max(0, len(self._kept) - max_bytes) :])
+
+    @property
+    def total_bytes(self) -> int:
+        """The number of bytes the console has output since its start."""
+        return self._total
+
+    @property
+    def ended(self) -> bool:
+        """Whether the console has ended: no more output will come."""
+        return self._ended
+
+    @property
+    def panicked_ns(self) -> int | None:
+        """Host monotonic time at which the end of a kernel panic's report was seen."""
+        return self._panicked_ns
+
+    def expect(self, pattern: str | bytes, timeout_s: float = 30.0) -> ExpectMatch:
+        """Wait until the output matches a regular expression, and consume the output up to the end of the match.
+
+        The first call searches from the start of the console (as far back as the scrollback goes), each later one from
+        the end of the previous match. Errors: `ExpectTimeout` with the last lines; `GuestFailed` if the console ended.
+        """
+        regex = re.compile(pattern.encode() if isinstance(pattern, str) else pattern, re.MULTILINE)
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            searched = self._expected
+            while True:
+                first = self._total - len(self._kept)
+                self._expected = max(self._expected, first)
+                match = regex.search(self._kept, max(searched, first) - first)
+                if match is not None:
+                    before = bytes(self._kept[self._expected - first : match.start()])
+                    self._expected = first + match.end()
+                    return ExpectMatch(_text(before) or "", _text(match[0]) or "", tuple(map(_text, match.groups())))
+                searched = max(self._expected, self._total - _OVERLAP_BYTES)
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    raise self._no_match(pattern, timeout_s)
+                self._changed.wait(left)
+
+    def _no_match(self, pattern: str | bytes, timeout_s: float) -> AconError:
+        lines = plain_lines(bytes(self._kept[-4096:]))[-20:]
+        if self._ended:
+            return GuestFailed(
+                f"the console ended before {pattern!r} appeared on it",
+                end="console_ended",
+                details=lines,
+                hint="machine.wait() returns how the guest ended",
+            )
+        hint = "raise timeout_s, or read the transcript"
+        return ExpectTimeout(
+            f"{pattern!r} did not appear on the console within {timeout_s:g} s", details=lines, hint=hint
+        )
+
+    def connect(self, sockets: Mapping[str, socket.socket], keys_to: str) -> None:
+        """Serve these sockets, which the console owns from now on; `keys_to` names the one that takes the keys."""
+        self.transcript.write_bytes(b"")
+        for end in sockets.values():
+            end.setblocking(False)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        with self._sending:
+            self._input = sockets[keys_to]
+            self._flush()
+        self._thread = threading.Thread(target=self._serve, args=(dict(sockets),), name="acon-console", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait until everything that QEMU wrote has been read (QEMU must have ended)."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _serve(self, sockets: dict[str, socket.socket]) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._end)
+            for end in sockets.values():
+                stack.enter_context(end)
+            selector = stack.enter_context(selectors.DefaultSelector())
+            for name, end in sockets.items():
+                selector.register(end, selectors.EVENT_READ, name)
+            selector.register(self._wake, selectors.EVENT_READ, "")
+            file = stack.enter_context(self.transcript.open("ab", buffering=0))
+            open_ends = len(sockets)
+            while open_ends:
+                with self._sending:
+                    pending = bool(self._pending)
+                for name, end in sockets.items():
+                    events = selectors.EVENT_READ
+                    if pending and end is self._input:
+                        events |= selectors.EVENT_WRITE
+                    if end.fileno() in selector.get_map():
+                        selector.modify(end, events, name)
+                for key, events in selector.select():
+                    if not key.data:
+                        os.eventfd_read(self._wake)
+                        continue
+                    end = sockets[key.data]
+                    if events & selectors.EVENT_WRITE:
+                        with self._sending:
+                            self._flush()
+                    if events & selectors.EVENT_READ and not self._take(end, file.fileno()):
+                        selector.unregister(end)
+                        open_ends -= 1
+
+    def _take(self, end: socket.socket, transcript: int) -> bool:
+        try:
+            data = end.recv(_CHUNK_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        self._keep(transcript, data)
+        with self._delivery:
+            with self._changed:
+                self._kept += data
+                self._total += len(data)
+                if len(self._kept) > 2 * self._scrollback_bytes:
+                    del self._kept[: -self._scrollback_bytes]
+                if self._panicked_ns is None and b"end Kernel panic" in self._kept[-len(data) - 32 :]:
+                    self._panicked_ns = time.monotonic_ns()
+                self._changed.notify_all()
+            self._deliver(data)
+        return True
+
+    def _deliver(self, data: bytes) -> None:
+        for key, callback in tuple(self._subscribers.items()):
+            try:
+                callback(data)
+            except Exception:
+                _log.exception("a subscriber of the console raised and is dropped")
+                self._subscribers.pop(key, None)
+
+    def _keep(self, transcript: int, data: bytes) -> None:
+        """Write to the transcript until its limit or until the disk is full; the console continues without it."""
+        if self.notes:
+            return
+        room = self._limit_bytes - self._written
+        if len(data) > room:
+            limit = format_bytes(self._limit_bytes)
+            self.notes += (f"console flood: the transcript keeps the first {limit}",)
+            data = data[: max(0, room)] + _CUT
+        self._written += len(data)
+        try:
+            while data:
+                data = data[os.write(transcript, data) :]
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            why = NoSpace(self.transcript, "the transcript is cut here").what if full else f"transcript: {error}"
+            self.notes += (why,)
+
+    def _flush(self) -> None:
+        """Send as much as the guest's socket takes now (the caller holds `_sending`)."""
+        try:
+            while self._pending and self._input is not None:
+                del self._pending[: self._input.send(self._pending)]
+        except BlockingIOError:
+            return
+        except OSError:  # QEMU is gone
+            self._pending.clear()
+
+    def _end(self) -> None:
+        with self._sending:
+            self._ended = True
+            self._input = None
+            os.close(self._wake)
+            self._wake = -1
+        with self._delivery:
+            with self._changed:
+                self._changed.notify_all()
+            self._deliver(b"")
 
 
-def console_device(append: str) -> str:
-    """The device behind /dev/console: the last `console=` of a kernel command line (admin-guide/serial-console)."""
-    words = [word.partition("=")[2] for word in append.split() if word.startswith("console=")]
-    return words[-1].partition(",")[0] if words else "ttyS0"
-
-
-def panic_lines(lines: Sequence[str]) -> list[str]:
-    """The oops and the panic: from the first line of the report to the end of the panic's."""
-    starts = ("Oops", "BUG:", "general protection fault", "Kernel panic")
-    first = next((i for i, line in enumerate(lines) if any(word in line for word in starts)), None)
-    return [] if first is None else list(lines[first : first + 60])
-
-
-def end_of_reset(lines: Sequence[str]) -> End:
-    """What a guest that reset itself had met: a panic, the end of its memory, or neither."""
-    panicked = any("Kernel panic" in line for line in lines)
-    starved = any(word in line for line in lines for word in _MEMORY_WORDS)
-    if panicked:
-        return End.OUT_OF_MEMORY if starved else End.PANIC
-    return End.RESET
-
-
-def hint_for(end: End, lines: Sequence[str]) -> str:
-    """What to do about an end, from what the console said."""
-    text = "\n".join(lines)
-    if end is End.OUT_OF_MEMORY:
-        return "give the guest more memory, or a smaller initrd"
-    if any(word in text for word in _INIT_WORDS):
-        return "the initrd has no init that runs: check that /init is there, executable, and its interpreter too"
-    if end is End.HANG:
-        return "raise timeout_s, or read the console transcript"
-    if end is End.FLOOD:
-        return "the guest filled its console: add quiet to append, or raise transcript_limit_bytes"
-    return next((hint for word, hint in _QEMU_HINTS if word in text), "")
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode(errors="replace")

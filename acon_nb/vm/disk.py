@@ -1,6 +1,6 @@
-"""Disk images for guests: raw and qcow2, sparse, if wished with a swap area; without root, qemu-img or mkswap.
+"""Disk images for guests: raw and qcow2, sparse, optionally with a swap area; without root, qemu-img or mkswap.
 
-The suffix gives the format, as in the guide. A file that acon_nb did not make is never written over.
+The suffix gives the format, as in the guide. A file that acon_nb did not create is never overwritten.
 Sources: QEMU docs/interop/qcow2.rst; kernel include/linux/swap.h (union swap_header), mkswap(8).
 """
 
@@ -31,7 +31,7 @@ _SIZE_IN_NAME = re.compile(r"(\d+[kmgt])(?:i?b)?", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class DiskImage:
-    """An image that was made: `size_bytes` what the guest sees, `used_bytes` what it takes on the host's disk."""
+    """An image that was created: `size_bytes` is what the guest sees, `used_bytes` what it takes on the host's disk."""
 
     path: Path
     format: str
@@ -41,47 +41,47 @@ class DiskImage:
 
 
 def size_of_name(path: Path) -> int:
-    """The size that a name tells, as in the guide's 256m.raw. Errors: `InvalidInput`."""
+    """Return the size that a file name states, as in the guide's 256m.raw. Errors: `InvalidInput`."""
     match = _SIZE_IN_NAME.fullmatch(path.stem)
     if match is None:
         raise InvalidInput(
-            "size", path.name, "the name tells no size", hint="give --size 256M, or a name like 256m.raw"
+            "size", path.name, "the name does not state a size", hint="give --size 256M, or a name like 256m.raw"
         )
     return parse_bytes(match[1])
 
 
 def create(path: Path, size_bytes: int, *, swap: bool = False, replace: bool = False, label: str = "") -> DiskImage:
-    """Make a sparse image of `size_bytes` (a multiple of 4096), with `swap` formatted as a swap area.
+    """Create a sparse image of `size_bytes` (a multiple of 4096); with `swap` it is formatted as a swap area.
 
-    With `replace` an image that acon_nb made is made anew; any other file stays as it is.
-    Errors: `InvalidInput` (suffix, size, a file that is there), `OSError` of the host's disk.
+    With `replace`, an image that acon_nb created earlier is replaced; any other existing file is left alone.
+    Errors: `InvalidInput` (suffix, size, an existing file), `OSError` of the host's disk.
     """
     _check(path, size_bytes, swap, label)
     if path.exists() or path.is_symlink():
         if not replace:
-            hint = "choose another name, or --replace if acon_nb made it"
-            raise InvalidInput("path", path, "is there already", hint=hint)
+            hint = "choose another name, or --replace if acon_nb created it"
+            raise InvalidInput("path", path, "already exists", hint=hint)
         if path.is_symlink() or not path.is_file() or not _is_ours(path):
-            raise InvalidInput("path", path, "was not made by acon_nb and stays as it is", hint="choose another name")
+            raise InvalidInput("path", path, "was not created by acon_nb; left as it is", hint="choose another name")
     page = swap_page(size_bytes, label=label) if swap else b""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("xb") as file:
-            with contextlib.suppress(OSError):  # a file system without attributes: then it is never replaced
+        with temporary.open("xb") as file:
+            with contextlib.suppress(OSError):  # no extended attributes here: then the image is never replaced
                 os.setxattr(file.fileno(), _OURS, b"disk")
             _write_raw(file, size_bytes, page) if path.suffix == ".raw" else _write_qcow2(file, size_bytes, page)
         if replace:
-            beside.replace(path)
+            temporary.replace(path)
         else:
-            _link(beside, path)
+            _link(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     used = path.stat().st_blocks * 512
     return DiskImage(path=path, format=path.suffix[1:], size_bytes=size_bytes, used_bytes=used, swap=swap)
 
 
 def swap_page(size_bytes: int, *, label: str = "", identity: uuid.UUID | None = None) -> bytes:
-    """The first page of a swap area of version 1, as mkswap writes it."""
+    """Return the first page of a swap area of version 1, as mkswap writes it."""
     last_page = size_bytes // _PAGE_BYTES - 1
     head = struct.pack("<III", 1, last_page, 0) + (identity or uuid.uuid4()).bytes + label.encode().ljust(16, b"\0")
     return (bytes(1024) + head).ljust(_PAGE_BYTES - 10, b"\0") + b"SWAPSPACE2"
@@ -89,15 +89,16 @@ def swap_page(size_bytes: int, *, label: str = "", identity: uuid.UUID | None = 
 
 def _check(path: Path, size_bytes: int, swap: bool, label: str) -> None:
     if path.suffix not in (".raw", ".qcow2"):
-        raise InvalidInput("path", path, "is neither .raw nor .qcow2", hint="the suffix gives the format")
+        raise InvalidInput("path", path, "is neither .raw nor .qcow2", hint="the suffix gives the format: rename it")
     if not path.parent.is_dir():
         raise InvalidInput("path", path, "its folder does not exist", hint=f"mkdir -p {path.parent}")
     least = _SWAP_PAGES_MIN * _PAGE_BYTES if swap else _PAGE_BYTES
     if not least <= size_bytes <= _LIMIT_BYTES or size_bytes % _PAGE_BYTES:
         hint = f"a multiple of 4096 bytes from {format_bytes(least)} to {format_bytes(_LIMIT_BYTES)}, such as 256M"
-        raise InvalidInput("size_bytes", size_bytes, "is no size of a disk", hint=hint)
+        raise InvalidInput("size_bytes", size_bytes, "is not a valid disk size", hint=hint)
     if len(label.encode()) > 15 or "\0" in label or (label and not swap):
-        raise InvalidInput("label", label, "is no label of a swap area", hint="up to 15 bytes, with swap")
+        hint = "at most 15 bytes, and only together with swap"
+        raise InvalidInput("label", label, "is not a valid label of a swap area", hint=hint)
 
 
 def _is_ours(path: Path) -> bool:
@@ -107,14 +108,14 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _link(beside: Path, path: Path) -> None:
-    """Give the finished file its name, unless another file has taken it meanwhile."""
+def _link(temporary: Path, path: Path) -> None:
+    """Give the finished file its name, unless another file has taken that name meanwhile."""
     try:
-        os.link(beside, path)
+        os.link(temporary, path)
     except FileExistsError as error:
-        raise InvalidInput("path", path, "is there already", hint="choose another name") from error
+        raise InvalidInput("path", path, "already exists", hint="choose another name") from error
     except PermissionError:  # a file system without hard links
-        beside.rename(path)
+        temporary.rename(path)
 
 
 def _write_raw(file: BinaryIO, size_bytes: int, page: bytes) -> None:
@@ -123,7 +124,7 @@ def _write_raw(file: BinaryIO, size_bytes: int, page: bytes) -> None:
 
 
 def _write_qcow2(file: BinaryIO, size_bytes: int, page: bytes) -> None:
-    """Header, refcount table, one refcount block, L1 table; for a first page an L2 table and its cluster too."""
+    """Write header, refcount table, one refcount block, L1 table; for `page` also an L2 table and its cluster."""
     l1_entries = -(-size_bytes // _L2_COVERS_BYTES)
     l1_clusters = -(-l1_entries * 8 // _CLUSTER_BYTES)
     l2_cluster = 3 + l1_clusters

@@ -1,4 +1,4 @@
-"""Each option of a guest's command: why it is there, what the guide says of it, what differs today."""
+"""Explain each option of a guest's command: why it is there, what the guide says about it, what differs today."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLAGS = ("-nodefaults", "-no-reboot", "-no-hpet", "-S")
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
-    """One option with its value ("" for a flag). `guide` is "" where the guide does not have it; `source` is a link."""
+    """One option with its value ("" for a flag). `guide` is "" if the guide lacks the option; `source` is a link."""
 
     option: str
     value: str
@@ -27,11 +27,11 @@ class Explained:
 
 
 def explain(spec: VmSpec, host: Capabilities, channels: Channels | None = None) -> tuple[Explained, ...]:
-    """The options of `argument_list`, in its order, explained from `options.toml`; `extra` is the caller's own."""
+    """Explain the options of `argument_list`, in order, from `options.toml`; the words of `spec.extra` come last."""
     argv = argument_list(spec, host, channels)[1:]
     words = iter(argv[: len(argv) - len(spec.extra)])
     rows = [_row(option, "" if option in _FLAGS else next(words)) for option in words]
-    own = "given by you, passed on as it is"
+    own = "given by you, passed on unchanged"
     rows += [
         Explained(option=word, value="", why=own, guide="QEMU_OPTIONS", today="", source="") for word in spec.extra
     ]
@@ -39,12 +39,12 @@ def explain(spec: VmSpec, host: Capabilities, channels: Channels | None = None) 
 
 
 def explained_text(rows: tuple[Explained, ...]) -> str:
-    """The explanation as text for a terminal."""
+    """Format an explanation as text for a terminal."""
     lines = []
     for row in rows:
         lines.append(f"{row.option} {row.value}".rstrip())
-        told = (("why", row.why), ("guide", row.guide), ("today", row.today), ("source", row.source))
-        lines += [f"    {name}: {words}" for name, words in told if words]
+        parts = (("why", row.why), ("guide", row.guide), ("today", row.today), ("source", row.source))
+        lines += [f"    {name}: {text}" for name, text in parts if text]
     return "\n".join(lines)
 
 
@@ -54,8 +54,8 @@ def _row(option: str, value: str) -> Explained:
     )
     if fact is None:
         raise LookupError(f"options.toml does not explain {option} {value}")
-    told = {name: fact[name] for name in ("why", "guide", "today", "source")}
-    return Explained(option=option, value=value, **told)
+    texts = {name: fact[name] for name in ("why", "guide", "today", "source")}
+    return Explained(option=option, value=value, **texts)
 
 
 @cache

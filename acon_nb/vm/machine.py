@@ -1,8 +1,8 @@
-"""A running guest: started paused, continued when we say, watched over QMP, its results taken as JSON lines.
+"""Run a guest: start it paused, let it go, watch it over QMP, take its results as JSON lines.
 
-One thread with its own event loop watches each guest; the caller's thread only waits. QMP, the results port and the
-interactive console are socket pairs, so nothing is left in the file system; without an interactive console QEMU itself
-writes the transcript.
+A thread with its own event loop watches each guest; the caller's thread only waits. QMP, the results port and the
+interactive console are socket pairs, so nothing is left behind in the file system. Without an interactive console QEMU
+writes the transcript itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shlex
 import socket
 import subprocess
 import threading
@@ -26,14 +25,16 @@ from acon_nb.host import QemuMemory, probe_kvm, probe_qemu, qemu_memory
 from acon_nb.process import Child
 from acon_nb.progress import CancelToken
 from acon_nb.vm import monitor, preflight
-from acon_nb.vm.command import Capabilities, Channels, accelerator_of, argument_list
-from acon_nb.vm.console import console_device, hint_for, panic_lines, plain_lines, read_tail
+from acon_nb.vm.command import Capabilities, Channels, accelerator_of, argument_list, paste
+from acon_nb.vm.console import Console
+from acon_nb.vm.counters import Sample, Sampler
+from acon_nb.vm.counting import Counter, counter
+from acon_nb.vm.diagnosis import console_device, hint_for, kvm_failed, panic_lines, plain_lines, read_tail
 from acon_nb.vm.outcome import TAIL_LINES, Message, Outcome, full_disk_note, kernel_entry_ns, name_end
 from acon_nb.vm.plumbing import held, run_folder, socket_pairs, take_messages
+from acon_nb.vm.ready import Ready, ReadyWatch, Rule
 from acon_nb.vm.spec import VmSpec
 from acon_nb.vm.ssh import ssh, ssh_rule
-from acon_nb.vm.statistics import Sample, Sampler
-from acon_nb.vm.terminal import Console
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -46,20 +47,29 @@ _START_S = 20.0
 
 
 def capabilities() -> Capabilities:
-    """This host's capabilities, probed."""
+    """Probe this host's capabilities."""
     qemu = probe_qemu()
     kvm = probe_kvm()
-    return Capabilities(qemu=qemu.path, version=qemu.version, kvm=kvm.usable, kvm_why=kvm.why)
+    return Capabilities(
+        qemu=qemu.path,
+        version=qemu.version,
+        kvm=kvm.usable,
+        kvm_why=kvm.why,
+        string_flags=qemu.string_flags,
+    )
 
 
 class Machine:
-    """One guest. `start` lets it run, `wait` returns its `Outcome`; leaving the context ends it.
+    """One guest. `start` runs it, `wait` returns its `Outcome`; leaving the context ends it.
 
-    Parameters: `spec` what to boot; `folder` gets `console.log`, which stays there (default: a new folder under
-    `runs/` in the user cache, where the newest hundred are kept); `host` default: probed; `on_message` is called with
-    each `Message`, in the machine's thread. `interactive` gives it a `console` to type at; `mux` puts QEMU's monitor
-    on that console too, with QEMU's keys (^A c, ^A x), as the guide's script does. `end_on_panic` ends an interactive
-    guest two seconds after its kernel's panic, which otherwise stays for ever when there is no `panic=` for it.
+    Parameters: `spec` is what to boot; `folder` is where `console.log` is written and stays (default: a new folder
+    under `runs/` in the user cache, which keeps the newest hundred); `host` is probed by default; `on_message` is
+    called with each `Message`, in the machine's thread. `interactive` gives the guest a `console` to type at; `mux`
+    also puts QEMU's monitor on that console, with QEMU's keys (^A c, ^A x), as the guide's script does. `end_on_panic`
+    ends an interactive guest two seconds after its kernel panicked; otherwise, without `panic=`, it would stay there
+    forever. `count_by` are addresses at which functions start: the guest's instructions are counted by them
+    (`vm.counting`), for the outcome's `snapshots`. `until` ends the guest as soon as it is ready, which is then its end
+    (`READY`).
     """
 
     def __init__(
@@ -72,7 +82,9 @@ class Machine:
         interactive: bool = False,
         mux: bool = False,
         end_on_panic: bool = True,
+        count_by: Sequence[int] | None = None,
         transcript_limit_bytes: int = _TRANSCRIPT_LIMIT_BYTES,
+        until: Ready | None = None,
     ) -> None:
         self.spec = spec
         self.host = host or capabilities()
@@ -81,9 +93,12 @@ class Machine:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.transcript = self.folder / "console.log"
         self._limit_bytes = transcript_limit_bytes
+        self._awaited = None if until is None else ReadyWatch(until, self.transcript, spec.clock)
         self._console: Console | None = None
         if interactive or mux:
             self._console = Console(self.transcript, transcript_limit_bytes=transcript_limit_bytes)
+        self._count_by = count_by
+        self._counter: Counter | None = None
         self._mux = mux
         self._end_on_panic = end_on_panic
         self._on_message = on_message
@@ -93,6 +108,7 @@ class Machine:
         self._error: BaseException | None = None
         self._messages: list[Message] = []
         self._shutdown_reason = ""
+        self._kvm_failed = False
         self._memory: QemuMemory | None = None
         self._continued_ns: int | None = None
         self._paused = False
@@ -104,37 +120,40 @@ class Machine:
 
     @property
     def console(self) -> Console:
-        """The console to type at. Errors: `InvalidInput` for a machine that has none."""
+        """The console to type at. Errors: `InvalidInput` if the machine has none."""
         if self._console is None:
-            hint = "make the machine with interactive=True; its transcript is there anyway"
+            hint = "create the machine with interactive=True; the transcript is written in any case"
             raise InvalidInput("interactive", False, "this machine has no console to type at", hint=hint)
         return self._console
 
     @property
     def running(self) -> bool:
-        """Whether the guest was started and has not ended."""
+        """Whether the guest has been started and has not ended."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def pid(self) -> int | None:
-        """QEMU's process id, once it runs."""
+        """QEMU's process id; None before it runs."""
         return self._child.pid if self._child is not None else None
 
     def start(self, *, paused: bool = False) -> Machine:
-        """Start QEMU in the background; `paused` holds the guest until `resume`.
+        """Start QEMU in the background; with `paused` the guest waits for `resume`.
 
-        Errors: `InvalidInput` (a port, a vsock address or a disk is in use), `MissingRequirement` (no vhost-vsock).
+        Errors: `InvalidInput` (a port, a vsock address or a disk is in use), `MissingRequirement` (no vhost-vsock), and
+        those of `counting.counter`.
         """
         if self._thread is not None:
-            raise AconError("this machine was started before", hint="make a new Machine of its spec")
+            raise AconError("this machine was started before", hint="create a new Machine from its spec")
         preflight.check(self.spec)
+        if self._count_by is not None:
+            self._counter = counter(self.host.qemu, self.folder, self._count_by)
         self._paused = paused
         self._thread = threading.Thread(target=self._main, name="acon-vm", daemon=True)
         self._thread.start()
         return self
 
     def wait(self, cancel: CancelToken | None = None) -> Outcome:
-        """Wait for the guest's end (its time limit holds); a cancel kills it."""
+        """Wait until the guest ends, at the latest by its time limit; `cancel` kills it."""
         if self._thread is None:
             self.start()
         assert self._thread is not None
@@ -148,14 +167,14 @@ class Machine:
         return self._outcome
 
     def stop(self, grace_s: float = 5.0) -> Outcome:
-        """End the guest gently: the power button, after `grace_s` SIGTERM to QEMU, after three seconds SIGKILL.
+        """Shut the guest down: press the power button, after `grace_s` send QEMU SIGTERM, three seconds later SIGKILL.
 
-        Its end is `POWERED_OFF` when the guest obeyed, else `STOPPED` or `KILLED`. The guide's kernel (without
-        ACPI_BUTTON) and a guest without acpid do not hear the button.
+        The end is `POWERED_OFF` if the guest reacted to the button, else `STOPPED` or `KILLED`. The guide's kernel
+        (without ACPI_BUTTON) and a guest without acpid ignore the button.
         """
         if self._thread is None:
-            raise AconError("the guest does not run", hint="start it first")
-        with contextlib.suppress(AconError):  # no monitor (yet): go on to the next step
+            raise AconError("the guest is not running", hint="start it first")
+        with contextlib.suppress(AconError):  # no monitor (yet): continue with the next step
             self.execute("system_powerdown")
             self._thread.join(grace_s)
         if self._child is not None and self._thread.is_alive():
@@ -169,28 +188,28 @@ class Machine:
         self._cancel.cancel()
 
     def pause(self) -> None:
-        """Hold the guest's vCPUs."""
+        """Pause the guest's vCPUs."""
         self.execute("stop")
 
     def resume(self) -> None:
-        """Let the guest's vCPUs run (again)."""
+        """Resume the guest's vCPUs."""
         self.execute("cont")
         self._continued_ns = self._continued_ns or time.monotonic_ns()
 
     def execute(self, command: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float = 5.0) -> Any:
-        """Run a QMP command and return its answer. Errors: `AconError` when QEMU refuses it or does not run."""
+        """Run a QMP command and return its answer. Errors: `AconError` if QEMU refuses it or is not running."""
         self._await_monitor()
         assert self._client is not None
         return self._ask(self._client.execute(command, dict(arguments or {})), timeout_s)
 
     def statistics(self) -> Sample:
-        """Read the guest's counters once. Errors: `AconError` when it does not run."""
+        """Read the guest's counters once. Errors: `AconError` if it is not running."""
         self._await_monitor()
         assert self._sampler is not None
         return self._ask(self._sampler.sample(), 5.0)
 
     def samples(self, every_s: float = 1.0) -> Iterator[Sample]:
-        """The guest's counters at equal times, until it ends."""
+        """Yield the guest's counters every `every_s` seconds until it ends."""
         due = time.monotonic()
         while self.running:
             try:
@@ -207,7 +226,7 @@ class Machine:
         return ssh(ssh_rule(self.spec), key, command, user=user, timeout_s=timeout_s)
 
     def close(self) -> None:
-        """End the guest if it runs."""
+        """End the guest if it is running."""
         self.kill()
         if self._thread is not None:
             self._thread.join()
@@ -220,7 +239,7 @@ class Machine:
 
     def _await_monitor(self) -> None:
         if not self.running or not self._ready.wait(_START_S) or not self.running:
-            raise AconError("the guest does not run", hint="start it, and see wait() for how it ended")
+            raise AconError("the guest is not running", hint="start it; wait() returns how it ended")
 
     def _ask(self, work: Coroutine[Any, Any, _T], timeout_s: float) -> _T:
         assert self._loop is not None
@@ -271,7 +290,8 @@ class Machine:
     def _channels(self, theirs: Mapping[str, socket.socket], trace: Path) -> Channels:
         fds = {f"{name}_fd": end.fileno() for name, end in theirs.items()}
         transcript = self.transcript if self._console is None else None
-        return Channels(console=transcript, trace=trace, paused=True, **fds)
+        plugin = None if self._counter is None else self._counter.option
+        return Channels(console=transcript, trace=trace, plugin=plugin, paused=True, **fds)
 
     def _connect_console(self, ours: Mapping[str, socket.socket]) -> None:
         if self._console is None:
@@ -283,7 +303,7 @@ class Machine:
             end.close()
 
     async def _watch(self, child: Child, ours: Mapping[str, socket.socket]) -> str:
-        """Let the guest go and follow it; returns what ended it (see `name_end`)."""
+        """Let the guest run and follow it; return what ended it (see `name_end`)."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(child.fileno(), lambda: ended.set() if child.poll() is not None else None)
@@ -291,12 +311,14 @@ class Machine:
         control = asyncio.create_task(monitor.talk(ours["qmp"], self._control))
         commands = asyncio.create_task(monitor.talk(ours["commands"], self._command))
         end = asyncio.create_task(ended.wait())
+        knocking = asyncio.create_task(self._knock())
+        look_s = _CANCEL_POLL_S if self._awaited is None else self._awaited.look_s
         deadline = time.monotonic() + self.spec.timeout_s
         try:
             while not ended.is_set():
                 if (reason := self._reason_to_end(deadline)) is not None:
                     return reason
-                await asyncio.wait((end,), timeout=_CANCEL_POLL_S)  # cheaper each time than wait_for
+                await asyncio.wait((end,), timeout=look_s)  # cheaper per call than wait_for
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(reader, _DRAIN_S)
             await self._drain_control(child)
@@ -304,7 +326,7 @@ class Machine:
         finally:
             loop.remove_reader(child.fileno())
             child.kill()
-            tasks = (reader, control, commands, end)
+            tasks = (reader, control, commands, end, knocking)
             for task in tasks:
                 task.cancel()
             done = await asyncio.gather(*tasks, return_exceptions=True)
@@ -313,9 +335,17 @@ class Machine:
                     _log.debug("watching the guest: %r", error)
 
     def _reason_to_end(self, deadline: float) -> str | None:
-        """Why the guest must end now, if it must."""
+        """Why the guest must be ended now; None if it may run."""
         if self._cancel.cancelled:
             return "killed"
+        if self._kvm_failed:
+            return "kvm"
+        if self._awaited is not None:
+            self._awaited.look()
+            if self._awaited.settled:
+                if self._memory is None:  # the guest sent no message
+                    self._sample_memory()
+                return "ready"
         if time.monotonic() > deadline:
             return "limit"
         if self._console is None:
@@ -325,35 +355,61 @@ class Machine:
             return "panic"
         return None
 
+    async def _knock(self) -> None:
+        """Knock at the port at which the guest is to answer, if that is what makes it ready."""
+        if self._awaited is None or self._awaited.ready.rule is not Rule.PORT:
+            return
+        port = self._awaited.ready.port
+        rule = next((rule for rule in self.spec.forwards if rule.guest_port == port), None)
+        if rule is not None:
+            await self._awaited.knock(rule.host_port, self._human)
+
+    async def _human(self, line: str) -> str:
+        """A command of QEMU's human monitor, and its answer; "" while there is no monitor."""
+        if self._client is None:
+            return ""
+        return str(await self._client.execute("human-monitor-command", {"command-line": line}))
+
     async def _drain_control(self, child: Child) -> None:
-        """QEMU says why it ends before it ends, but that word may still be on its way to us."""
-        deadline = time.monotonic() + (0.2 if self._mux else _DRAIN_S)  # ^A x ends QEMU without a word
+        """Wait for the reason of QEMU's end: it is sent before QEMU exits but may not have arrived yet."""
+        deadline = time.monotonic() + (0.2 if self._mux else _DRAIN_S)  # ^A x ends QEMU without a reason
         while child.poll() == 0 and not self._shutdown_reason and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
 
     async def _control(self, client: QMPClient) -> None:
-        """QMP: continue the guest, then note why it shuts down.
+        """QMP: let the guest run, then record why it shuts down.
 
-        Nothing else is sent here: a client whose command meets a QEMU that ends drops the events before its end.
+        Nothing else is sent on this connection: a client whose command is pending when QEMU exits drops the events
+        before its end.
         """
         if not self._paused:
             self._continued_ns = time.monotonic_ns()
             await client.execute("cont")
         async for event in client.events:
             self._shutdown_reason = self._shutdown_reason or monitor.reason_of(event)
+            if event["event"] == "STOP" and kvm_failed(read_tail(self.folder / "qemu.stderr")):
+                self._kvm_failed = True  # QEMU keeps the guest stopped for ever (RUN_STATE_INTERNAL_ERROR)
 
     async def _command(self, client: QMPClient) -> None:
-        """QMP: the monitor of what the owner asks."""
+        """QMP: the monitor for the commands of the machine's owner."""
         self._client, self._sampler = client, Sampler(client, self.pid or 0)
         self._ready.set()
         await asyncio.Event().wait()  # `_watch` cancels
 
     def _take(self, data: Mapping[str, Any]) -> None:
-        message = Message(time.monotonic_ns(), data)  # first: reading the memory takes its time
-        self._memory = qemu_memory(self.pid or 0, self.spec.memory_bytes) or self._memory
+        message = Message(time.monotonic_ns(), data)  # first, since reading the memory takes a while
+        self._sample_memory()
         self._messages.append(message)
+        if self._awaited is not None:
+            self._awaited.take(message.host_ns, data)
         if self._on_message is not None:
             self._on_message(message)
+
+    def _sample_memory(self) -> None:
+        """Read what QEMU takes of its host; one that ends has given the guest's memory back already."""
+        memory = qemu_memory(self.pid or 0, self.spec.memory_bytes)
+        if memory is not None and memory.ram:
+            self._memory = memory
 
     def _judge(
         self,
@@ -378,6 +434,7 @@ class Machine:
             continued_ns=self._continued_ns,
             kernel_entry_ns=entry_ns,
             ended_ns=ended_ns,
+            ready_ns=None if self._awaited is None else self._awaited.met_ns,
             qemu_memory=self._memory,
             returncode=returncode,
             tail=tuple(lines[-TAIL_LINES:]),
@@ -385,17 +442,13 @@ class Machine:
             stderr=stderr,
             hint=hint_for(end, [*lines, *stderr]),
             notes=notes,
+            snapshots=() if self._counter is None else self._counter.take(),
         )
-
-
-def paste(spec: VmSpec, host: Capabilities) -> str:
-    """The command that boots `spec` in a terminal, quoted for a shell."""
-    return shlex.join(argument_list(spec, host))
 
 
 def boot(
     spec: VmSpec, *, folder: Path | None = None, host: Capabilities | None = None, cancel: CancelToken | None = None
 ) -> Outcome:
-    """Boot a guest and wait for its end."""
+    """Boot a guest and wait until it ends."""
     with Machine(spec, folder=folder, host=host) as machine:
         return machine.wait(cancel)

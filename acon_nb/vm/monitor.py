@@ -1,4 +1,4 @@
-"""QEMU's monitors (QMP): talk on a connected socket, and ask from another thread."""
+"""QEMU's monitors (QMP): serve a connected socket, and send commands from another thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 async def talk(connected: socket.socket, with_client: Callable[[QMPClient], Coroutine[Any, Any, None]]) -> None:
-    """Talk QMP on a connected socket, until `with_client` is done or QEMU ends, which is no error."""
+    """Speak QMP on a connected socket until `with_client` returns or QEMU ends, which is not an error."""
     client = QMPClient("acon-vm")
     client.logger.setLevel(logging.CRITICAL)
     try:
@@ -35,7 +35,7 @@ async def talk(connected: socket.socket, with_client: Callable[[QMPClient], Coro
 
 
 def reason_of(event: Mapping[str, Any]) -> str:
-    """Why the guest ends, if the event says so (QEMU: SHUTDOWN's reason); else nothing."""
+    """Return why the guest ends if the event contains it (QEMU: the reason of SHUTDOWN), else ""."""
     if event["event"] not in ("SHUTDOWN", "GUEST_PANICKED"):
         return ""
     data = event.get("data")
@@ -45,25 +45,25 @@ def reason_of(event: Mapping[str, Any]) -> str:
 def ask(
     work: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop, running: Callable[[], bool], timeout_s: float
 ) -> _T:
-    """Have `work` done by the loop of a machine and wait for its result, as long as the machine is `running`.
+    """Run `work` in a machine's event loop and wait for its result while the machine is `running`.
 
-    Errors: `AconError` when QEMU refuses, does not answer in time, or does not run.
+    Errors: `AconError` if QEMU refuses, does not answer in time, or is not running.
     """
     try:
         future = asyncio.run_coroutine_threadsafe(work, loop)
     except RuntimeError as error:  # the loop has just closed
         work.close()
-        raise AconError("the guest does not run", hint="see wait() for how it ended") from error
+        raise AconError("the guest is not running", hint="wait() returns how it ended") from error
     deadline = time.monotonic() + timeout_s
     while running() and time.monotonic() < deadline and not wait((future,), _LOOK_S).done:
-        pass  # a loop that has just closed never comes to the work
+        pass  # a loop that has just closed never runs the work
     try:
         return future.result(0)
     except ExecuteError as error:
         raise AconError(f"QEMU refused: {error}") from error
     except (TimeoutError, CancelledError, QMPError, OSError, EOFError) as error:
         future.cancel()
-        if not running():  # else it is the loop's
+        if not running():  # otherwise the loop owns it
             work.close()
-        hint = "see wait() for how the guest ended"
+        hint = "wait() returns how the guest ended"
         raise AconError(f"QEMU did not answer: {type(error).__name__}", hint=hint) from error

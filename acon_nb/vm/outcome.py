@@ -1,4 +1,4 @@
-"""What became of a guest: its end by name, and the evidence."""
+"""How a guest ended: its end by name, and the evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 from acon_nb.errors import GuestFailed, NoSpace
 from acon_nb.host import QemuMemory
-from acon_nb.vm.console import End, end_of_reset
+from acon_nb.vm.counting import Snapshot
+from acon_nb.vm.diagnosis import GOOD_ENDS, End, end_of_reset
 
 TAIL_LINES = 20
 _FW_CFG = re.compile(rb"@(\d+)\.(\d+):fw_cfg_select .*'(kernel_data|setup_data|cmdline_data|initrd_data)'")
@@ -20,7 +21,7 @@ _FW_CFG = re.compile(rb"@(\d+)\.(\d+):fw_cfg_select .*'(kernel_data|setup_data|c
 
 @dataclass(frozen=True)
 class Message:
-    """One JSON line of the guest, and the host's monotonic time of its arrival, in ns."""
+    """One JSON line from the guest, and the host's monotonic time of its arrival in ns."""
 
     host_ns: int
     data: Mapping[str, Any]
@@ -28,13 +29,14 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a guest went.
+    """The result of running a guest.
 
-    `end` names its end; `started_ns` (before QEMU's exec), `continued_ns` (the vCPU is let go) and `ended_ns` are host
-    monotonic times; `kernel_entry_ns` is when the loader read its last piece over fw_cfg, just before it jumps into
-    the kernel (None where QEMU cannot trace). `tail` are the transcript's last lines, `panic` the oops.
-    `qemu_memory` was read when the guest's last message came. `command` can be pasted into a shell. `notes` say
-    what befell the transcript (a flood, a full disk).
+    `end` names its end. `started_ns` (before QEMU's exec), `continued_ns` (the vCPUs start to run) and `ended_ns` are
+    host monotonic times; `kernel_entry_ns` is when the loader read the last piece over fw_cfg, just before it jumps
+    into the kernel (None if QEMU cannot trace), `ready_ns` when it was ready, if that was awaited. `tail` is the end of
+    the transcript, `panic` the oops, `qemu_memory` what QEMU took as the last message arrived, or as the guest was
+    ready. `command` can be pasted into a shell. `notes` report why a transcript was cut (a flood, a full disk).
+    `snapshots` are a counted guest's, in order.
     """
 
     end: End
@@ -53,40 +55,38 @@ class Outcome:
     stderr: tuple[str, ...]
     hint: str
     notes: tuple[str, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
+    ready_ns: int | None = None
 
     @property
     def qemu_pss_bytes(self) -> int | None:
-        """QEMU's proportional set size, if it was read."""
+        """QEMU's proportional set size in bytes; None if it was not read."""
         return None if self.qemu_memory is None else self.qemu_memory.total_bytes
 
     def check(self) -> Outcome:
-        """Return self if the guest powered off; else raise `GuestFailed` with the evidence."""
-        if self.end is not End.POWERED_OFF:
-            shown = self.panic or self.stderr or self.tail
-            raise GuestFailed(
-                f"the guest ended: {self.end}",
-                end=self.end,
-                details=[
-                    *shown[-TAIL_LINES:],
-                    *self.notes,
-                    f"console: {self.console}",
-                    f"command: {self.command}",
-                ],
-                hint=self.hint,
-            )
+        """Return self if the guest ended well, else raise `GuestFailed` with the evidence."""
+        if self.end not in GOOD_ENDS:
+            raise self.failure(f"the guest ended: {self.end.text}")
         return self
+
+    def failure(self, what: str) -> GuestFailed:
+        """Return an error that says what went wrong, with the evidence."""
+        evidence = self.panic or self.stderr or self.tail
+        details = [*evidence[-TAIL_LINES:], *self.notes, f"console: {self.console}", f"command: {self.command}"]
+        return GuestFailed(what, end=self.end, details=details, hint=self.hint)
+
+
+_ENDED_BY_US = {"ready": End.READY, "limit": End.HANG, "kvm": End.QEMU_FAILED, "flood": End.FLOOD}
 
 
 def name_end(ended_by: str, returncode: int | None, reason: str, lines: Sequence[str], *, at_terminal: bool) -> End:
-    """The end of a guest.
+    """Return the end of a guest.
 
-    `ended_by` is what the machine saw: "end" (QEMU ended by itself), "limit", "flood", "panic" or "killed"; `reason`
-    is that of QEMU's SHUTDOWN event; at a terminal, ^A x ends QEMU without an event.
+    `ended_by` is what the machine saw: "end" (QEMU exited by itself), "ready", "limit", "kvm" (KVM failed), "flood",
+    "panic" or "killed"; `reason` is that of QEMU's SHUTDOWN event. At a terminal, ^A x ends QEMU without an event.
     """
-    if ended_by == "limit":
-        return End.HANG
-    if ended_by == "flood":
-        return End.FLOOD
+    if ended_by in _ENDED_BY_US:
+        return _ENDED_BY_US[ended_by]
     if ended_by == "panic":
         return End.OUT_OF_MEMORY if end_of_reset(lines) is End.OUT_OF_MEMORY else End.PANIC
     if ended_by == "killed" or returncode in (-signal.SIGKILL, -signal.SIGTERM):
@@ -99,7 +99,7 @@ def name_end(ended_by: str, returncode: int | None, reason: str, lines: Sequence
 
 
 def full_disk_note(transcript: Path) -> tuple[str, ...]:
-    """A note when the disk under the transcript has no block left, so that it may be cut."""
+    """Return a note if the transcript's disk has no free block, so that the transcript may be cut."""
     try:
         full = transcript.is_file() and os.statvfs(transcript).f_bavail == 0
     except OSError:
@@ -108,12 +108,12 @@ def full_disk_note(transcript: Path) -> tuple[str, ...]:
 
 
 def kernel_entry_ns(trace: Path, wall_ns: int) -> int | None:
-    """Host monotonic time of the loader's last fw_cfg access before it enters the kernel (QEMU's trace log)."""
+    """Return the host monotonic time of the loader's last fw_cfg access before it enters the kernel (QEMU's trace)."""
     try:
-        found = _FW_CFG.findall(trace.read_bytes())
+        accesses = _FW_CFG.findall(trace.read_bytes())
     except OSError:
         return None
-    if not found:
+    if not accesses:
         return None
-    seconds, micros, _ = found[-1]
+    seconds, micros, _ = accesses[-1]
     return int(seconds) * 10**9 + int(micros) * 1000 - wall_ns

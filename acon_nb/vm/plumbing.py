@@ -1,4 +1,4 @@
-"""What a machine is connected with: socket pairs, a folder for its run, the reader of its results."""
+"""What connects a machine with its host: socket pairs, a folder for the run, the reader of the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MESSAGE_LIMIT_BYTES = 4 << 20
 def socket_pairs(
     names: Sequence[str], stack: contextlib.ExitStack
 ) -> tuple[dict[str, socket.socket], dict[str, socket.socket]]:
-    """A connected pair of sockets for each name: our ends and QEMU's, all closed with `stack`."""
+    """Create a connected pair of sockets for each name: our ends and QEMU's, all closed with `stack`."""
     ours: dict[str, socket.socket] = {}
     theirs: dict[str, socket.socket] = {}
     for name in names:
@@ -38,7 +38,7 @@ def socket_pairs(
 
 @contextlib.contextmanager
 def held(folder: Path, kind: int = fcntl.LOCK_SH) -> Iterator[None]:
-    """Hold a lock on a run's folder, which goes with the process. Errors: `BlockingIOError` when another has it."""
+    """Hold a lock on a run's folder, released when the process ends. Errors: `BlockingIOError` if another has it."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, kind)
@@ -48,7 +48,7 @@ def held(folder: Path, kind: int = fcntl.LOCK_SH) -> Iterator[None]:
 
 
 def run_folder() -> Path:
-    """A new folder for one run; all but the newest of them are removed, unless their machine still runs."""
+    """Create a folder for one run, and remove all but the newest ones, unless their machine still runs."""
     runs = default_root() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     for old in sorted(runs.iterdir())[:-_RUNS_KEPT]:
@@ -58,7 +58,7 @@ def run_folder() -> Path:
 
 
 async def take_messages(results: socket.socket, take: Callable[[Mapping[str, Any]], None]) -> None:
-    """Pass each JSON object that comes as a line to `take`, until the guest is gone."""
+    """Pass each JSON object that arrives as a line to `take`, until the guest is gone."""
     reader, writer = await asyncio.open_connection(sock=results, limit=_MESSAGE_LIMIT_BYTES)
     try:
         while line := await reader.readline():
@@ -71,7 +71,7 @@ async def take_messages(results: socket.socket, take: Callable[[Mapping[str, Any
                 take(data)
     except ConnectionError:
         return
-    except ValueError as error:  # a line over the limit: a guest gone wild
-        _log.warning("the guest's results are read no further: %s", error)
+    except ValueError as error:  # a line over the limit: something is wrong in the guest
+        _log.warning("no more of the guest's results are read: %s", error)
     finally:
         writer.close()

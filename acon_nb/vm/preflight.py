@@ -1,4 +1,4 @@
-"""What would stop a guest on this host, found before QEMU starts: ports, vsock addresses and disks in use."""
+"""Find what would stop a guest on this host before QEMU starts: ports, vsock addresses and disks in use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FLOCK = "hhqqi4x"  # struct flock of a 64-bit Linux
 
 
 def check(spec: VmSpec, *, device: Path = VHOST_VSOCK) -> None:
-    """Refuse what cannot start here now. Errors: `InvalidInput` by field, `MissingRequirement` without vhost-vsock."""
+    """Refuse a spec that cannot start here now. Errors: `InvalidInput`, `MissingRequirement` without vhost-vsock."""
     taken: set[tuple[str, int]] = set()
     for rule in spec.forwards:
         if (rule.address, rule.host_port) in taken:
@@ -48,7 +48,7 @@ def _check_port(rule: Forward) -> None:
 
 
 def check_cid(cid: int, device: Path = VHOST_VSOCK) -> None:
-    """Refuse a vsock address that another guest has, and a host without vhost-vsock, by taking it for a moment."""
+    """Refuse a vsock address that another guest has, and a host without vhost-vsock, by briefly taking the address."""
     try:
         fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -62,7 +62,9 @@ def check_cid(cid: int, device: Path = VHOST_VSOCK) -> None:
         if error.errno == errno.EADDRINUSE:
             hint = "choose another CID"
             raise InvalidInput("vsock_cid", cid, "is in use by another guest", hint=hint) from error
-        raise InvalidInput("vsock_cid", cid, f"is refused by the host: {error.strerror}", hint="3 or above") from error
+        raise InvalidInput(
+            "vsock_cid", cid, f"is refused by the host: {error.strerror}", hint="use 3 or above"
+        ) from error
     finally:
         os.close(fd)
 
@@ -73,11 +75,11 @@ def _check_disk(disk: DiskSpec) -> None:
         fd = os.open(disk.path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         hint = "give yourself write permission on the image"
-        raise InvalidInput("disks", disk.path, f"does not open: {error.strerror}", hint=hint) from error
+        raise InvalidInput("disks", disk.path, f"cannot be opened: {error.strerror}", hint=hint) from error
     try:
-        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _LOCK_FIRST, _LOCK_BYTES, 0)
-        kind = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
-    except OSError:  # a file system without locks: QEMU will say
+        request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _LOCK_FIRST, _LOCK_BYTES, 0)
+        kind = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, request))[0]
+    except OSError:  # a file system without locks: QEMU will report it
         return
     finally:
         os.close(fd)

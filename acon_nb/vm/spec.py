@@ -11,29 +11,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from acon_nb import bzimage
+from acon_nb.cache import sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.units import format_bytes, parse_bytes
+from acon_nb.validation import Meta, OneOf, check_fields
 
-# struct setup_header, Documentation/arch/x86/boot.rst
-_BOOT_FLAG = 0x1FE
-_HEADER_MAGIC = 0x202
-_INIT_SIZE = 0x260
+_MACHINE_MODEL = "no fast string instructions"  # of the instruction clock; change it with vm.command
+_TSC_RATE = re.compile(r"tsc_early_khz=\d+")
 _MEMORY_MARGIN_BYTES = 8 << 20
-_FIRMWARE_MARGIN_BYTES = 32 << 20  # OVMF 2022.11 starts with no less
+_FIRMWARE_MARGIN_BYTES = 32 << 20  # OVMF 2022.11 does not start with less
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
 _CID_LIMIT = 0xFFFFFFFE
+_CID = Meta(ge=-_CID_LIMIT, le=_CID_LIMIT, description=f"give 3 to {_CID_LIMIT}, or 0 for the process id")
+_PORT = Meta(ge=1, le=65535)
 _DIGEST_BYTES = 48
-_GUIDE_APPEND = "ip=dhcp console=hvc0 earlyprintk=ttyS0"
-_FIRMWARE_PLACES = ("/usr/share/qemu/OVMF.fd", "/usr/share/ovmf/OVMF.fd")  # the first is the guide's default
+GUIDE_APPEND = "ip=dhcp console=hvc0 earlyprintk=ttyS0"  # the command line of `acon-nb run`, before KA
+_FIRMWARE_PATHS = ("/usr/share/qemu/OVMF.fd", "/usr/share/ovmf/OVMF.fd")  # the first is the guide's default
 
 
 DIGESTS = ("mrconfigid", "mrowner", "mrownerconfig")
 
 
 class Clock(StrEnum):
-    """Which clock the guest lives on: the host's, or its own count of instructions (1 ns each)."""
+    """The guest's clock: the host's time, or a count of its instructions (1 ns each)."""
 
     WALL = "wall"
     INSTRUCTIONS = "instructions"
@@ -46,47 +49,48 @@ class DiskSpec:
     path: Path
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.path.suffix not in (".raw", ".qcow2"):
-            raise InvalidInput("disks", self.path, "is neither .raw nor .qcow2", hint="rename the image by its format")
+            raise InvalidInput(
+                "disks", self.path, "is neither .raw nor .qcow2", hint="the suffix gives the format: rename the image"
+            )
         if not self.path.is_file():
-            raise InvalidInput("disks", self.path, "is no file", hint="create it first")
+            raise InvalidInput("disks", self.path, "is not a file", hint="create it: acon-nb disk create")
 
     @property
     def format(self) -> str:
-        """QEMU's name of the image format."""
+        """QEMU's name for the image format."""
         return self.path.suffix[1:]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """A TCP port of the host passed on to the guest (guide: `TCPFWD`); bound to 127.0.0.1 unless said otherwise."""
+    """A TCP port of the host that is forwarded to the guest (guide: `TCPFWD`); bound to 127.0.0.1 by default."""
 
-    host_port: int
-    guest_port: int
+    host_port: Annotated[int, _PORT]
+    guest_port: Annotated[int, _PORT]
     address: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
-        for field, port in (("host_port", self.host_port), ("guest_port", self.guest_port)):
-            if not 1 <= port <= 65535:
-                raise InvalidInput(field, port, "is no TCP port", hint="ports are 1 to 65535")
+        check_fields(self)
         if not re.fullmatch(r"([0-9]{1,3}\.){3}[0-9]{1,3}|", self.address):
-            hint = "give an IPv4 address of this host (QEMU forwards no other), or none for all of them"
-            raise InvalidInput("address", self.address, "is no IPv4 address", hint=hint)
+            hint = "use an IPv4 address of this host (QEMU forwards only IPv4), or an empty one for all of them"
+            raise InvalidInput("address", self.address, "is not a valid IPv4 address", hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VmSpec:
-    """A guest of QEMU by Direct Linux Boot.
+    """A QEMU guest that is started by Direct Linux Boot.
 
-    `append` is the kernel command line. `accelerator` "auto" takes KVM where it works and TCG elsewhere; the
-    instruction clock is TCG's alone and wants one vCPU. `seed` feeds every random number that QEMU gives the guest
-    on the instruction clock. `results_port` adds the virtio-serial port by which results leave the guest.
-    `timeout_s` is the wall time after which a guest counts as hung. `extra` are further options of QEMU.
-    `firmware` is an image for `-bios` (q35 alone; none: QEMU's SeaBIOS). `vsock_cid` adds vhost-vsock; 2 and below
-    stand for the process id, as in the guide. `balloon` adds a virtio-balloon.
-    `td` makes it a TD of that name, for upstream QEMU >= 10.1 or, `td_flavour="fork"`, Intel's former fork. The TD's
-    `quote_socket` is vsock:CID:PORT or unix:PATH; `mrconfigid`, `mrowner`, `mrownerconfig` are 48 bytes each, as hex
-    or base64. What is None is not there (and does not count in the hash by which results are kept).
+    `append` is the kernel command line. `accelerator` "auto" uses KVM where it works and TCG elsewhere; the instruction
+    clock works only on TCG and with one vCPU. `seed` determines all random numbers that QEMU gives the guest on the
+    instruction clock. `results_port` adds the virtio-serial port through which results leave the guest. `timeout_s` is
+    the wall time after which a guest counts as hung. `extra` holds further options for QEMU. `firmware` is an image for
+    `-bios` (q35 only; None: QEMU's SeaBIOS). `vsock_cid` adds vhost-vsock; 2 and below stand for the process id, as in
+    the guide. `balloon` adds a virtio-balloon.
+    `td` makes the guest a TD of that name, for upstream QEMU >= 10.1 or, with `td_flavour="fork"`, Intel's former fork.
+    The TD's `quote_socket` is vsock:CID:PORT or unix:PATH; `mrconfigid`, `mrowner`, `mrownerconfig` are 48 bytes each,
+    as hex or base64. A field that is None is absent, also from the hash under which results are stored.
     Source: the guide, "Launching TD". Errors: `InvalidInput` at construction.
     """
 
@@ -94,42 +98,35 @@ class VmSpec:
     initrd: Path | None = None
     append: str = "console=ttyS0 panic=-1"
     memory_bytes: int = 2 << 30
-    vcpus: int = 1
-    machine: str = "q35"
-    accelerator: str = "auto"
+    vcpus: Annotated[int, Meta(ge=1)] = 1
+    machine: Annotated[str, OneOf(("q35", "microvm"))] = "q35"
+    accelerator: Annotated[str, OneOf(("auto", "kvm", "tcg"))] = "auto"
     clock: Clock = Clock.WALL
     seed: int = 1
     disks: tuple[DiskSpec, ...] = ()
     network: bool = False
     forwards: tuple[Forward, ...] = ()
     results_port: bool = True
-    timeout_s: float = 60.0
+    timeout_s: Annotated[float, Meta(gt=0, description="give seconds above 0")] = 60.0
     extra: tuple[str, ...] = ()
     firmware: Path | None = None
-    vsock_cid: int | None = None
+    vsock_cid: Annotated[int, _CID] | None = None
     balloon: bool | None = None
     td: str | None = None
-    td_flavour: str | None = None
+    td_flavour: Annotated[str, OneOf(("upstream", "fork"))] | None = None
     quote_socket: str | None = None
     mrconfigid: str | None = None
     mrowner: str | None = None
     mrownerconfig: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "clock", Clock(self.clock))
-        _one_of("machine", self.machine, ("q35", "microvm"))
-        _one_of("accelerator", self.accelerator, ("auto", "kvm", "tcg"))
-        if self.vcpus < 1:
-            raise InvalidInput("vcpus", self.vcpus, "is not a number of vCPUs", hint="1 or more")
-        if not self.timeout_s > 0:
-            raise InvalidInput("timeout_s", self.timeout_s, "is no time limit", hint="give seconds above 0")
+        check_fields(self)
         if not 0 <= _length(self.append) <= _APPEND_LIMIT_BYTES or any(c in self.append for c in "\0\n"):
-            raise InvalidInput("append", self.append, f"is no kernel command line of up to {_APPEND_LIMIT_BYTES} bytes")
+            raise InvalidInput(
+                "append", self.append, f"is not a valid kernel command line of at most {_APPEND_LIMIT_BYTES} bytes"
+            )
         if self.forwards and not self.network:
             raise InvalidInput("forwards", self.forwards, "need a network", hint="set network=True")
-        if self.vsock_cid is not None and not -_CID_LIMIT <= self.vsock_cid <= _CID_LIMIT:
-            hint = f"3 to {_CID_LIMIT}, or 0 for the process id"
-            raise InvalidInput("vsock_cid", self.vsock_cid, "is no vsock address", hint=hint)
         self._check_disks()
         self._check_clock()
         self._check_firmware()
@@ -138,12 +135,12 @@ class VmSpec:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], argv: Sequence[str] = (), **fields: Any) -> VmSpec:
-        """The guest that the guide's variables and arguments name: `[VMLINUZ] [QEMU_OPTIONS]...`.
+        """Create a spec from the guide's variables and arguments: `[VMLINUZ] [QEMU_OPTIONS]...`.
 
         TD VP M CID BIOS RD KA TCPFWD DRV have the guide's meaning and defaults (empty counts as not set; kernel and
-        initrd default to `vmlinuz` and `initrd` in the current folder). Mended: forwards are bound to 127.0.0.1 unless
-        an address is named (ADDRESS:HOST:GUEST), BIOS=- boots without the image, DRV refuses other suffixes.
-        `fields` win over the variables. Errors: `InvalidInput` that names the variable or the field.
+        initrd default to `vmlinuz` and `initrd` in the current folder). Unlike in the guide, forwards are bound to
+        127.0.0.1 unless an address is given (ADDRESS:HOST:GUEST), BIOS=- boots without an image, and DRV refuses other
+        suffixes. `fields` override the variables. Errors: `InvalidInput` that names the variable or the field.
         """
         words = list(argv)
         kernel = Path(words.pop(0)) if words and not words[0].startswith("-") else Path("vmlinuz")
@@ -161,29 +158,31 @@ class VmSpec:
         seen: set[Path] = set()
         for disk in self.disks:
             if disk.path.resolve() in seen:
-                raise InvalidInput("disks", disk.path, "is given twice", hint="a disk serves one device of one machine")
+                hint = "an image can back only one device of one machine"
+                raise InvalidInput("disks", disk.path, "is given twice", hint=hint)
             seen.add(disk.path.resolve())
 
     def _check_firmware(self) -> None:
         if self.firmware is None:
             return
         if self.machine == "microvm":
-            hint = "leave firmware away (BIOS=-), or use machine=q35"
-            raise InvalidInput("firmware", self.firmware, "microvm starts with a firmware of its own", hint=hint)
+            hint = "omit the firmware (BIOS=-), or use machine=q35"
+            raise InvalidInput("firmware", self.firmware, "microvm has its own firmware", hint=hint)
         if not self.firmware.is_file():
-            raise InvalidInput("firmware", self.firmware, "is no file", hint="apt-get install ovmf, or BIOS=- for none")
+            raise InvalidInput(
+                "firmware", self.firmware, "is not a file", hint="apt-get install ovmf, or BIOS=- for none"
+            )
 
     def _check_td(self) -> None:
-        told = {name: getattr(self, name) for name in ("td_flavour", "quote_socket", *DIGESTS)}
         if self.td is None:
-            for name, value in told.items():
+            for name in ("td_flavour", "quote_socket", *DIGESTS):
+                value = getattr(self, name)
                 if value is not None:
-                    raise InvalidInput(name, value, "belongs to a TD", hint="set td to the TD's name")
+                    raise InvalidInput(name, value, "only applies to a TD", hint="set td to the TD's name")
             return
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,58}[A-Za-z0-9])?", self.td):
-            hint = "letters, digits and dashes: it becomes the host name td-NAME"
-            raise InvalidInput("td", self.td, "is no name of a TD", hint=hint)
-        _one_of("td_flavour", self.td_flavour or "upstream", ("upstream", "fork"))
+            hint = "use letters, digits and dashes: it becomes the host name td-NAME"
+            raise InvalidInput("td", self.td, "is not a valid name of a TD", hint=hint)
         for name, value in (("machine", "q35"), ("clock", Clock.WALL)):
             if getattr(self, name) != value:
                 raise InvalidInput(name, getattr(self, name), "cannot run a TD", hint=f"use {name}={value}")
@@ -191,13 +190,13 @@ class VmSpec:
             raise InvalidInput("accelerator", "tcg", "cannot run a TD", hint="a TD needs KVM on a TDX machine")
         if self.firmware is None:
             hint = "set firmware (BIOS) to a TDVF, such as /usr/share/ovmf/OVMF.fd"
-            raise InvalidInput("firmware", None, "a TD starts from a TDVF", hint=hint)
+            raise InvalidInput("firmware", None, "a TD needs a TDVF", hint=hint)
         for name in DIGESTS:
             self.digest(name)
         quote_address(self.quote_socket, fork=self.is_fork)
 
     def digest(self, field: str) -> bytes | None:
-        """The 48 bytes of `mrconfigid`, `mrowner` or `mrownerconfig`, or None."""
+        """Return the 48 bytes of `mrconfigid`, `mrowner` or `mrownerconfig`; None if it is not set."""
         text = getattr(self, field)
         if text is None:
             return None
@@ -206,14 +205,16 @@ class VmSpec:
         except (ValueError, binascii.Error):
             raw = b""
         if len(raw) != _DIGEST_BYTES:
-            raise InvalidInput(field, text, "is no SHA-384 digest", hint="give its 48 bytes as 96 hex digits or base64")
+            raise InvalidInput(
+                field, text, "is not a SHA-384 digest", hint="give its 48 bytes as 96 hex digits or base64"
+            )
         return raw
 
     def _check_clock(self) -> None:
         if self.clock is not Clock.INSTRUCTIONS:
             return
         if self.vcpus != 1:
-            raise InvalidInput("vcpus", self.vcpus, "the instruction clock counts one vCPU", hint="set vcpus=1")
+            raise InvalidInput("vcpus", self.vcpus, "the instruction clock counts one vCPU only", hint="set vcpus=1")
         if self.accelerator == "kvm":
             raise InvalidInput("accelerator", "kvm", "only TCG counts instructions", hint="use accelerator auto or tcg")
 
@@ -221,14 +222,11 @@ class VmSpec:
         if self.memory_bytes % (1 << 20):
             hint = f"such as {-(-self.memory_bytes // (1 << 20))}M"
             raise InvalidInput("memory_bytes", self.memory_bytes, "is not a whole number of MiB", hint=hint)
-        needed = kernel_init_bytes(self.kernel) + _MEMORY_MARGIN_BYTES
-        if self.firmware is not None:
-            needed += _FIRMWARE_MARGIN_BYTES
+        needed = least_memory_bytes(self.kernel, 0, firmware=self.firmware is not None)
         if self.initrd is not None:
             if not self.initrd.is_file():
-                raise InvalidInput(
-                    "initrd", self.initrd, "is no file", hint="make one: acon-nb initrd from busybox -o F"
-                )
+                hint = "make one: acon-nb initrd from busybox -o FILE"
+                raise InvalidInput("initrd", self.initrd, "is not a file", hint=hint)
             needed += self.initrd.stat().st_size
         if self.memory_bytes < needed:
             what = "the kernel and its initrd" if self.firmware is None else "the firmware, the kernel and its initrd"
@@ -241,7 +239,7 @@ class VmSpec:
 
 
 def quote_address(text: str | None, *, fork: bool = False) -> dict[str, str] | None:
-    """QEMU's SocketAddress of a quote socket: vsock:CID:PORT or unix:PATH. Errors: `InvalidInput`."""
+    """Return QEMU's SocketAddress for a quote socket, vsock:CID:PORT or unix:PATH. Errors: `InvalidInput`."""
     if text is None:
         return None
     vsock = re.fullmatch(r"vsock:([0-9]{1,10}):([0-9]{1,10})", text)
@@ -250,51 +248,56 @@ def quote_address(text: str | None, *, fork: bool = False) -> dict[str, str] | N
     if re.fullmatch(r"unix:/[^\0]+", text) and not fork:
         return {"type": "unix", "path": text[5:]}
     hint = "vsock:CID:PORT" if fork else "vsock:CID:PORT (Intel's service: vsock:2:4050) or unix:/PATH"
-    raise InvalidInput("quote_socket", text, "is no address of a quote service", hint=hint)
+    raise InvalidInput("quote_socket", text, "is not a valid address of a quote service", hint=hint)
 
 
 def parse_forward(text: str) -> Forward:
-    """`HOST:GUEST`, `PORT` (the same on both sides) or `ADDRESS:HOST:GUEST` (guide: TCPFWD)."""
+    """Parse `HOST:GUEST`, `PORT` (the same on both sides) or `ADDRESS:HOST:GUEST` (guide: TCPFWD)."""
     parts = text.strip().split(":")
     ports = parts[-2:] if len(parts) > 1 else parts * 2
     if len(parts) > 3 or not all(re.fullmatch(r"[0-9]{1,6}", port) for port in ports):
-        raise InvalidInput("TCPFWD", text, "is no port mapping", hint="HOSTPORT:GUESTPORT, PORT, or ADDRESS:HOST:GUEST")
+        raise InvalidInput("TCPFWD", text, "is not a valid port forward", hint="HOST:GUEST, PORT or ADDRESS:HOST:GUEST")
     address = parts[0] if len(parts) == 3 else "127.0.0.1"
     return Forward(host_port=int(ports[0]), guest_port=int(ports[1]), address=address)
 
 
+def guide_append(environ: Mapping[str, str]) -> str:
+    """Return the kernel command line of the guide's launch: its own, and what KA adds."""
+    return " ".join(word for word in (GUIDE_APPEND, environ.get("KA", "").strip()) if word)
+
+
 def _guide_fields(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of a spec from the variables of the guide's script."""
-    told = {name: environ.get(name, "") for name in ("TD", "VP", "M", "CID", "BIOS", "RD", "KA", "TCPFWD", "DRV")}
+    """The fields of a spec that the variables of the guide's script set."""
+    values = {name: environ.get(name, "") for name in ("TD", "VP", "M", "CID", "BIOS", "RD", "KA", "TCPFWD", "DRV")}
     fields: dict[str, Any] = {
-        "append": " ".join(word for word in (_GUIDE_APPEND, told["KA"].strip()) if word),
-        "memory_bytes": parse_bytes(told["M"] or "2g", field="M", bare="M"),
+        "append": guide_append(environ),
+        "memory_bytes": parse_bytes(values["M"] or "2g", field="M", bare="M"),
         "network": True,
         "results_port": False,
         "timeout_s": math.inf,
-        "td": told["TD"] or None,
-        "firmware": _firmware(told["BIOS"]),
-        "initrd": None if told["RD"] == "-" else Path(told["RD"] or "initrd"),
-        "forwards": tuple(parse_forward(part) for part in told["TCPFWD"].split(",") if part.strip()),
-        "disks": tuple(DiskSpec(path=Path(part)) for part in told["DRV"].split(",") if part),
+        "td": values["TD"] or None,
+        "firmware": _firmware(values["BIOS"]),
+        "initrd": None if values["RD"] == "-" else Path(values["RD"] or "initrd"),
+        "forwards": tuple(parse_forward(part) for part in values["TCPFWD"].split(",") if part.strip()),
+        "disks": tuple(DiskSpec(path=Path(part)) for part in values["DRV"].split(",") if part),
     }
-    if told["VP"]:
-        fields["vcpus"] = _number("VP", told["VP"])
-    if told["CID"]:
-        fields["vsock_cid"] = _number("CID", told["CID"])
+    if values["VP"]:
+        fields["vcpus"] = _number("VP", values["VP"])
+    if values["CID"]:
+        fields["vsock_cid"] = _number("CID", values["CID"])
     return fields
 
 
-def _firmware(told: str) -> Path | None:
-    if told == "-":
+def _firmware(bios: str) -> Path | None:
+    if bios == "-":
         return None
-    if told:
-        return Path(told)
-    return next((Path(place) for place in _FIRMWARE_PLACES if Path(place).is_file()), Path(_FIRMWARE_PLACES[0]))
+    if bios:
+        return Path(bios)
+    return next((Path(path) for path in _FIRMWARE_PATHS if Path(path).is_file()), Path(_FIRMWARE_PATHS[0]))
 
 
 def _length(text: str) -> int:
-    """Bytes of a text as it goes to a program; -1 for one that cannot."""
+    """The number of bytes of a text as an argument of a program; -1 if it cannot be one."""
     try:
         return len(text.encode(errors="surrogateescape"))
     except UnicodeEncodeError:
@@ -308,21 +311,38 @@ def _number(variable: str, text: str) -> int:
         raise InvalidInput(variable, text, "is not a whole number", hint=f"such as {variable}=4") from error
 
 
-def kernel_init_bytes(kernel: Path) -> int:
-    """The memory that a bzImage claims while it starts (`init_size` of its setup header).
+def least_memory_bytes(kernel: Path, initrd_bytes: int, *, firmware: bool) -> int:
+    """Return the memory below which a kernel does not even start to unpack its initrd. Errors: `InvalidInput`."""
+    margin = _MEMORY_MARGIN_BYTES + (_FIRMWARE_MARGIN_BYTES if firmware else 0)
+    return kernel_init_bytes(kernel) + margin + initrd_bytes
 
-    Errors: `InvalidInput` when the file is missing or not a bzImage.
+
+def kernel_init_bytes(kernel: Path) -> int:
+    """Return the memory that a bzImage needs while it starts (`init_size` of its setup header), in bytes.
+
+    Errors: `InvalidInput` if the file is missing or not a bzImage.
     """
     if not kernel.is_file():
-        raise InvalidInput("kernel", kernel, "is no file", hint="build one: acon-nb kernel build --profile minimal")
+        raise InvalidInput("kernel", kernel, "is not a file", hint="build one: acon-nb kernel build --profile minimal")
     with kernel.open("rb") as file:
-        head = file.read(0x300)
-    if len(head) < 0x300 or head[_BOOT_FLAG : _BOOT_FLAG + 2] != b"\x55\xaa" or head[_HEADER_MAGIC:][:4] != b"HdrS":
+        head = file.read(bzimage.HEADER_BYTES)
+    if not bzimage.is_bzimage(head):
         raise InvalidInput("kernel", kernel, "is not a bzImage", hint="QEMU's -kernel wants arch/x86/boot/bzImage")
-    size: int = struct.unpack_from("<I", head, _INIT_SIZE)[0]
+    size: int = struct.unpack_from("<I", head, bzimage.INIT_SIZE)[0]
     return size
 
 
-def _one_of(field: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InvalidInput(field, value, "is not known", hint=f"one of {', '.join(known)}")
+def identifying_values(spec: VmSpec) -> dict[str, str | None]:
+    """Return the fields of a spec as texts that identify what it boots, for hashing.
+
+    Files count by their SHA-256, not by their path. The host's measured TSC rate, whose last digits vary, is removed.
+    What QEMU's command makes of the instruction clock counts as `machine_model`.
+    """
+
+    def text_of(value: object) -> str | None:
+        if isinstance(value, Path):
+            return sha256_file(value)
+        return None if value is None else _TSC_RATE.sub("", str(value))
+
+    model = {"machine_model": _MACHINE_MODEL} if spec.clock is Clock.INSTRUCTIONS else {}
+    return {**{name: text_of(value) for name, value in vars(spec).items()}, **model}

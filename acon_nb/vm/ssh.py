@@ -18,13 +18,13 @@ _OWN_FAILURE = 255  # ssh(1): an error of ssh itself, not of the command
 
 
 def generate_key(path: Path) -> Path:
-    """Make an ECDSA-521 key pair without passphrase at `path` (and `path`.pub, for /root/.ssh/authorized_keys).
+    """Create an ECDSA-521 key pair without a passphrase at `path` (and `path`.pub, for /root/.ssh/authorized_keys).
 
-    A key that is there is kept. Returns the path of the public key.
+    An existing key is kept. Returns the path of the public key.
     """
     public = path.with_name(f"{path.name}.pub")
     if path.exists() != public.exists():
-        raise InvalidInput("path", path, "has half of a key pair beside it", hint="remove it, or choose another name")
+        raise InvalidInput("path", path, "only half of a key pair is there", hint="remove it, or choose another name")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         argv: list[str | Path] = [
@@ -46,17 +46,20 @@ def generate_key(path: Path) -> Path:
 
 
 def ssh_rule(spec: VmSpec) -> Forward:
-    """The forward that leads to the guest's SSH port. Errors: `InvalidInput`."""
+    """Return the forward that leads to the guest's SSH port. Errors: `InvalidInput`."""
     rule = next((rule for rule in spec.forwards if rule.guest_port == _SSH_PORT), None)
     if rule is None:
-        raise InvalidInput("forwards", spec.forwards, "none leads to port 22 of the guest", hint="TCPFWD=22222:22")
+        raise InvalidInput(
+            "forwards", spec.forwards, "none of them leads to port 22 of the guest", hint="TCPFWD=22222:22"
+        )
     return rule
 
 
 def ssh_command(rule: Forward, key: Path, command: str | Sequence[str] = (), *, user: str = "root") -> list[str]:
-    """The argument list of ssh. A command in one text is for the guest's shell, one in words reaches it as they are.
+    """Return the argument list of ssh. A text is run by the guest's shell; a sequence reaches it word by word.
 
-    A guest has new host keys at each boot, so they are neither checked nor kept."""
+    A guest has new host keys after each boot, so they are neither checked nor stored.
+    """
     options = {
         "BatchMode": "yes",
         "ConnectTimeout": str(_ATTEMPT_S),
@@ -73,9 +76,9 @@ def ssh_command(rule: Forward, key: Path, command: str | Sequence[str] = (), *, 
 
 
 def ssh(rule: Forward, key: Path, command: str | Sequence[str], *, user: str = "root", timeout_s: float = 60.0) -> str:
-    """Run a command of the guest's shell over SSH and return what it says; waits for the guest's sshd meanwhile.
+    """Run a command in the guest over SSH and return its output; wait for the guest's sshd if need be.
 
-    Errors: `CommandFailed` (the command, or ssh when `timeout_s` is over), `CommandTimeout`.
+    Errors: `CommandFailed` (of the command, or of ssh after `timeout_s`), `CommandTimeout`.
     """
     argv = ssh_command(rule, key, command, user=user)
     deadline = time.monotonic() + timeout_s

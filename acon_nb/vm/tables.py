@@ -1,4 +1,4 @@
-"""Launches as tables for people; pandas loads only here."""
+"""Tables about launches, for people; only this module loads pandas."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from typing import TYPE_CHECKING
 
 from acon_nb.errors import AconError
 from acon_nb.units import format_bytes, format_seconds
+from acon_nb.vm.counters import Sample
 from acon_nb.vm.explain import Explained
-from acon_nb.vm.fields import texts_of
+from acon_nb.vm.form import texts_of
 from acon_nb.vm.outcome import Outcome
 from acon_nb.vm.spec import VmSpec
-from acon_nb.vm.statistics import Sample
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def spec_table(spec: VmSpec) -> pd.DataFrame:
-    """What is to be launched."""
+    """Table of the spec to launch."""
     import pandas as pd
 
     return pd.DataFrame([[name, text] for name, text in texts_of(spec).items() if text], columns=["field", "value"])
 
 
 def explained_table(rows: Sequence[Explained]) -> pd.DataFrame:
-    """Each option: why it is there, what the guide says, what differs today, and where that stands."""
+    """Table of the options: why each is there, what the guide says, what differs today, and the source."""
     import pandas as pd
 
     columns = ["option", "why", "the guide", "today", "source"]
-    found = [[f"{row.option} {row.value}".rstrip(), row.why, row.guide, row.today, row.source] for row in rows]
-    return pd.DataFrame(found, columns=columns)
+    cells = [[f"{row.option} {row.value}".rstrip(), row.why, row.guide, row.today, row.source] for row in rows]
+    return pd.DataFrame(cells, columns=columns)
 
 
 def refusal_table(errors: Sequence[AconError]) -> pd.DataFrame:
-    """What stands against a launch on this host, and the way out of each."""
+    """Table of what prevents a launch on this host, with a hint for each."""
     import pandas as pd
 
-    return pd.DataFrame([[error.what, error.hint] for error in errors], columns=["refused because", "way out"])
+    return pd.DataFrame([[error.what, error.hint] for error in errors], columns=["refused because", "hint"])
 
 
 def sample_table(sample: Sample) -> pd.DataFrame:
-    """One reading of a guest's counters."""
+    """Table of one reading of a guest's counters."""
     import pandas as pd
 
     cpu = " + ".join(format_seconds(ns / 1e9) for ns in sample.vcpu_ns)
     rows = [["vCPU time", cpu], ["QEMU's resident set", format_bytes(sample.resident_bytes)]]
     if sample.balloon_bytes is not None:
-        rows.append(["memory that the balloon leaves", format_bytes(sample.balloon_bytes)])
+        rows.append(["memory left by the balloon", format_bytes(sample.balloon_bytes)])
     for disk in sample.disks:
         read, written = format_bytes(disk.read_bytes), format_bytes(disk.written_bytes)
         rows.append([disk.name, f"{read} read in {disk.reads}, {written} written in {disk.writes} requests"])
@@ -57,7 +57,7 @@ def sample_table(sample: Sample) -> pd.DataFrame:
 
 
 def outcome_text(outcome: Outcome) -> str:
-    """How a guest went, in two lines."""
+    """Describe how a guest ended in a line, followed by notes and a hint if there are any."""
     seconds = (outcome.ended_ns - (outcome.continued_ns or outcome.started_ns)) / 1e9
-    line = f"{outcome.end} after {format_seconds(seconds)} on {outcome.accelerator}"
+    line = f"{outcome.end.text} after {format_seconds(seconds)} on {outcome.accelerator}"
     return "\n".join([line, *outcome.notes, *([f"hint: {outcome.hint}"] if outcome.hint else [])])

@@ -1,26 +1,31 @@
-"""Views over the package's dataclasses. Without a person in front of the notebook no widget is ever made."""
+"""Views of the package's dataclasses. In an unattended notebook no widget is ever created."""
 
-from acon_nb.widgets.board import Board, board
-from acon_nb.widgets.console import Console, console
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from acon_nb.lazy import submodules
+from acon_nb.widgets.board import BoardView, board
+from acon_nb.widgets.console import ConsoleView, console
 from acon_nb.widgets.designer import StudyDesigner, study_designer
 from acon_nb.widgets.explorer import Explorer, explorer
 from acon_nb.widgets.guest_curves import GuestCurves, guest_curves
 from acon_nb.widgets.initrd import InitrdForm, initrd_form
-from acon_nb.widgets.job import Job, run
+from acon_nb.widgets.job import NotebookJob, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
 from acon_nb.widgets.measure import MeasureForm, measure_form
 from acon_nb.widgets.session import headless
 from acon_nb.widgets.vm_panel import VmPanel, vm_panel
 
 __all__ = [
-    "Board",
-    "Console",
+    "BoardView",
+    "ConsoleView",
     "Explorer",
     "GuestCurves",
     "InitrdForm",
-    "Job",
     "KernelForm",
     "MeasureForm",
+    "NotebookJob",
     "StudyDesigner",
     "VmPanel",
     "board",
@@ -35,3 +40,6 @@ __all__ = [
     "study_designer",
     "vm_panel",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = submodules(__name__)

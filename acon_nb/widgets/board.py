@@ -1,7 +1,7 @@
-"""A board of a running study: its cells and their states, the time left, a cancel, the log of a cell on a click.
+"""A board of a running study: its cells and their states, the time left, a Cancel button, the log of a selected cell.
 
 `board = widgets.board(study)` in a cell shows it with a Start button; `rows = await board.run()` starts it and waits.
-Any kind of study will do: the board reads its `state` and calls its `run`. Without a person it shows a table.
+It works with any kind of study: it reads the `state` and calls `run`. In headless runs it shows a table.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from acon_nb import show
-from acon_nb.bench.board import CellState, StudyState, format_left
 from acon_nb.errors import Cancelled
+from acon_nb.jupyter import show
 from acon_nb.plots import COLOURS
 from acon_nb.progress import CancelToken, OnProgress, Progress, TextProgress
-from acon_nb.vm.console import read_tail
-from acon_nb.widgets.job import Job
+from acon_nb.study.state import CellState, StudyState, format_left
+from acon_nb.vm.diagnosis import end_text, read_tail
+from acon_nb.widgets.job import NotebookJob
 from acon_nb.widgets.parts import pre
 from acon_nb.widgets.session import headless, steady
 
@@ -41,32 +41,32 @@ _EDGE = f' stroke="{COLOURS[1]}" stroke-width="2"'
 
 
 class Watched(Protocol):
-    """What a board shows: `bench.runner.Study`, and whatever else runs a plan."""
+    """What a board shows: `study.runner.Study`, or anything else that runs a plan."""
 
     @property
     def state(self) -> StudyState:
-        """The study as it stands, from any thread."""
+        """The current state of the study; may be read from any thread."""
         ...
 
     def run(self, *, on_progress: OnProgress = ..., cancel: CancelToken | None = None) -> pd.DataFrame:
-        """Run what is missing; returns the rows."""
+        """Run what is missing; return the rows."""
         ...
 
 
-class Board:
-    """A view over a study; `rows` are its rows once it has ended, `error` what ended it early."""
+class BoardView:
+    """A view of a study; `rows` are its rows once it has ended, `error` is the error that ended it early."""
 
     def __init__(self, study: Watched) -> None:
         self.study = study
         self.rows: pd.DataFrame | None = None
         self.error: BaseException | None = None
         self._view: _View | None = None
-        self._job: Job[pd.DataFrame] | None = None
+        self._job: NotebookJob[pd.DataFrame] | None = None
 
-    def start(self, on_progress: OnProgress | None = None) -> Job[pd.DataFrame]:
-        """Run the study in a thread (or find it running)."""
+    def start(self, on_progress: OnProgress | None = None) -> NotebookJob[pd.DataFrame]:
+        """Run the study in a thread, unless it is running already; return the job."""
         if self._job is None:
-            job = Job(self.study.run, on_progress=on_progress or _ignore)
+            job = NotebookJob(self.study.run, on_progress=on_progress or _ignore)
             job.then(self._ended)
             self._job = job
             if self._view is not None:
@@ -74,7 +74,7 @@ class Board:
         return self._job
 
     async def run(self) -> pd.DataFrame:
-        """Run the study and wait for its rows; the board is shown to a person, lines of text without one."""
+        """Run the study and wait for its rows; show the board, or in headless runs lines of text."""
         from IPython.display import display
 
         if headless():
@@ -84,17 +84,17 @@ class Board:
         return await self.start()
 
     def cancel(self) -> None:
-        """Ask the study to stop; what was measured stays."""
+        """Request that the study stop; rows measured so far are kept."""
         if self._job is not None:
             self._job.cancel()
 
     def report(self) -> Any:
-        """The cells as a table: it stays in the notebook."""
+        """Return the cells as a table, which stays in a saved notebook."""
         return show.table(cells_table(self.study.state))
 
     @property
     def running(self) -> bool:
-        """Whether it runs now."""
+        """Whether the study is running."""
         return self._job is not None
 
     def _ended(self, future: Any) -> None:
@@ -115,13 +115,13 @@ class Board:
             self._view.follow()
 
 
-def board(study: Watched) -> Board:
-    """A board of a study; show it as the last value of a cell, or `await board.run()`."""
-    return Board(study)
+def board(study: Watched) -> BoardView:
+    """Create a board of a study; show it as the last value of a cell, or `await board.run()`."""
+    return BoardView(study)
 
 
 def cells_table(state: StudyState) -> pd.DataFrame:
-    """The cells of a study as a table for people."""
+    """Return the cells of a study as a table for people."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -131,7 +131,7 @@ def cells_table(state: StudyState) -> pd.DataFrame:
             "state": cell.state,
             "runs": f"{cell.done} of {cell.planned}",
             "failed": cell.failed,
-            "last end": cell.last_end,
+            "last end": end_text(cell.last_end),
             "error": cell.last_error,
         }
         for cell in state.cells
@@ -139,7 +139,7 @@ def cells_table(state: StudyState) -> pd.DataFrame:
 
 
 def headline(state: StudyState) -> str:
-    """The study in a line: "running: 12 of 40 runs, 1 failed, some 35 s left; cells: 3 done, 1 running"."""
+    """Describe a study in one line: "running: 12 of 40 runs, 1 failed, some 35 s left; cells: 3 done, 1 running"."""
     left = "" if state.left_s is None or state.done == state.total else f", some {format_left(state.left_s)} left"
     failed = f", {state.failed} failed" if state.failed else ""
     counts = Counter(cell.state for cell in state.cells)
@@ -149,7 +149,7 @@ def headline(state: StudyState) -> str:
 
 
 def squares(state: StudyState) -> str:
-    """All cells as small squares, coloured by their states, those with a failure edged, as SVG."""
+    """Draw all cells as small squares in SVG, coloured by state, those with a failure outlined."""
     side, gap, wide = 11, 2, 64
     shown = state.cells[:_SQUARES]
     rects = "".join(
@@ -165,8 +165,10 @@ def squares(state: StudyState) -> str:
 
 
 def log_of(cell: CellState) -> str:
-    """The end of a cell's latest log, and how the run ended, in words."""
-    end = f"{cell.label}: {cell.last_end or 'no run yet'}" + (f": {cell.last_error}" if cell.last_error else "")
+    """Return how a cell's latest run ended, and the end of its log."""
+    end = f"{cell.label}: {end_text(cell.last_end) or 'no run yet'}" + (
+        f": {cell.last_error}" if cell.last_error else ""
+    )
     return "\n".join([end, *_tail(cell.log), f"log: {cell.log}" if cell.log else ""]).rstrip()
 
 
@@ -175,20 +177,20 @@ def _tail(log: Path | None) -> list[str]:
 
 
 def _line(cell: CellState) -> str:
-    """A cell in a line of the list."""
+    """Describe a cell in one line of the list."""
     mark = _STATES[cell.state][1]
-    failed = f", {cell.failed} failed: {cell.last_end}" if cell.failed else ""
+    failed = f", {cell.failed} failed: {end_text(cell.last_end)}" if cell.failed else ""
     return f"{mark} {cell.label}  [{cell.clock.value}] {cell.done}/{cell.planned}{failed}"
 
 
 def _ignore(_: Progress) -> None:
-    """The board reads the state; it needs no events."""
+    """Ignore an event: the board reads the state instead."""
 
 
 class _View:
-    """The widgets, made only when they are shown to a person."""
+    """The widgets, created only when they are displayed."""
 
-    def __init__(self, shown: Board) -> None:
+    def __init__(self, shown: BoardView) -> None:
         import ipywidgets as w
 
         self.board = shown
@@ -231,7 +233,7 @@ class _View:
         self.draw()
 
     def draw(self) -> None:
-        """The state as it is now; what has not changed is not sent to the page."""
+        """Show the current state; nothing is sent to the page if it has not changed."""
         state = self.board.study.state
         running = self.board.running
         self.start.disabled, self.cancel.disabled = running, not running
@@ -248,23 +250,23 @@ class _View:
         self._show_log()
 
     def _list(self) -> None:
-        """The cells that the filter lets through; the one that was chosen stays so."""
+        """List the cells that match the filter; the selection is kept."""
         state = self._seen or self.board.study.state
         word = self.filter.value.strip().lower()
-        found = [
+        matches = [
             (number, cell)
             for number, cell in enumerate(state.cells)
             if self.state.value in ("all", cell.state) and word in cell.label.lower()
         ]
-        options = tuple((_line(cell), number) for number, cell in found[:_LISTED])
+        options = tuple((_line(cell), number) for number, cell in matches[:_LISTED])
         chosen = self.cells.value
         if options != self.cells.options:
             self._drawing = True
             self.cells.options = options
             self.cells.value = chosen if any(number == chosen for _, number in options) else None
             self._drawing = False
-        more = f", the first {_LISTED} listed" if len(found) > _LISTED else ""
-        self.count.value = f"{len(found)} of {len(state.cells)} cells{more}"
+        more = f", the first {_LISTED} listed" if len(matches) > _LISTED else ""
+        self.count.value = f"{len(matches)} of {len(state.cells)} cells{more}"
 
     def _show_log(self) -> None:
         number = self.cells.value

@@ -1,7 +1,7 @@
-"""A guest's console in a notebook: a terminal for a person, `expect` and `send_line` for a program.
+"""A guest's console in a notebook: a terminal for users, `expect` and `send_line` for programs.
 
-`console = widgets.console(machine)` in a cell. Without a person the transcript's tail is shown as text, and no widget
-is made. The terminal is xterm.js, from the package itself: nothing is loaded from a network.
+Use `console = widgets.console(machine)` in a cell. In an unattended run the end of the transcript is shown as text, and
+no widget is created. The terminal is xterm.js from the package itself: nothing is loaded from a network.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb.errors import AconError, MissingRequirement
-from acon_nb.lines import Lines, lines
-from acon_nb.vm import Machine, Said
-from acon_nb.vm.console import read_tail
+from acon_nb.jupyter.channel import PageChannels, page_channels
+from acon_nb.vm import ExpectMatch, Machine
+from acon_nb.vm.diagnosis import end_text, read_tail
 from acon_nb.widgets.session import headless, steady
 from acon_nb.widgets.stream import GATHER_S, KEEP_BYTES, Chunk, Streams
 
@@ -23,39 +23,39 @@ _TAIL_LINES = 40
 _IDLE_S = 1.0
 
 
-class Console:
-    """A view over the console of `machine`, which is interactive; `rows` is the terminal's first height."""
+class ConsoleView:
+    """A view of the console of an interactive `machine`; `rows` is the terminal's initial height."""
 
     def __init__(self, machine: Machine, *, rows: int = 24) -> None:
         self.machine = machine
         self.rows = rows
         self._feed: _Feed | None = None
 
-    def expect(self, pattern: str, timeout_s: float = 30.0) -> Said:
-        """Wait until the guest says `pattern`; see `vm.Console.expect`, its errors too."""
+    def expect(self, pattern: str, timeout_s: float = 30.0) -> ExpectMatch:
+        """Wait until the output matches `pattern`; see `vm.Console.expect`, also for the errors."""
         return self.machine.console.expect(pattern, timeout_s)
 
     def send_line(self, text: str) -> None:
-        """Type a line."""
+        """Type a line and press Enter."""
         self.machine.console.send_line(text)
 
     def widget(self) -> Any:
-        """The terminal as a widget, to be put into others. Errors: `MissingRequirement` without anywidget."""
+        """Return the terminal as a widget, to put into others. Errors: `MissingRequirement` without anywidget."""
         try:
-            from acon_nb.widgets.console_view import TerminalWidget
+            from acon_nb.widgets.terminal import TerminalWidget
         except ImportError as error:
             raise MissingRequirement("anywidget", "the console", hint="pip install 'acon-nb[lab]'") from error
         if self._feed is None:
             widget = steady(TerminalWidget(rows=self.rows, transcript=str(self.machine.console.transcript)))
-            self._feed = _Feed(self.machine, widget, lines())
+            self._feed = _Feed(self.machine, widget, page_channels())
         return self._feed.widget
 
     def report(self) -> Any:
-        """The transcript's tail as text that stays in the notebook: end a notebook with it."""
+        """Return the end of the transcript as text that stays in a saved notebook."""
         return Transcript(Path(self.machine.console.transcript))
 
     def close(self) -> None:
-        """Follow the guest no more (the machine goes on)."""
+        """Stop following the guest; the machine keeps running."""
         if self._feed is not None:
             self._feed.close()
 
@@ -65,9 +65,9 @@ class Console:
         display(self.report() if headless() else self.widget())
 
 
-def console(machine: Machine, *, rows: int = 24) -> Console:
-    """A console of `machine`; show it as the last value of a cell. `rows` is the terminal's first height."""
-    return Console(machine, rows=rows)
+def console(machine: Machine, *, rows: int = 24) -> ConsoleView:
+    """Create a console of `machine`, to be the last value of a cell. `rows` is the terminal's initial height."""
+    return ConsoleView(machine, rows=rows)
 
 
 class Transcript:
@@ -87,17 +87,18 @@ class Transcript:
 
 
 class _Feed:
-    """Between a machine's console and a widget: one thread sends; messages of the page only set what it looks at.
+    """Connects a machine's console with a widget: one thread sends; messages from the page only update its state.
 
-    A view is sent to by its direct line where it has one, else by kernel messages; `streams` minds no change of ways.
+    A view is sent to through its direct channel if it has one, otherwise through kernel messages; `streams` works with
+    any mixture of the two.
     """
 
-    def __init__(self, machine: Machine, widget: Any, direct: Lines) -> None:
+    def __init__(self, machine: Machine, widget: Any, channels: PageChannels) -> None:
         self.widget = widget
-        self._lines = direct
-        self._line = direct.open(self._take_message)
+        self._channels = channels
+        self._channel = channels.open(self._take_message)
         self._machine = machine
-        self._channel = machine.console
+        self._console = machine.console
         self._streams = Streams()
         self._wake = threading.Condition()
         self._closed = False
@@ -105,28 +106,28 @@ class _Feed:
         self._complaint = ""
         self._next_s = 0.0
         self._sender: threading.Thread | None = None
-        self._unsubscribe = self._channel.subscribe(self._take, replay_bytes=KEEP_BYTES)
+        self._unsubscribe = self._console.subscribe(self._take, replay_bytes=KEEP_BYTES)
         widget.on_msg(lambda _, content, buffers: self._take_message(content, buffers))
-        widget.line = f"{direct.name}/{self._line}"
+        widget.channel = f"{channels.name}/{self._channel}"
         with self._wake:
             self._wake_sender()
 
     def close(self) -> None:
         self._unsubscribe()
-        self._lines.close(self._line)
+        self._channels.close(self._channel)
         with self._wake:
             self._closed = True
             self._wake.notify()
 
     def _wake_sender(self) -> None:
-        """The caller holds the lock. The thread goes after the guest's end, and comes when a page is loaded again."""
+        """Start the thread if necessary and wake it; it ends with the guest. The caller holds the lock."""
         if self._sender is None and not self._closed:
             self._sender = threading.Thread(target=self._send_all, name="acon-console-view", daemon=True)
             self._sender.start()
         self._wake.notify()
 
     def _take(self, data: bytes) -> None:
-        """Called in the console's thread, which sends an echo at once; what comes too fast is left to the sender."""
+        """Take output in the console's thread, and send it if that is allowed already; else the sender does."""
         with self._wake:
             self._streams.feed(data)
             self._ended = not data
@@ -145,33 +146,33 @@ class _Feed:
     def _send(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
             head = {name: value for name, value in vars(chunk).items() if name != "data"}
-            self._say(chunk.view, {"kind": "output", **head}, [chunk.data])
+            self._send_to(chunk.view, {"kind": "output", **head}, [chunk.data])
 
-    def _say(self, view: str, head: dict[str, Any], buffers: list[bytes]) -> None:
-        if not self._lines.send(self._line, view, head, b"".join(buffers)):
+    def _send_to(self, view: str, head: dict[str, Any], buffers: list[bytes]) -> None:
+        if not self._channels.send(self._channel, view, head, b"".join(buffers)):
             self.widget.send(head, buffers=buffers)
 
     def _take_message(self, content: dict[str, Any], buffers: list[Any]) -> None:
-        """A message of the page: in the kernel's thread, a subshell's or the lines', so it is quick and never waits."""
+        """Handle a message from the page, in the thread of the kernel, a subshell or the channels: never block."""
         now, view, kind = time.monotonic(), str(content.get("view")), content.get("kind")
         with self._wake:
             if kind == "input" and buffers:
                 self._complaint = ""
                 typed = self._streams.typed(view, int(content["number"]), bytes(buffers[0]), now)
-                self._write(typed)  # inside the lock: the next message may be in another thread
+                self._write(typed)  # inside the lock: the next message may come in another thread
             elif kind == "want":
                 self._streams.want(view, int(content["position"]), now)
             elif kind == "bye":
                 self._streams.bye(view)
             self._wake_sender()
         if kind == "want":
-            self._say(view, {"kind": "here", "view": view}, [])
+            self._send_to(view, {"kind": "here", "view": view}, [])
 
     def _write(self, data: bytes) -> None:
         try:
             if data:
-                self._channel.write(data)
-        except AconError as error:  # the guest reads nothing: what is typed is dropped, and that is said
+                self._console.write(data)
+        except AconError as error:  # the guest reads nothing: drop what was typed, and report that
             self._complaint = error.what
 
     def _send_all(self) -> None:
@@ -183,12 +184,12 @@ class _Feed:
                     chunks = self._due()
                 self._write(self._streams.late(time.monotonic()))
                 idle = not chunks and not self._streams.waiting
-                over = self._closed or (self._ended and idle and not self._machine.running)
-                if over:
+                done = self._closed or (self._ended and idle and not self._machine.running)
+                if done:
                     self._sender = None
             self._send(chunks)
             self._show_state()
-            if over:
+            if done:
                 return
 
     def _show_state(self) -> None:
@@ -207,6 +208,6 @@ def _state(machine: Machine, ended: bool) -> str:
     if not ended:
         return "not started"
     try:
-        return f"ended: {machine.wait().end}"
-    except Exception as error:  # of QEMU's start: said to whoever waits; here in a word
+        return f"ended: {end_text(machine.wait().end)}"
+    except Exception as error:  # from starting QEMU: `wait` raises it to its callers; here it is only shown
         return f"failed: {error}"

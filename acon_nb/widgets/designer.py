@@ -1,7 +1,7 @@
-"""A form over a `Plan`: factors and their levels, how many cells that makes, and how long it takes before it is run.
+"""A form for a `Plan`: its factors and their levels, the number of cells, and an estimate of the time before it is run.
 
-`designer = widgets.study_designer(plan, out)` in a cell; `designer.plan` is the plan as the fields have it. It starts
-nothing until its button is pressed. Without a person it shows the plan as a table and makes no widget.
+Use `designer = widgets.study_designer(plan, out)` in a cell; `designer.plan` is the plan in the fields. Nothing starts
+until Run is pressed. In headless runs it shows the plan as a table and creates no widget.
 """
 
 from __future__ import annotations
@@ -11,47 +11,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acon_nb import show
-from acon_nb.bench import design, results
-from acon_nb.bench.experiments import study_of
-from acon_nb.bench.plan import Plan
-from acon_nb.bench.runner import Study
+from acon_nb import results
 from acon_nb.errors import AconError
-from acon_nb.widgets.guest_curves import GuestCurves
+from acon_nb.jupyter import show
+from acon_nb.study import form
+from acon_nb.study.estimate import Estimate
+from acon_nb.study.kinds import estimate_of, kind, study_of
+from acon_nb.study.plan import Plan
+from acon_nb.study.runner import Study
+from acon_nb.vm import end_text
 from acon_nb.widgets.parts import Runner, dense, pre
 from acon_nb.widgets.session import headless, steady
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# The factors with a field of their own; all others are lines below. By kind of study.
-SHOWN = {
-    "boot": ("kernel", "profile", "memory", "machine", "firmware", "clock"),
-    "swap": (
-        "swap", "data", "workload", "pattern", "pressure", "disk_latency", "encryption", "memory", "accesses", "clock",
-    ),
-}  # fmt: skip
 _SHOWN_CELLS = 12
 
 
 class StudyDesigner:
-    """A view over one `Plan`; `plan` is what the fields say now, `study` the one started last, `rows` what it gave."""
+    """A view of one `Plan`: `plan` has the values of the fields, `study` is the one started last, `rows` its rows."""
 
     def __init__(self, plan: Plan, out: Path, shown: Sequence[str]) -> None:
-        design.check(plan)
+        kind(plan.study).check(plan)
         self.plan = plan
         self.out = out
         self.shown = tuple(shown)
         self.study: Study | None = None
         self.rows: pd.DataFrame | None = None
 
-    def estimate(self) -> design.Estimate:
-        """How many cells and runs the plan has now, and how long they take."""
-        return design.estimate(self.plan, _earlier(self.out, self.plan.study))
+    def estimate(self) -> Estimate:
+        """Estimate how many cells and runs the plan has, and how long they take."""
+        return estimate_of(self.plan, _earlier(self.out, self.plan.study))
 
     def report(self) -> Any:
-        """The plan and its size as a table: it stays in the notebook."""
-        return show.table(design.design_table(self.plan, self.estimate()))
+        """Return the plan and its size as a table, which stays in a saved notebook."""
+        return show.table(form.design_table(self.plan, self.estimate()))
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -63,15 +58,15 @@ class StudyDesigner:
 
 
 def study_designer(plan: Plan, out: Path = Path("results"), *, shown: Sequence[str] = ()) -> StudyDesigner:
-    """A designer that starts with `plan`; its study's rows go to `out`. `shown` are the factors with a field each.
+    """Create a form that starts with `plan`; its study's rows go to `out`. `shown` are the factors with a field each.
 
-    Errors: `InvalidInput` for a plan whose cells cannot be.
+    Errors: `InvalidInput` for a plan with an invalid cell.
     """
-    return StudyDesigner(plan, out, shown or SHOWN.get(plan.study, ()))
+    return StudyDesigner(plan, out, shown or kind(plan.study).shown)
 
 
 class _View:
-    """The widgets, made only when they are shown to a person."""
+    """The widgets, created only when they are displayed."""
 
     def __init__(self, designer: StudyDesigner) -> None:
         import ipywidgets as w
@@ -80,14 +75,14 @@ class _View:
         self.earlier = _earlier(designer.out, designer.plan.study)
         wide, style = {"width": "97%"}, {"description_width": "9em"}
         labels = {"name": "Study", "runs": "Seeds (runs)", "seed": "Order's seed", "more": "More", "cells": "Cells"}
-        hints = {"more": "name = levels, one factor a line", "cells": "name=level name=level, one cell a line"}
+        hints = {"more": "name = levels, one factor per line", "cells": "name=level name=level, one cell per line"}
         self.fields: dict[str, Any] = {}
         self.errors: dict[str, Any] = {}
-        for name, text in design.texts_of(designer.plan, designer.shown).items():
+        for name, text in form.texts_of(designer.plan, designer.shown).items():
             kind, more = (w.Textarea, {"rows": 4}) if name in hints else (w.Text, {})
-            place = hints.get(name, "levels between blanks" if name in designer.shown else "")
+            hint = hints.get(name, "levels, separated by blanks" if name in designer.shown else "")
             self.fields[name] = kind(
-                text, description=labels.get(name, name), placeholder=place, layout=wide, style=style, **more
+                text, description=labels.get(name, name), placeholder=hint, layout=wide, style=style, **more
             )
             self.errors[name] = w.HTML(layout={"margin": "0 0 0 9.5em"})
         self.size = w.HTML()
@@ -111,13 +106,13 @@ class _View:
         return w.VBox([w.HBox([left, right]), buttons, self.runner.log, self.live, self.result])
 
     def _take(self) -> None:
-        """Read the fields into the plan; what is wrong is said at once, beside its field."""
+        """Read the fields into the plan; errors are shown immediately, next to their fields."""
         texts = {name: field.value for name, field in self.fields.items()}
-        plan, wrong = design.read_texts(texts, self.designer.plan, self.designer.shown)
-        for name, place in self.errors.items():
+        plan, wrong = form.read_texts(texts, self.designer.plan, self.designer.shown)
+        for name, label in self.errors.items():
             text = _red(wrong[name]) if name in wrong else ""
-            if place.value != text:
-                place.value = text
+            if label.value != text:
+                label.value = text
         self.valid = plan is not None
         self.runner.switch()
         if plan is not None:
@@ -125,12 +120,12 @@ class _View:
             self._show(plan)
 
     def _show(self, plan: Plan) -> None:
-        """The size of the study, and its first cells."""
-        text = design.estimate(plan, self.earlier).text()
+        """Show the size of the study, and its first cells."""
+        text = estimate_of(plan, self.earlier).text()
         self.size.value = dense(f"<b>{html.escape(text)}</b>")
-        settings = plan.settings
-        labels = [setting.label for setting in settings[:_SHOWN_CELLS]]
-        left = len(settings) - len(labels)
+        cells = plan.all_cells
+        labels = [cell.label for cell in cells[:_SHOWN_CELLS]]
+        left = len(cells) - len(labels)
         labels += [f"and {left} more"] if left else []
         self.cells.value = dense("".join(f"<div>{html.escape(label)}</div>" for label in labels))
 
@@ -140,8 +135,8 @@ class _View:
         except AconError as error:
             self.result.value = pre(str(error), bad=True)
             return
-        samples = hasattr(self.designer.study.experiment, "samples")
-        self.live.children = [GuestCurves(self.designer.study).view()] if samples else []
+        live = kind(self.designer.plan.study).live_view(self.designer.study)
+        self.live.children = [] if live is None else [live]
         self.runner.start(self.designer.study.run, self._done)
 
     def _done(self, rows: pd.DataFrame) -> None:
@@ -149,8 +144,8 @@ class _View:
         self.live.children = []
         self.earlier = _earlier(self.designer.out, self.designer.plan.study)
         ends = rows["end"].value_counts().to_dict() if len(rows) else {}
-        told = ", ".join(f"{count} {end}" for end, count in ends.items()) or "no runs"
-        self.result.value = pre(f"{len(rows)} rows: {told}")
+        counts = ", ".join(f"{count} {end_text(str(end))}" for end, count in ends.items()) or "no runs"
+        self.result.value = pre(f"{len(rows)} rows: {counts}")
 
 
 def _red(text: str) -> str:
@@ -159,5 +154,5 @@ def _red(text: str) -> str:
 
 
 def _earlier(out: Path, kind: str) -> pd.DataFrame | None:
-    """The rows of a folder of results that say how long a run takes; None where there are none yet."""
+    """Return the rows of a folder of results, to estimate how long a run takes; None if the folder does not exist."""
     return results.load(out, kind) if out.is_dir() else None

@@ -1,7 +1,8 @@
-"""An explorer of results: choose study, measure, factors and baseline; plot, tables and sentences follow.
+"""An explorer of results: choose study, measure, factors and baseline; the plot, tables and sentences are updated.
 
-`explorer = widgets.explorer("results")` (a folder, or a DataFrame of rows) in a cell; `explorer.view` is what is shown,
-`explorer.found` what it gives. Any kind of study will do. Without a person it shows the same, without a widget.
+Use `explorer = widgets.explorer("results")` (a folder, or a DataFrame of rows) in a cell; `explorer.view` is the view
+that is shown, `explorer.explored` its result. It works with any kind of study. In headless runs it shows the same
+without a widget.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acon_nb import plots, show
-from acon_nb.bench import explore, results
-from acon_nb.bench.explore import Explored, View
-from acon_nb.bench.swap_rows import without_calibrations
+from acon_nb import plots, results
+from acon_nb.analysis import explore
+from acon_nb.analysis.explore import Explored, View
 from acon_nb.errors import AconError, InvalidInput
+from acon_nb.jupyter import show
 from acon_nb.plots import save
 from acon_nb.widgets.parts import dense, pre
 from acon_nb.widgets.session import headless, steady
@@ -27,56 +28,56 @@ _ALL = "(all)"
 
 
 class Explorer:
-    """A view over rows of results. `view` is the question, `found` its answer (None: it has none, and `error` why)."""
+    """An explorer of rows of results. `explored` is the result of `view`, or None if it has none: see `error`."""
 
-    def __init__(self, source: str | Path | pd.DataFrame, view: View | None = None, *, kind: str = "boot") -> None:
+    def __init__(self, source: str | Path | pd.DataFrame, view: View | None = None, *, kind: str = "") -> None:
         self._folder = None if not isinstance(source, str | Path) else Path(source)
         self._kind = kind
         self.study = ""
         self.rows = self._load(source)
-        self.view = view or first_view(self.rows)
-        self.found: Explored | None = None
+        self.view = view or explore.first_view(self.rows)
+        self.explored: Explored | None = None
         self.error = ""
         self.look(self.view)
 
     @property
     def studies(self) -> list[str]:
-        """The studies that the folder has rows of."""
+        """The studies that have rows in the folder."""
         return results.Store(self._folder).studies(self._kind) if self._folder is not None else []
 
     def choose(self, study: str) -> None:
-        """Take the rows of one study ("": of all of them), and look at them as before, as far as they can be."""
+        """Select the rows of one study ("": of all), and keep the view if these rows allow it."""
         if self._folder is None:
             return
         self.study = study
-        self.rows = _measured(results.load(self._folder, self._kind, study or None))
+        self.rows = explore.measured(results.load(self._folder, self._kind, study or None))
         self.look(self.view)
-        if self.found is None:
-            self.look(first_view(self.rows))
+        if self.explored is None:
+            self.look(explore.first_view(self.rows))
 
     def look(self, view: View) -> Explored | None:
-        """Look at the rows in a new way; what cannot be is said in `error`."""
+        """Change the view; if it is not possible for these rows, `error` is the reason."""
         self.view = view
         try:
-            self.found, self.error = explore.explore(self.rows, view), ""
+            self.explored, self.error = explore.explore(self.rows, view), ""
         except InvalidInput as error:
-            self.found, self.error = None, str(error)
-        return self.found
+            self.explored, self.error = None, str(error)
+        return self.explored
 
     def export(self, path: Path) -> Path:
         """Write the plot (.png, .svg, .pdf) or the rows that count (.csv, .json, .md, .tex, .parquet).
 
-        Errors: `InvalidInput` for another suffix, or when there is nothing to write.
+        Errors: `InvalidInput` for another suffix, or if there is nothing to write.
         """
-        if self.found is None:
+        if self.explored is None:
             raise InvalidInput("view", self.view.metric, "shows nothing", hint=self.error or "choose others")
         if path.suffix not in _PICTURES:
-            return results.export(self.found.rows, path)
-        save(plots.plot_study(self.found), path)
+            return results.export(self.explored.rows, path)
+        save(plots.plot_study(self.explored), path)
         return path
 
     def _load(self, source: str | Path | pd.DataFrame) -> pd.DataFrame:
-        rows = _measured(results.load(source, self._kind) if isinstance(source, str | Path) else source)
+        rows = explore.measured(results.load(source, self._kind) if isinstance(source, str | Path) else source)
         if rows.empty:
             raise InvalidInput("results", self._folder or "rows", "has no rows", hint="run a study first")
         return rows
@@ -86,37 +87,24 @@ class Explorer:
 
         if not headless():
             display(_View(self).box)
-        elif self.found is None:
+        elif self.explored is None:
             display(show.table(results.frame([{"nothing to show": self.error}])))
         else:
-            display(plots.plot_study(self.found), show.table(self.found.summary))
-            if self.found.sentences:
-                display(show.table(results.frame({"compared": text} for text in self.found.sentences)))
+            display(plots.plot_study(self.explored), show.table(self.explored.summary))
+            if self.explored.sentences:
+                display(show.table(results.frame({"compared": text} for text in self.explored.sentences)))
 
 
-def explorer(source: str | Path | pd.DataFrame, view: View | None = None, *, kind: str = "boot") -> Explorer:
-    """An explorer of a folder of results or of rows; show it as the last value of a cell."""
+def explorer(source: str | Path | pd.DataFrame, view: View | None = None, *, kind: str = "") -> Explorer:
+    """Create an explorer of a folder of results or of rows; show it as the last value of a cell.
+
+    `kind` is the kind of study, for a folder that has rows of several.
+    """
     return Explorer(source, view, kind=kind)
 
 
-def _measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without what is no measurement of a choice."""
-    return without_calibrations(rows) if "factor_swap" in rows else rows
-
-
-def first_view(rows: pd.DataFrame) -> View:
-    """A view that any rows have: the first clock, the measure that is asked for first, by the first factor."""
-    clock = next(iter(explore.clocks(rows)), "wall")
-    there = explore.metrics(rows, clock)
-    wanted = ("access_ops_per_s", "host_ns_init", "guest_ns_reset_to_init", "host_ns_ready")
-    found = next((name for name in wanted if name in there), next(iter(there), ""))
-    if not found:
-        raise InvalidInput("results", "rows", "have no measure", hint="rows of a study, a row a run")
-    return View(metric=found, clock=clock)
-
-
 class _View:
-    """The widgets, made only when they are shown to a person."""
+    """The widgets, created only when they are displayed."""
 
     def __init__(self, shown: Explorer) -> None:
         import ipywidgets as w
@@ -137,12 +125,12 @@ class _View:
         self.effect = w.Text(placeholder="share, such as 0.01", description="Matters", style=style, layout=wide)
         self.file = w.Text("explorer.png", description="File", style=style, layout={"width": "18em"})
         self.button = w.Button(description="Export", icon="download", layout={"width": "8em"})
-        self.error, self.told = w.HTML(), w.HTML()
+        self.error, self.message = w.HTML(), w.HTML()
         self.plot = w.Image(format="png", layout={"max_width": "100%"})
         self.summary, self.sentences = w.HTML(), w.HTML()
         left = w.VBox([*self.fields.values(), self.effect], layout={"width": "32%"})
         right = w.VBox([self.plot, self.error], layout={"width": "68%"})
-        export = w.HBox([self.file, self.button, self.told])
+        export = w.HBox([self.file, self.button, self.message])
         self.box = steady(w.VBox([w.HBox([left, right]), self.sentences, self.summary, export]))
         self._setting = False
         self._offer()
@@ -153,7 +141,7 @@ class _View:
         self._draw()
 
     def _offer(self) -> None:
-        """Offer what these rows have, the present view chosen."""
+        """Set the options of the fields to what these rows have, and their values to the view."""
         rows, view = self.shown.rows, self.shown.view
         clocks = explore.clocks(rows)
         clock = view.clock or next(iter(clocks), "wall")
@@ -174,32 +162,32 @@ class _View:
             field = self.fields[name]
             if tuple(options) != tuple(field.options):
                 field.options = options
-            known = [option[1] if isinstance(option, tuple) else option for option in options]
-            field.value = value if value in known else (known[0] if known else None)
+            values = [option[1] if isinstance(option, tuple) else option for option in options]
+            field.value = value if value in values else (values[0] if values else None)
         self._setting = False
 
     def _take(self, changed: str) -> None:
-        """Read the fields into the view; what is wrong is said at once."""
+        """Read the fields into the view; errors are shown immediately."""
         if self._setting:
             return
         if changed == "study":
             self.shown.choose(self.fields["study"].value)
         else:
             try:
-                self.shown.look(self._asked(changed))
+                self.shown.look(self._view_of_fields(changed))
             except InvalidInput as error:
-                self.shown.found, self.shown.error = None, str(error)
+                self.shown.explored, self.shown.error = None, str(error)
                 self._draw()
                 return
         self._offer()
         self._draw()
 
-    def _asked(self, changed: str) -> View:
-        """The view of the fields. A change of clock or factor drops what it makes impossible."""
+    def _view_of_fields(self, changed: str) -> View:
+        """Return the view of the fields. A change of clock or factor resets the fields that it makes invalid."""
         values = {name: field.value or "" for name, field in self.fields.items() if name != "study"}
         if changed == "clock":
-            there = explore.metrics(self.shown.rows, values["clock"])
-            values["metric"] = values["metric"] if values["metric"] in there else there[0]
+            measures = explore.metrics(self.shown.rows, values["clock"])
+            values["metric"] = values["metric"] if values["metric"] in measures else measures[0]
             values |= {"colour": "", "facet": "", "baseline": ""}
         if changed == "x":
             values["baseline"] = ""
@@ -208,23 +196,23 @@ class _View:
         try:
             effect = float(text) if text else None
         except ValueError as error:
-            raise InvalidInput("minimum_effect", text, "is no share", hint="such as 0.01 for 1 %") from error
+            raise InvalidInput("minimum_effect", text, "is not a share", hint="such as 0.01 for 1 %") from error
         return replace(self.shown.view, **values, minimum_effect=effect)
 
     def _draw(self) -> None:
-        found = self.shown.found
+        explored = self.shown.explored
         self.error.value = pre(self.shown.error, bad=True) if self.shown.error else ""
-        self.plot.layout.display = "" if found is not None else "none"
-        if found is None:
+        self.plot.layout.display = "" if explored is not None else "none"
+        if explored is None:
             self.sentences.value = self.summary.value = ""
             return
-        self.plot.value = show.png(plots.plot_study(found))
-        self.sentences.value = pre("\n".join(found.sentences) or "One level alone: there is nothing to compare.")
-        self.summary.value = dense(show.table(found.summary).to_html())
+        self.plot.value = show.png(plots.plot_study(explored))
+        self.sentences.value = pre("\n".join(explored.sentences) or "Only one level: nothing to compare.")
+        self.summary.value = dense(show.table(explored.summary).to_html())
 
     def _export(self) -> None:
         try:
             path = self.shown.export(Path(self.file.value.strip()))
-            self.told.value = pre(f"written: {path}")
+            self.message.value = pre(f"written: {path}")
         except (AconError, OSError) as error:
-            self.told.value = pre(str(error), bad=True)
+            self.message.value = pre(str(error), bad=True)

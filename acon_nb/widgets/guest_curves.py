@@ -1,7 +1,7 @@
-"""Live curves of the guests of a swap study: memory, pool and faults of each that runs now.
+"""Live curves of the running guests of a swap study: their memory, pool and faults.
 
-`curves = widgets.guest_curves(study)` in a cell before the study is run. Without a person it makes no widget and shows
-nothing; `curves.report()` is the figure of the guest that ended last, which stays.
+Use `curves = widgets.guest_curves(study)` in a cell before the study is run. In headless runs it creates no widget and
+shows nothing; `curves.report()` is a figure of the guest that ended last, which stays in the notebook.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from acon_nb import plots
-from acon_nb.bench.runner import Study
 from acon_nb.plots import COLOURS
+from acon_nb.study.runner import Study
 from acon_nb.units import format_bytes
 from acon_nb.widgets import sparkline
 from acon_nb.widgets.session import headless, steady
@@ -35,11 +35,11 @@ class GuestCurves:
         self.study = study
 
     def report(self) -> Figure:
-        """Memory, pool and faults of the guest that ended last. Errors: `InvalidInput` where none has samples."""
+        """Draw memory, pool and faults of the guest that ended last. Errors: `InvalidInput` if none has samples."""
         return plots.guest_figure(self.study.rows())
 
     def view(self) -> Any:
-        """The widget that draws the curves until the study has ended."""
+        """Return the widget that draws the curves until the study has ended."""
         return _View(self.study).box
 
     def _ipython_display_(self) -> None:
@@ -50,20 +50,20 @@ class GuestCurves:
 
 
 def guest_curves(study: Study) -> GuestCurves:
-    """The live curves of a study's guests; show them as the last value of a cell."""
+    """Create live curves of a study's guests; show them as the last value of a cell."""
     return GuestCurves(study)
 
 
 def curves_html(guests: Samples) -> str:
-    """The curves of each guest as SVG, one guest a line; whatever a guest said is text or a number."""
+    """Draw the curves of each guest as SVG, one guest per row; what a guest reports is shown as text or a number."""
     return "".join(_guest_html(name, samples) for name, samples in guests.items())
 
 
 def samples_of_study(study: Study) -> Samples:
-    """The samples of the guests that run now; none for an experiment that does not sample."""
+    """Return the samples of the running guests; none for an experiment that does not sample."""
     samples = getattr(study.experiment, "samples", None)
-    found: Samples = samples() if samples is not None else {}
-    return found
+    running: Samples = samples() if samples is not None else {}
+    return running
 
 
 class _View:
@@ -106,10 +106,10 @@ def _numbers(samples: Sequence[Mapping[str, Any]], column: str) -> list[float]:
 
 
 def _rates(samples: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Faults a second between two samples; a counter that fell has none."""
-    found = []
+    """Return the faults per second between two samples; none where the counter fell."""
+    rates = []
     for before, after in itertools.pairwise(samples):
         times, faults = _numbers([before, after], "t_ns"), _numbers([before, after], "major_faults")
         if len(times) == len(faults) == 2 and times[1] > times[0] and faults[1] >= faults[0]:
-            found.append((faults[1] - faults[0]) * 1e9 / (times[1] - times[0]))
-    return found
+            rates.append((faults[1] - faults[0]) * 1e9 / (times[1] - times[0]))
+    return rates

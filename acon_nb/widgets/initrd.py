@@ -1,7 +1,7 @@
-"""A form over an `initrd.InitrdSpec`: pick an image, see what is in it, add lines, files and keys, make it.
+"""A form for an `initrd.InitrdSpec`: choose an image, look at its contents, add lines, files and keys, build it.
 
-`form = widgets.initrd_form(spec, path)` in a cell; `form.spec` is the spec as the fields have it. Without a person it
-shows the spec as a table and makes no widget.
+Use `form = widgets.initrd_form(spec, path)` in a cell; `form.spec` is the spec with the values of the fields. In
+headless runs the form is a table of the spec.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from acon_nb import initrd, plots, show
+from acon_nb import initrd, plots
 from acon_nb.errors import AconError
 from acon_nb.initrd import fstab, tables
 from acon_nb.initrd.compress import SUFFIXES
+from acon_nb.jupyter import show
 from acon_nb.widgets.parts import Runner, dense, lines_of, pre
 from acon_nb.widgets.session import headless, steady
 
 
 class InitrdForm:
-    """A view over one `InitrdSpec`; `spec` is what the fields say now, `made` what was made last, if anything."""
+    """A view of one `InitrdSpec`: `spec` has the values of the fields, `built` is the initrd built last, if any."""
 
     def __init__(self, spec: initrd.InitrdSpec, folder: Path) -> None:
         self.spec = spec
         self.folder = folder
-        self.made: initrd.Made | None = None
+        self.built: initrd.BuiltInitrd | None = None
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -38,12 +39,12 @@ class InitrdForm:
 
 
 def initrd_form(spec: initrd.InitrdSpec, folder: Path = Path()) -> InitrdForm:
-    """A form that starts with `spec` and makes images in `folder`; show it as the last value of a cell."""
+    """Create a form that starts with `spec` and builds images in `folder`; show it as the last value of a cell."""
     return InitrdForm(spec, folder)
 
 
 class _View:
-    """The widgets, made only when they are shown to a person."""
+    """The widgets, created only when they are displayed."""
 
     def __init__(self, form: InitrdForm) -> None:
         import ipywidgets as w
@@ -52,17 +53,20 @@ class _View:
         spec = form.spec
         wide, style = {"width": "98%"}, {"description_width": "7em"}
         self.image = w.Text(spec.image, description="Image", layout=wide, style=style)
+        self.platform = w.Text(
+            spec.platform, description="Platform", placeholder="this machine's", layout=wide, style=style
+        )
         self.compression = w.Dropdown(
             options=[("none", ""), *((name, name) for name in SUFFIXES)],
             value=spec.compression,
             description="Compression",
             style=style,
         )
-        self.fstab = _lines(w, "fstab", spec.fstab, "DEVICE POINT TYPE OPTIONS 0 0, one a line")
-        self.files = _lines(w, "Files", spec.files, "NAME=HOSTFILE, one a line")
-        self.keys = _lines(w, "Keys", map(str, spec.keys), "public keys that may log in as root, one a line")
+        self.fstab = _lines(w, "fstab", spec.fstab, "DEVICE POINT TYPE OPTIONS 0 0, one per line")
+        self.files = _lines(w, "Files", spec.files, "NAME=HOSTFILE, one per line")
+        self.keys = _lines(w, "Keys", map(str, spec.keys), "public keys that may log in as root, one per line")
         self.dirs = w.Text(" ".join(spec.dirs), description="Folders", placeholder="all", layout=wide, style=style)
-        self.edits = _lines(w, "Edits", map(str, spec.edits), "folders of your own, laid over the image, one a line")
+        self.edits = _lines(w, "Edits", map(str, spec.edits), "folders of files to add, one per line")
         self.force = w.Checkbox(spec.force, description="replace the image's own /init, profile, fstab", style=style)
         self.error = w.HTML()
         self.meaning = w.HTML(layout={"width": "98%", "max_height": "12em", "overflow": "auto"})
@@ -73,7 +77,7 @@ class _View:
         )
         self.add = w.Button(description="Add line", icon="plus")
         self.look = w.Button(description="Look inside", icon="search")
-        self.make = w.Button(description="Make", icon="archive", button_style="primary")
+        self.make = w.Button(description="Build", icon="archive", button_style="primary")
         self.result = w.HTML(layout=wide)
         self.runner = Runner((self.look, self.make), self.result, lambda: not self.error.value)
         self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
@@ -83,7 +87,7 @@ class _View:
 
     def _layout(self, w: Any) -> Any:
         left = w.VBox(
-            [self.image, self.dirs, self.compression, self.force, self.files, self.edits, self.keys],
+            [self.image, self.platform, self.dirs, self.compression, self.force, self.files, self.edits, self.keys],
             layout={"width": "50%"},
         )
         cipher = w.HBox([self.device, self.use, self.cipher, self.add], layout={"flex_flow": "row wrap"})
@@ -92,25 +96,26 @@ class _View:
         return w.VBox([w.HBox([left, right]), self.error, buttons, self.runner.log, self.result, self.sizes])
 
     def _wire(self) -> None:
-        fields = (self.image, self.dirs, self.compression, self.force, self.fstab, self.files, self.edits, self.keys)
-        for field in fields:
+        choices = (self.image, self.platform, self.dirs, self.compression, self.force)
+        for field in (*choices, self.fstab, self.files, self.edits, self.keys):
             field.observe(lambda _: self._take(), names="value")
         for field in (self.device, self.use, self.cipher):
             field.observe(lambda _: self._explain(), names="value")
         self.add.on_click(lambda _: self._add())
         self.look.on_click(lambda _: self._start(initrd.plan, self._looked, self.form.spec))
-        self.make.on_click(lambda _: self._start(initrd.make, self._made, self.form.spec, self._path()))
+        self.make.on_click(lambda _: self._start(initrd.make, self._built, self.form.spec, self._path()))
 
     def _path(self) -> Path:
         stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.form.spec.image.rpartition("/")[2])
         return self.form.folder / self.form.spec.file_name(stem or "image")
 
     def _take(self) -> None:
-        """Read the fields into the spec; what is wrong is said at once."""
+        """Read the fields into the spec; errors are shown at once."""
         try:
             self.form.spec = replace(
                 self.form.spec,
                 image=self.image.value.strip(),
+                platform=self.platform.value.strip(),
                 dirs=tuple(self.dirs.value.split()),
                 force=self.force.value,
                 compression=self.compression.value,
@@ -147,13 +152,13 @@ class _View:
         self.sizes.layout.display = "none"
         self.runner.start(function, done, *args)
 
-    def _looked(self, found: tuple[initrd.FileTree, tuple[str, ...]]) -> None:
-        tree, warnings = found
+    def _looked(self, contents: tuple[initrd.FileTree, tuple[str, ...]]) -> None:
+        tree, warnings = contents
         self._show(tree, warnings, f"{len(tree)} names")
 
-    def _made(self, made: initrd.Made) -> None:
-        self.form.made = made
-        self._show(made.tree, made.warnings, tables.image_text(made.image))
+    def _built(self, built: initrd.BuiltInitrd) -> None:
+        self.form.built = built
+        self._show(built.tree, built.warnings, tables.image_text(built.image))
 
     def _show(self, tree: initrd.FileTree, warnings: tuple[str, ...], head: str) -> None:
         parts = [pre(head), *(pre(f"warning: {text}") for text in warnings)]

@@ -1,7 +1,7 @@
-"""Slow work in a notebook: it runs in a thread, shows its progress, and can be cancelled.
+"""Runs slow work of a notebook in a thread, with its progress shown, and cancellable.
 
-`result = await run(kernel.build, spec)` in a cell. With a person there, a bar and a cancel button are shown; headless,
-lines of text go to standard error (reports leave them out).
+Use `result = await run(kernel.build, spec)` in a cell. Interactively it shows a progress bar and a cancel button; in
+headless runs it prints lines of text to standard error (reports omit them).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from acon_nb.widgets.session import headless, steady
 T = TypeVar("T")
 
 
-class Job(Generic[T]):
-    """A call of `function(*args, on_progress=..., cancel=..., **kwargs)` in a thread of its own; await it.
+class NotebookJob(Generic[T]):
+    """A call of `function(*args, on_progress=..., cancel=..., **kwargs)` in a thread of its own, to be awaited.
 
-    `cancel()` asks it to stop; an interrupted or cancelled cell does the same and waits until it has stopped.
+    `cancel()` requests that it stop; an interrupted or cancelled cell does the same and waits for it.
     """
 
     def __init__(self, function: Callable[..., T], *args: Any, on_progress: OnProgress, **kwargs: Any) -> None:
@@ -39,7 +39,7 @@ class Job(Generic[T]):
         self._thread.start()
 
     def cancel(self) -> None:
-        """Ask the work to stop (safe from any thread)."""
+        """Request that the work stop (safe from any thread)."""
         self._token.cancel()
 
     def then(self, done: Callable[[Future[T]], None]) -> None:
@@ -57,11 +57,11 @@ class Job(Generic[T]):
 
 
 async def run(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Run slow work with its progress shown; returns what it returns, raises what it raises."""
+    """Run slow work with its progress shown; return its result, or raise its error."""
     if headless():
-        return await Job(function, *args, on_progress=TextProgress(every_s=10), **kwargs)
+        return await NotebookJob(function, *args, on_progress=TextProgress(every_s=10), **kwargs)
     view = _JobView()
-    job: Job[T] = Job(function, *args, on_progress=view.take, **kwargs)
+    job: NotebookJob[T] = NotebookJob(function, *args, on_progress=view.take, **kwargs)
     view.show(job.cancel)
     try:
         result = await job
@@ -76,7 +76,7 @@ async def run(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
 
 class _JobView:
-    """A bar, a line of text and a cancel button; made only when it is shown to a person."""
+    """A progress bar, a line of text and a cancel button, created only when displayed."""
 
     def __init__(self) -> None:
         import ipywidgets

@@ -1,7 +1,7 @@
-"""A form over a `kernel.BuildSpec`: choose, search the options, check, build, see where the bytes go.
+"""A form for a `kernel.BuildSpec`: choose profiles, search the options, check, build, and see the sizes of the parts.
 
-`form = widgets.kernel_form(spec)` in a cell; `form.spec` is the spec as the fields have it. Without a person it shows
-the spec as a table and makes no widget.
+Use `form = widgets.kernel_form(spec)` in a cell; `form.spec` is the spec with the values of the fields. In headless
+runs the form is a table of the spec.
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from acon_nb import kernel, plots, show
+from acon_nb import kernel, plots
 from acon_nb.errors import AconError
-from acon_nb.kernel import tables
+from acon_nb.jupyter import show
+from acon_nb.kernel import dotconfig, tables
 from acon_nb.widgets.parts import Runner, dense, lines_of, pre
 from acon_nb.widgets.session import headless, steady
 
-_HINT = "Check first: it reads the options of the source."
+_HINT = "Use Check first: it reads the options of the source."
 
 
 class KernelForm:
-    """A view over one `BuildSpec`; `spec` is what the fields say now, `image` the kernel built last, if any."""
+    """A view of one `BuildSpec`: `spec` has the values of the fields, `image` is the kernel built last, if any.
+
+    `configuration` is the result of the last check of the same source, if any.
+    """
 
     def __init__(self, spec: kernel.BuildSpec) -> None:
         self.spec = spec
         self.image: kernel.KernelImage | None = None
-        self.found: kernel.Configuration | None = None
+        self.configuration: kernel.Configuration | None = None
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -39,12 +43,12 @@ class KernelForm:
 
 
 def kernel_form(spec: kernel.BuildSpec) -> KernelForm:
-    """A form that starts with `spec`; show it as the last value of a cell."""
+    """Create a form that starts with `spec`; show it as the last value of a cell."""
     return KernelForm(spec)
 
 
 class _View:
-    """The widgets, made only when they are shown to a person."""
+    """The widgets, created only when they are displayed."""
 
     def __init__(self, form: KernelForm) -> None:
         import ipywidgets as w
@@ -60,7 +64,7 @@ class _View:
         self.settings = w.Textarea(
             "\n".join(spec.settings),
             description="Settings",
-            placeholder="OPT=VAL, one a line",
+            placeholder="OPT=VAL, one per line",
             rows=8,
             layout=wide,
             style=style,
@@ -75,13 +79,13 @@ class _View:
         self.patches = w.Textarea(
             "\n".join(map(str, spec.patches)),
             description="Patches",
-            placeholder="files, one a line",
+            placeholder="files, one per line",
             rows=2,
             layout=wide,
             style=style,
         )
         self.error = w.HTML()
-        self.search = w.Text(description="Search", placeholder="name, or words of its text", layout=wide, style=style)
+        self.search = w.Text(description="Search", placeholder="name, or words of the prompt", layout=wide, style=style)
         self.hits = w.Select(options=[], rows=12, layout=wide)
         self.detail = w.HTML(_HINT, layout={"width": "98%", "max_height": "17em", "overflow": "auto"})
         self.value = w.Combobox(options=[], description="Set to", layout={"width": "16em"}, style=style)
@@ -114,7 +118,7 @@ class _View:
         self.build.on_click(lambda _: self._start(kernel.build, self._built))
 
     def _take(self) -> None:
-        """Read the fields into the spec; what is wrong is said at once."""
+        """Read the fields into the spec; errors are shown at once."""
         try:
             spec = replace(
                 self.form.spec,
@@ -124,34 +128,33 @@ class _View:
                 patches=tuple(map(Path, lines_of(self.patches.value))),
                 config=Path(self.start.value.strip()) if self.start.value.strip() else None,
             )
-            kernel.wishes(spec.profiles, (0, 0), settings=spec.settings)
+            kernel.requested_options(spec.profiles, (0, 0), settings=spec.settings)
         except AconError as error:
             self.error.value = pre(str(error), bad=True)
         else:
             if spec.source != self.form.spec.source:
-                self.form.found = None  # it is of the old source
+                self.form.configuration = None  # it belongs to the old source
                 self._find()
             self.form.spec, self.error.value = spec, ""
         self.runner.switch()
 
     def _find(self) -> None:
-        found = self.form.found
-        if found is None:
+        configuration = self.form.configuration
+        if configuration is None:
             self.hits.options, self.detail.value = [], _HINT
             return
-        names = kernel.search(found, self.search.value)
-        self.hits.options = [
-            (f"{name} = {found.values.get(name, 'n')}   {found.symbols[name].prompt}", name) for name in names
-        ]
+        values, symbols = configuration.values, configuration.symbols
+        names = kernel.search(configuration, self.search.value)
+        self.hits.options = [(f"{name} = {values.get(name, 'n')}   {symbols[name].prompt}", name) for name in names]
         self.hits.value = names[0] if names else None
 
     def _describe(self) -> None:
-        found, name = self.form.found, self.hits.value
-        if found is None or name is None:
-            self.detail.value = "" if found else _HINT
+        configuration, name = self.form.configuration, self.hits.value
+        if configuration is None or name is None:
+            self.detail.value = "" if configuration else _HINT
             self.set.disabled = True
             return
-        info = kernel.describe(found, name)
+        info = kernel.describe(configuration, name)
         self.detail.value = dense(_option_html(info))
         self.value.options = info.choices
         self.value.value = "y" if info.choices and info.value == "n" else info.value
@@ -159,22 +162,22 @@ class _View:
 
     def _add(self) -> None:
         option = self.hits.value
-        kept = [line for line in self.settings.value.splitlines() if line.partition("=")[0].strip() != option]
-        self.settings.value = "\n".join([*filter(None, kept), f"{option}={self.value.value}"])
+        others = [line for line in self.settings.value.splitlines() if line.partition("=")[0].strip() != option]
+        self.settings.value = "\n".join([*filter(None, others), f"{option}={self.value.value}"])
 
     def _start(self, function: Callable[..., Any], done: Callable[[Any], None]) -> None:
         self.sizes.layout.display = "none"
         self.runner.start(function, done, self.form.spec)
 
-    def _checked(self, found: kernel.Configuration) -> None:
-        self.form.found = found
-        rows = found.wishes
+    def _checked(self, configuration: kernel.Configuration) -> None:
+        self.form.configuration = configuration
+        rows = configuration.results
         parts = [
-            f"<b>{sum(row.ok for row in rows)} of {len(rows)} wishes took</b> on {html.escape(found.tree.release)}",
+            f"<b>{dotconfig.summary(rows)}</b> to Linux {html.escape(configuration.tree.release)}",
             show.table(tables.group_table(rows)).to_html(),
         ]
         if not all(row.ok for row in rows):
-            parts += ["<b>Those that did not:</b>", show.table(tables.failed_table(rows)).to_html()]
+            parts += ["<b>Not applied:</b>", show.table(tables.failed_table(rows)).to_html()]
         self.result.value = dense("".join(parts))
         self._find()
 
@@ -186,16 +189,16 @@ class _View:
 
 
 def _option_html(info: kernel.OptionInfo) -> str:
-    """All about an option; whatever the source's texts hold is shown as text."""
+    """Describe an option in HTML; texts of the source are escaped."""
     rows = {
         "": info.prompt,
-        "type": info.kind + ("" if info.settable else ", only other options set it"),
+        "type": info.kind + ("" if info.settable else ", set only by other options"),
         "value": info.value,
-        "wish": f"{info.wanted} ({info.group})" if info.wanted else "",
-        "not so because": info.why,
-        "the guide": info.note,
+        "requested": f"{info.wanted} ({info.group})" if info.wanted else "",
+        "not applied because": info.why,
+        "note": info.note,
         "depends on": "\n".join(info.depends),
-        "at": info.place,
+        "defined at": info.location,
         "help": info.help,
     }
     cells = "".join(

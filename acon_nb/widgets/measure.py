@@ -1,7 +1,7 @@
-"""A form over a `tdx.BootInputs`: say what its boot must measure, change an input, see which registers move, compare.
+"""A form for a `tdx.BootInputs`: predict a boot's measurements, change an input, see which registers change, compare.
 
-`form = widgets.measure_form(inputs)` in a cell; `form.inputs` are the inputs as the fields have them, `form.prediction`
-is what was predicted last. Without a person it shows the inputs as a table and makes no widget.
+Use `form = widgets.measure_form(inputs)` in a cell; `form.inputs` are the inputs in the fields, `form.prediction` is
+the last prediction. In an unattended run it shows the inputs as a table and creates no widget.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from acon_nb import plots, show, tdx
+from acon_nb import plots, tdx
 from acon_nb.errors import AconError
+from acon_nb.jupyter import show
 from acon_nb.progress import CancelToken, OnProgress
-from acon_nb.tdx import BootInputs, Comparison, Prediction, chain, tables
+from acon_nb.tdx import BootInputs, MeasurementComparison, Prediction, chain, tables
 from acon_nb.units import parse_bytes
 from acon_nb.widgets.parts import Runner, dense, pre
 from acon_nb.widgets.session import headless, steady
 
-_KEPT = "Registers are compared with the first prediction; Keep makes the one shown the one to compare with."
+_KEPT = "Registers are compared with the first prediction; Keep makes the current one the reference."
 
 
 class MeasureForm:
-    """A view over one `BootInputs`: `prediction` is that of the last click, `before` the one it is compared with."""
+    """A view of one `BootInputs`: `prediction` is the last one made, `before` the one it is compared with."""
 
     def __init__(self, inputs: BootInputs) -> None:
         self.inputs = inputs
         self.prediction: Prediction | None = None
         self.before: Prediction | None = None
-        self.comparison: Comparison | None = None
+        self.comparison: MeasurementComparison | None = None
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -39,12 +40,12 @@ class MeasureForm:
 
 
 def measure_form(inputs: BootInputs) -> MeasureForm:
-    """A form that starts with `inputs`; show it as the last value of a cell."""
+    """Create a form that starts with `inputs`, to be the last value of a cell."""
     return MeasureForm(inputs)
 
 
 class _View:
-    """The widgets, made only when they are shown to a person."""
+    """The widgets, created only when they are displayed."""
 
     def __init__(self, form: MeasureForm) -> None:
         import ipywidgets as w
@@ -62,9 +63,9 @@ class _View:
         self.initrd = text(inputs.initrd, "Initrd", "none")
         self.append = text(inputs.append, "Append")
         self.memory = text(f"{inputs.memory_bytes >> 20}M", "Memory")
-        self.edk2 = text(inputs.edk2, "edk2", "found out from the image; or a release, such as 202411")
-        self.qemu = text(inputs.qemu, "QEMU", "a version, such as 10.1; nothing: an old one")
-        self.acpi = text(inputs.acpi, "ACPI", "a folder of captured tables; nothing: not known")
+        self.edk2 = text(inputs.edk2, "edk2", "detected from the image; or a release, such as 202411")
+        self.qemu = text(inputs.qemu, "QEMU", "a version, such as 10.1; empty: an old one")
+        self.acpi = text(inputs.acpi, "ACPI", "a folder of captured tables; empty: unknown")
         self.error = w.HTML()
         self.predict = w.Button(description="Predict", icon="calculator", button_style="primary")
         self.keep = w.Button(description="Keep", icon="thumb-tack", disabled=True, tooltip=_KEPT)
@@ -110,7 +111,7 @@ class _View:
         self.compare.on_click(lambda _: self._compare())
 
     def _take(self) -> None:
-        """Read the fields into the inputs; what is wrong is said at once."""
+        """Read the fields into the inputs, and show errors at once."""
         try:
             self.form.inputs = self.form.inputs.changed(
                 firmware=Path(self.firmware.value.strip()),
@@ -128,9 +129,9 @@ class _View:
             self.error.value = ""
         self.runner.switch()
 
-    def _predicted(self, made: Prediction) -> None:
+    def _predicted(self, prediction: Prediction) -> None:
         form = self.form
-        form.prediction, form.before = made, form.before or made
+        form.prediction, form.before = prediction, form.before or prediction
         self.keep.disabled = self.compare.disabled = False
         self._show()
 
@@ -139,36 +140,37 @@ class _View:
         self._show()
 
     def _show(self) -> None:
-        made, before = self.form.prediction, self.form.before
-        assert made is not None
+        prediction, before = self.form.prediction, self.form.before
+        assert prediction is not None
         assert before is not None
-        self.picture.value = show.png(plots.plot_chain(chain.chain_table(made, before)))
+        self.picture.value = show.png(plots.plot_chain(chain.chain_table(prediction, before)))
         self.picture.layout.display = ""
         parts = [
-            "<b>Which registers move</b>",
-            show.table(tables.change_table(before, made)).to_html(),
+            "<b>Which registers change</b>",
+            show.table(tables.change_table(before, prediction)).to_html(),
             "<b>Registers</b>",
-            show.table(tables.register_table(made)).to_html(),
+            show.table(tables.register_table(prediction)).to_html(),
             "<b>Events</b>",
-            show.table(tables.event_table(made)).to_html(),
+            show.table(tables.event_table(prediction)).to_html(),
         ]
         self.tables.value = dense("".join(parts))
-        self.result.value = pre("\n".join(made.notes)) if made.notes else ""
+        self.result.value = pre("\n".join(prediction.notes)) if prediction.notes else ""
 
     def _compare(self) -> None:
-        """Compare the prediction with what was pasted, or with the file."""
+        """Compare the prediction with the pasted text, or with the file."""
         assert self.form.prediction is not None
         try:
             name = self.file.value.strip()
             side = tdx.parse_pasted(self.pasted.value) if not name else tdx.read_side(Path(name))
-            found = tdx.compare(tdx.expected(self.form.prediction), side)
+            comparison = tdx.compare(tdx.expected(self.form.prediction), side)
         except AconError as error:
             self.result.value = pre(str(error), bad=True)
             return
-        self.form.comparison = found
-        told = "\n".join([found.headline, *(f"explained: {text}" for text in found.explanations), *found.notes])
-        rows = show.table(tables.comparison_table(found)).to_html()
-        self.result.value = pre(told, bad=found.verdict is tdx.Verdict.DIFFERENT) + dense(rows)
+        self.form.comparison = comparison
+        explained = (f"explained: {text}" for text in comparison.explanations)
+        text = "\n".join([comparison.headline, *explained, *comparison.notes])
+        rows = show.table(tables.comparison_table(comparison)).to_html()
+        self.result.value = pre(text, bad=comparison.verdict is tdx.MeasurementVerdict.DIFFERENT) + dense(rows)
 
 
 def _predict(inputs: BootInputs, *, on_progress: OnProgress, cancel: CancelToken) -> Prediction:

@@ -1,4 +1,4 @@
-"""Pieces that forms share: text that is never taken for HTML, and buttons that start slow work."""
+"""Shared parts of forms: escaped text, and buttons that start slow work."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import Any
 
 from acon_nb.errors import AconError
 from acon_nb.progress import Progress
-from acon_nb.widgets.job import Job
+from acon_nb.widgets.job import NotebookJob
 
 _LOG_LINES = 10
 _EVERY_S = 0.1
 
 
 def pre(text: str, *, bad: bool = False) -> str:
-    """Text as HTML that shows it as it is; in the colour of errors if it is bad news."""
+    """Return HTML that shows a text literally, in the colour of errors if `bad`."""
     colour = "var(--jp-error-color1)" if bad else "inherit"
     return f'<pre style="color: {colour}; white-space: pre-wrap">{html.escape(text)}</pre>'
 
 
 def dense(markup: str) -> str:
-    """HTML with the line height of a page; a widget's own is that of a button."""
+    """Give HTML the line height of text instead of that of a button, the default in widgets."""
     return f'<div style="line-height: 1.35">{markup}</div>'
 
 
 def lines_of(text: str) -> tuple[str, ...]:
-    """The lines of a text area that say something."""
+    """Return the non-empty lines of a text area, stripped."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 class Runner:
-    """A bar, a cancel button and the last lines of progress; it runs one piece of slow work at a time in a thread.
+    """Runs one task at a time in a thread, with a progress bar, a cancel button and the last lines of progress.
 
-    `buttons` are off while it runs, and after it unless `ready()`; what the work raises is shown in `result`.
+    `buttons` are disabled while a task runs, and afterwards unless `ready()`; errors are shown in `result`.
     """
 
     def __init__(self, buttons: tuple[Any, ...], result: Any, ready: Callable[[], bool]) -> None:
@@ -49,28 +49,28 @@ class Runner:
         self._result = result
         self._ready = ready
         self._running = False
-        self._job: Job[Any] | None = None
+        self._job: NotebookJob[Any] | None = None
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._last = 0.0
         self.cancel.on_click(lambda _: self._job.cancel() if self._job else None)
 
     def start(self, function: Callable[..., Any], done: Callable[[Any], None], *args: Any) -> None:
-        """Call `function(*args, on_progress=..., cancel=...)` in a thread, and there `done` with what it returns."""
+        """Call `function(*args, on_progress=..., cancel=...)` in a thread, then there `done` with the result."""
         self._running = True
         self.switch()
         self._result.value = self.log.value = ""
         self._lines.clear()
-        self._job = Job(function, *args, on_progress=self._take)
+        self._job = NotebookJob(function, *args, on_progress=self._take)
         self._job.then(lambda future: self._finish(future, done))
 
     def switch(self) -> None:
-        """Set the buttons as things are now; call it when `ready()` may have changed."""
+        """Update the buttons; call it when `ready()` may have changed."""
         for button in self._buttons:
             button.disabled = self._running or not self._ready()
         self.cancel.disabled = not self._running
 
     def _take(self, event: Progress) -> None:
-        """Draw an event; at most ten a second reach the browser."""
+        """Show an event; at most ten per second are sent to the browser."""
         self._lines.append(event.line)
         now = time.monotonic()
         ended = event.done is not None and event.done >= 1
@@ -85,7 +85,7 @@ class Runner:
             done(future.result())
         except AconError as error:
             self._result.value = pre(str(error), bad=True)
-        except Exception as error:  # of a thread, so nobody else would say it
+        except Exception as error:  # in a thread nothing else would report it
             self._result.value = pre(f"{type(error).__name__}: {error}", bad=True)
         finally:
             self._running = False

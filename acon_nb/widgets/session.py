@@ -1,4 +1,4 @@
-"""Whether a person is in front of this notebook."""
+"""Finds out whether a notebook runs interactively, and keeps widgets responsive after reconnects."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def headless() -> bool:
-    """True under papermill and outside Jupyter; `ACON_NB_HEADLESS` (1 or 0) overrides.
+    """Return True under papermill and outside Jupyter; `ACON_NB_HEADLESS` (1 or 0) overrides it.
 
-    papermill runs its kernels without standard input, JupyterLab with it; there is no public way to ask.
+    papermill runs its kernels without standard input, JupyterLab with it; there is no public way to find out.
     """
-    wanted = os.environ.get("ACON_NB_HEADLESS", "")
-    if wanted:
-        return wanted != "0"
+    setting = os.environ.get("ACON_NB_HEADLESS", "")
+    if setting:
+        return setting != "0"
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     kernel = getattr(shell, "kernel", None)
@@ -22,11 +22,12 @@ def headless() -> bool:
 
 
 def steady(widget: Any) -> Any:
-    """Let a widget, and all that it holds, take the page's messages in the thread that they name; returns the widget.
+    """Make a widget and its children handle the page's messages in the subshell that each message names; return it.
 
-    ipykernel 7.4 passes a comm's messages to the subshell that sent last instead (`BaseComm._reply_subshell_for`, there
-    to let a callback wait for its answer). After a broken connection Lab has a new subshell and deletes the old: then
-    each message is answered by UnknownSubshellError and the widget is deaf. Other versions have no such method.
+    ipykernel 7.4 passes messages of a comm to the subshell that sent last instead (`BaseComm._reply_subshell_for`, so
+    that a callback can wait for an answer). After a broken connection Lab creates a new subshell and deletes the old
+    one; each message is then answered by UnknownSubshellError, and the widget no longer responds. Other versions do
+    not have this method.
     """
     comm = getattr(widget, "comm", None)
     if comm is not None and hasattr(comm, "_reply_subshell_for"):

@@ -1,4 +1,4 @@
-"""Small live plots as SVG: a figure a second is too much to ask of matplotlib beside a guest."""
+"""Small live plots as SVG, because matplotlib is too slow for a figure per second while a guest runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WIDTH, _HEIGHT = 260, 46
 
 
 def svg(label: str, shown: str, values: Sequence[float], top: float, *, colour: str = COLOURS[0]) -> str:
-    """A line of `values` (0 to `top`, the newest at the right) with its label and the newest value as text."""
+    """Return an SVG line of `values` (0 to `top`, the newest at the right) with its label and current value as text."""
     step = _WIDTH / max(len(values) - 1, 1)
     height = [_HEIGHT - 2 - (_HEIGHT - 6) * min(value / top, 1.0) if top else _HEIGHT for value in values]
     points = " ".join(f"{number * step:.1f},{y:.1f}" for number, y in enumerate(height))

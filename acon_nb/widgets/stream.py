@@ -1,9 +1,9 @@
-"""What a console's views in pages were sent, have shown, and typed; no Jupyter and no clock in here.
+"""Track what a console's views in pages were sent, have shown, and typed; independent of Jupyter and of any clock.
 
-Messages between page and kernel get lost (a connection that breaks) and change places (ipykernel 7.4). So every chunk
-of output says where in the console's stream it belongs, a view says from time to time what it has shown and gets again
-what is missing, and every piece of input has a number. A view that shows slowly is sent no more than a window ahead;
-what leaves memory meanwhile is skipped, and said to be. The page's side is js/console.js.
+Messages between page and kernel get lost (broken connections) and reordered (ipykernel 7.4). So every chunk of output
+has its position in the console's stream, a view regularly reports what it has shown and is sent again what is missing,
+and every piece of input has a number. A slow view is sent at most a window ahead; output that leaves memory meanwhile
+is skipped and reported as such. The page's side is js/console.js.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 KEEP_BYTES = 1 << 20
-GATHER_S = 0.008  # output is gathered so long: Jupyter Server drops above 1000 messages a second
-_CHUNK_BYTES = 16 << 10  # a chunk every GATHER_S: 2 MB/s at most
+GATHER_S = 0.008  # how long output is gathered: Jupyter Server drops messages above 1000 per second
+_CHUNK_BYTES = 16 << 10  # one chunk per GATHER_S: at most 2 MB/s
 _WINDOW_BYTES = 256 << 10
-_LOST_S = 3.0  # a chunk that a view has not shown by then is sent again
-_LATE_S = 2.0  # typed text that is still missing by then is given up
-_FORGET_S = 90.0  # longer than a minute: browsers let a hidden page's timers run once a minute
+_LOST_S = 3.0  # a chunk that a view has not shown after this time is sent again
+_LATE_S = 2.0  # input that waited this long for a missing piece is passed on without it
+_FORGET_S = 90.0  # over a minute, because browsers run a hidden page's timers once a minute
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Output for one view, whose stream starts at `begin`. `position` is that of the first byte of `data`.
+    """Output for one view, whose stream starts at `begin`; `position` is that of the first byte of `data`.
 
-    `skipped` bytes before it are gone.
-    A `replay` was said before the view came; only a view that has the `lead` answers the guest's questions.
+    `skipped` bytes before it are lost. A `replay` is output from before the view existed. Only the view that has the
+    `lead` answers the guest's terminal queries.
     """
 
     view: str
@@ -54,7 +54,7 @@ class _Typist:
 
 
 class Streams:
-    """The streams of one console: `feed` what the guest says, ask `due` what to send. The owner locks."""
+    """The streams of one console: `feed` takes output, `due` returns what to send. The owner does the locking."""
 
     def __init__(self, keep_bytes: int = KEEP_BYTES) -> None:
         self._keep_bytes = keep_bytes
@@ -71,27 +71,27 @@ class Streams:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The views that were heard of lately."""
+        """The views that reported recently."""
         return tuple(self._views)
 
     @property
     def waiting(self) -> bool:
         """Whether there is something to send."""
-        return any(self._owes(view) for view in self._views.values())
+        return any(self._is_due(view) for view in self._views.values())
 
-    def _owes(self, view: _View) -> bool:
+    def _is_due(self, view: _View) -> bool:
         return view.sent < self.end and view.sent - view.shown < _WINDOW_BYTES
 
     def feed(self, data: bytes) -> None:
-        """Take what the guest said."""
+        """Add output of the guest."""
         self._kept += data
         if len(self._kept) > 2 * self._keep_bytes:
-            gone = len(self._kept) - self._keep_bytes
-            del self._kept[:gone]
-            self._start += gone
+            excess = len(self._kept) - self._keep_bytes
+            del self._kept[:excess]
+            self._start += excess
 
     def want(self, view: str, shown: int, now_s: float) -> None:
-        """A view says what it has shown so far (-1: nothing). A new one gets all that is kept."""
+        """Record what a view has shown so far (-1: nothing). A new view will get everything that is kept."""
         known = self._views.get(view)
         if known is None or shown > known.sent:
             begin = self._start if shown < 0 else min(shown, self.end)
@@ -104,11 +104,11 @@ class Streams:
             known.sent = known.shown
 
     def bye(self, view: str) -> None:
-        """A view was closed."""
+        """Forget a view that was closed."""
         self._views.pop(view, None)
 
     def typed(self, view: str, number: int, data: bytes, now_s: float) -> bytes:
-        """Take a numbered piece of a view's input; returns what is in order now."""
+        """Add a numbered piece of a view's input; return the input that is now in order."""
         self._lead = view
         typist = self._typists.setdefault(view, _Typist())
         if number >= typist.next:
@@ -118,32 +118,32 @@ class Streams:
         return self._in_order(typist)
 
     def late(self, now_s: float) -> bytes:
-        """Input that waits for a piece that never came."""
-        found = b""
+        """Return input that has waited too long for a missing piece."""
+        data = b""
         for typist in self._typists.values():
             if typist.waiting and now_s - typist.since_s > _LATE_S:
                 typist.next = min(typist.waiting)
-                found += self._in_order(typist)
-        return found
+                data += self._in_order(typist)
+        return data
 
     @staticmethod
     def _in_order(typist: _Typist) -> bytes:
-        found = b""
+        data = b""
         while typist.next in typist.waiting:
-            found += typist.waiting.pop(typist.next)
+            data += typist.waiting.pop(typist.next)
             typist.next += 1
-        return found
+        return data
 
     def due(self, now_s: float) -> list[Chunk]:
-        """What to send now: at most one chunk a view; nothing to views that have too much to show already."""
+        """Return what to send now: at most one chunk per view, none for views that already have too much to show."""
         for name in [name for name, view in self._views.items() if now_s - view.heard_s > _FORGET_S]:
             del self._views[name]
-        found = []
+        chunks = []
         for name, view in self._views.items():
-            if self._owes(view):
-                found.append(self._chunk(name, view))
+            if self._is_due(view):
+                chunks.append(self._chunk(name, view))
                 view.sent_s = now_s
-        return found
+        return chunks
 
     def _chunk(self, name: str, view: _View) -> Chunk:
         begin = max(view.sent, self._start)

@@ -1,7 +1,7 @@
-"""A panel over a `vm.VmSpec`: edit, see what is wrong beside the field and what each option does, start, type, stop.
+"""A panel for a `vm.VmSpec`: edit it, see errors next to the fields and what each option does, start, type, stop.
 
-`panel = widgets.vm_panel(spec)` in a cell; `panel.spec` is the spec as the fields have it, `panel.machine` the machine
-started last. Without a person it shows the spec and its explained command as tables and makes no widget.
+Use `panel = widgets.vm_panel(spec)` in a cell; `panel.spec` is the spec in the fields, `panel.machine` the machine
+started last. In an unattended run it shows the spec and its explained command as tables and creates no widget.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from acon_nb import launch, show, vm
+from acon_nb import vm
 from acon_nb.errors import AconError, InvalidInput
+from acon_nb.jupyter import show
+from acon_nb.td import preflight
 from acon_nb.units import format_bytes, format_seconds
-from acon_nb.vm import fields, tables
+from acon_nb.vm import form, tables
 from acon_nb.widgets import sparkline
-from acon_nb.widgets.console import Console
+from acon_nb.widgets.console import ConsoleView
 from acon_nb.widgets.session import headless, steady
 
 _LABELS = {
@@ -33,9 +35,9 @@ _LABELS = {
     "disks": "Disks (DRV)",
     "forwards": "Forwards (TCPFWD)",
     "vsock_cid": "vsock (CID)",
-    "td": "TD's name (TD)",
-    "td_flavour": "TD's QEMU",
-    "quote_socket": "TD's quotes",
+    "td": "TD name (TD)",
+    "td_flavour": "TD flavour",
+    "quote_socket": "TD quote socket",
     "timeout_s": "Time limit / s",
     "extra": "More options",
 }
@@ -45,21 +47,21 @@ _GRACE_S = 10.0
 
 
 class VmPanel:
-    """A view over one `VmSpec`: `spec` is what the fields say, `machine` and `console` are those started last."""
+    """A view of one `VmSpec`: `spec` is what the fields contain, `machine` and `console` are those started last."""
 
     def __init__(self, spec: vm.VmSpec) -> None:
         self.spec = spec
         self.machine: vm.Machine | None = None
-        self.console: Console | None = None
+        self.console: ConsoleView | None = None
         self._view: _View | None = None
 
     def close(self) -> None:
-        """End the guest if it runs."""
+        """End the guest if it is running."""
         if self.machine is not None:
             self.machine.close()
 
     def report(self) -> Any:
-        """The explained command as a table: it stays in the notebook."""
+        """Return the explained command as a table, which stays in a saved notebook."""
         return show.table(tables.explained_table(vm.explain(self.spec, vm.capabilities())))
 
     def _ipython_display_(self) -> None:
@@ -74,12 +76,12 @@ class VmPanel:
 
 
 def vm_panel(spec: vm.VmSpec) -> VmPanel:
-    """A panel that starts with `spec`; show it as the last value of a cell."""
+    """Create a panel that starts with `spec`, to be the last value of a cell."""
     return VmPanel(spec)
 
 
 class _View:
-    """The widgets, made only when they are shown to a person. What is slow runs in threads."""
+    """The widgets, created only when they are displayed. Slow work runs in threads."""
 
     def __init__(self, panel: VmPanel) -> None:
         import ipywidgets as w
@@ -93,13 +95,13 @@ class _View:
         style = {"description_width": "11em"}
         self.fields: dict[str, Any] = {}
         self.errors: dict[str, Any] = {}
-        for name, text in fields.texts_of(panel.spec).items():
+        for name, text in form.texts_of(panel.spec).items():
             kind = w.Dropdown if name in _CHOICES else w.Text
             more = {"options": _CHOICES[name]} if name in _CHOICES else {}
             self.fields[name] = kind(value=text, description=_LABELS[name], layout=wide, style=style, **more)
             self.errors[name] = w.HTML(layout={"margin": "0 0 0 11.5em"})
         self.error = w.HTML()
-        self.command = w.HTML("looking at this host")
+        self.command = w.HTML("probing this host")
         self.start = w.Button(description="Start", icon="play", button_style="primary")
         self.stop = w.Button(description="Stop", icon="power-off", tooltip="The power button, then SIGTERM")
         self.kill = w.Button(description="Kill", icon="times", button_style="danger")
@@ -113,7 +115,7 @@ class _View:
         self.stop.on_click(lambda _: self._begin(self._stop))
         self.kill.on_click(lambda _: self.panel.machine.kill() if self.panel.machine else None)
         self._enable()
-        self._begin(self._look)
+        self._begin(self._probe)
 
     def _layout(self, w: Any) -> Any:
         rows = [w.VBox([field, self.errors[name]]) for name, field in self.fields.items()]
@@ -123,16 +125,16 @@ class _View:
         return w.VBox([w.HBox([left, right]), buttons, w.HBox([self.cpu, self.memory, self.counters]), self.console])
 
     def _begin(self, work: Callable[[], None]) -> None:
-        """Run `work` in a thread; what it raises is shown."""
+        """Run `work` in a thread and show what it raises."""
 
         def guarded() -> None:
             try:
                 work()
             except InvalidInput as error:
-                self._wrong({fields.field_of(error): fields.told(error)})
+                self._show_errors({form.field_of(error): form.error_text(error)})
             except AconError as error:
                 self.error.value = _red(str(error))
-            except Exception as error:  # of a thread, so nobody else would say it
+            except Exception as error:  # in a thread, where nothing else would show it
                 self.error.value = _red(f"{type(error).__name__}: {error}")
             finally:
                 self.busy = False
@@ -149,23 +151,23 @@ class _View:
         self.kill.disabled = not running
 
     def _take(self) -> None:
-        """Read the fields into the spec; what is wrong is said at once, beside its field."""
-        spec, wrong = fields.read_texts({name: field.value for name, field in self.fields.items()}, self.base)
+        """Read the fields into the spec, and show errors at once, next to their fields."""
+        spec, errors = form.read_texts({name: field.value for name, field in self.fields.items()}, self.base)
         self.valid = spec is not None
-        self._wrong(wrong)
+        self._show_errors(errors)
         self._enable()
         if spec is not None:
             self.panel.spec = spec
             self._explain()
 
-    def _wrong(self, wrong: dict[str, str]) -> None:
-        for name, place in self.errors.items():
-            text = _red(wrong[name]) if name in wrong else ""
-            if place.value != text:
-                place.value = text
-        self.error.value = "".join(_red(f"{name} {text}") for name, text in wrong.items() if name not in self.errors)
+    def _show_errors(self, errors: dict[str, str]) -> None:
+        for name, label in self.errors.items():
+            text = _red(errors[name]) if name in errors else ""
+            if label.value != text:
+                label.value = text
+        self.error.value = "".join(_red(f"{name} {text}") for name, text in errors.items() if name not in self.errors)
 
-    def _look(self) -> None:
+    def _probe(self) -> None:
         self.host = vm.capabilities()
         self._explain()
 
@@ -175,17 +177,17 @@ class _View:
         try:
             rows = vm.explain(self.panel.spec, self.host)
         except InvalidInput as error:  # such as a KVM that this host lacks
-            self._wrong({fields.field_of(error): fields.told(error)})
+            self._show_errors({form.field_of(error): form.error_text(error)})
             return
         self.command.value = f"<b>qemu-system-x86_64</b>{''.join(map(_option, rows))}"
 
     def _start(self) -> None:
-        machine = launch.machine(self.panel.spec, interactive=True).start()
+        machine = preflight.machine(self.panel.spec, interactive=True).start()
         self.panel.machine = machine
         self.cpu.value = ""
         if self.panel.console is not None:
             self.panel.console.close()
-        self.panel.console = Console(machine)
+        self.panel.console = ConsoleView(machine)
         self.badge.value = _badge(machine.accelerator, machine.host.kvm_why)
         self.console.children = [self.panel.console.widget()]
         threading.Thread(target=self._follow, args=(machine,), name="acon-panel-live", daemon=True).start()
@@ -196,7 +198,7 @@ class _View:
             self.panel.machine.stop(_GRACE_S)
 
     def _follow(self, machine: vm.Machine) -> None:
-        """Draw the guest's counters once a second, and its end."""
+        """Show the guest's counters once per second, and finally its end."""
         started = time.monotonic()
         before: vm.Sample | None = None
         cpu: deque[float] = deque(maxlen=_POINTS)
@@ -221,10 +223,10 @@ class _View:
 
 
 def _option(row: vm.Explained) -> str:
-    """An option with its reason, and behind a click what the guide says and what differs today."""
+    """Describe an option with its reason in HTML; a click shows what the guide says and what differs today."""
     head = f"<code>{html.escape(row.option)} {html.escape(row.value)}</code>"
-    told = {"The guide": row.guide, "Today": row.today, "Source": row.source}
-    more = "".join(f"<div><i>{name}:</i> {html.escape(text)}</div>" for name, text in told.items() if text)
+    texts = {"The guide": row.guide, "Today": row.today, "Source": row.source}
+    more = "".join(f"<div><i>{name}:</i> {html.escape(text)}</div>" for name, text in texts.items() if text)
     style = "margin: 2px 0; line-height: 1.35; overflow-wrap: anywhere"
     return f'<details style="{style}"><summary>{head}<br>{html.escape(row.why)}</summary>{more}</details>'
 

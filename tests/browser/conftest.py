@@ -15,11 +15,49 @@ import urllib.request
 import pytest
 
 CHROMIUM = shutil.which("chromium")
+XSRF = {"Cookie": "_xsrf=of-the-tests", "X-XSRFToken": "of-the-tests"}  # the server asks that the two agree
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """(address, folder, log) of one Lab for all tests of this process; each test's own folder lies in its folder."""
+    folder = tmp_path_factory.getbasetemp()
+    place = tmp_path_factory.mktemp("lab")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = [f"--ServerApp.port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root"]
+    argv = [sys.executable, "-m", "acon_nb.cli", "lab", folder, *options]
+    environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "ACON_NB_HEADLESS": ""}
+    environment["JUPYTERLAB_WORKSPACES_DIR"] = str(place / "workspaces")
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen([str(word) for word in argv], stdout=log, stderr=log, env=environment)
+    base = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(f"{base}/api", timeout=5).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (place / "log").read_text()[-2000:]
+                time.sleep(0.2)
+        yield base, folder, place / "log"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
 
 
 @pytest.fixture
-def lab(request, tmp_path):
-    """The address of a Lab whose folder holds `test.ipynb` with the cells of the test module's CELLS."""
+def lab_log(server):
+    """The file that Lab logs to."""
+    return server[2]
+
+
+@pytest.fixture
+def lab(request, server, tmp_path):
+    """The address in Lab of `test.ipynb`, with the cells of the test module's CELLS; its kernel ends with the test."""
+    base, folder, _ = server
     spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     cells = [
         {"cell_type": "code", "id": f"c{i}", "metadata": {}, "outputs": [], "execution_count": None, "source": source}
@@ -27,28 +65,13 @@ def lab(request, tmp_path):
     ]
     notebook = {"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
     (tmp_path / "test.ipynb").write_text(json.dumps(notebook))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = [f"--ServerApp.port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root"]
-    argv = [sys.executable, "-m", "acon_nb.cli", "lab", tmp_path, *options]
-    environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "ACON_NB_HEADLESS": ""}
-    with (tmp_path / "lab.log").open("wb") as log:
-        server = subprocess.Popen([str(word) for word in argv], stdout=log, stderr=log, env=environment)
-    base = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{base}/api", timeout=5).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, (tmp_path / "lab.log").read_text()[-2000:]
-                time.sleep(0.2)
-        yield base
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
+    path = (tmp_path / "test.ipynb").relative_to(folder)
+    yield f"{base}/lab/workspaces/auto-{tmp_path.name}/tree/{path}"
+    with urllib.request.urlopen(f"{base}/api/kernels", timeout=30) as answer:
+        kernels = json.load(answer)
+    for kernel in kernels:
+        end = urllib.request.Request(f"{base}/api/kernels/{kernel['id']}", method="DELETE", headers=XSRF)
+        urllib.request.urlopen(end, timeout=60).close()
 
 
 @pytest.fixture
@@ -61,7 +84,7 @@ def page(request, tmp_path):
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)
         yield page
         keep_look(page, request.node.name)
         browser.close()
@@ -82,7 +105,7 @@ def look(page):
 @pytest.fixture
 def run_cells(lab, page):
     """Open the notebook and run its first cell once its kernel is idle."""
-    page.goto(f"{lab}/lab/workspaces/auto-test/tree/test.ipynb")
+    page.goto(lab)
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
     page.keyboard.press("Shift+Enter")

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from types import MappingProxyType
 
-from acon_nb.bench import host_lock
-from acon_nb.bench.plan import Plan
-from acon_nb.bench.results import Store
-from acon_nb.bench.runner import Measured, Study
+from acon_nb.results.store import Store
+from acon_nb.study import host_lock
+from acon_nb.study.plan import Plan
+from acon_nb.study.runner import Measured, Study
 from acon_nb.vm import Clock, End
 
 
@@ -29,17 +29,17 @@ class Slow:
     def prepare(self, **_):
         pass
 
-    def identity(self, setting):
-        return setting.label
+    def identity(self, cell):
+        return cell.label
 
-    def run(self, setting, turn, cancel):
+    def run(self, cell, planned, cancel):
         until = time.monotonic() + self.seconds
         while time.monotonic() < until and not cancel.cancelled:
             time.sleep(0.02)
-        console = self.folder / f"{setting.label}-{turn.block}.log"
-        bad = setting.label == "memory=2G"
+        console = self.folder / f"{cell.label}-{planned.block}.log"
+        bad = cell.label == "memory=2G"
         console.write_text("Linux\r\n<b>no init found</b>\r\n" if bad else "Linux\r\nall is well\r\n")
-        row = {"guest_ns_reset_to_init": 300_000_000 + len(setting.label), "memavailable_bytes": 400 << 20}
+        row = {"guest_ns_reset_to_init": 300_000_000 + len(cell.label), "memavailable_bytes": 400 << 20}
         return Measured(row=row, end=End.PANIC if bad else End.POWERED_OFF, console=console)
 
 
@@ -49,6 +49,6 @@ host_lock._folder().mkdir(exist_ok=True)
 
 
 def study(runs: int = 3, seconds: float = 0.2) -> Study:
-    plan = Plan(name="sizes", factors={"memory": ["1G", "2G", "4G", "512M"]}, runs=runs)
+    plan = Plan(name="sizes", study="boot", factors={"memory": ["1G", "2G", "4G", "512M"]}, runs=runs)
     folder = Path(tempfile.mkdtemp(dir="."))
     return Study(plan=plan, experiment=Slow(folder, seconds), store=Store(Path("results")), parallel=2)

@@ -1,4 +1,4 @@
-"""The console in real JupyterLab: order, two views, a page loaded again, a broken line, a flood, copy, the end."""
+"""The console in real JupyterLab: order, two views, a page loaded again, a broken channel, a flood, copy, the end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def says(page, number, text):
     screens(page).nth(number).get_by_text(text).first.wait_for()
 
 
-def test_a_person_types_reads_reloads_reconnects_floods_copies_and_ends(run_cells, look, reload, tmp_path):
+def test_a_person_types_reads_reloads_reconnects_floods_copies_and_ends(run_cells, look, reload, tmp_path, lab_log):
     page = run_cells
     says(page, 0, "$")
     line = "echo $((6*7))-The-quick-brown-fox-jumps-over-the-lazy-dog-0123456789"
@@ -79,15 +79,15 @@ def test_a_person_types_reads_reloads_reconnects_floods_copies_and_ends(run_cell
     says(page, 0, re.compile("^still"))
     says(page, 0, re.compile("^here"))
 
-    # The direct line works while the kernel is busy; without it kernel messages do.
+    # The direct channel works while the kernel is busy; without it kernel messages are used.
     run_cell(page, 4)
     page.get_by_text("Kernel status: Busy").first.wait_for(state="attached")
     type_into(page, 0, "echo bu''sy\n")
     says(page, 0, re.compile("^busy"))
     (tmp_path / "go-on").touch()
     page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
-    lines = "window.sockets.filter((it) => it.url.includes('/lines/'))"
-    assert page.evaluate(f"{lines}.length") >= 2, "each view has a direct line"
+    lines = "window.sockets.filter((it) => it.url.includes('/channels/'))"
+    assert page.evaluate(f"{lines}.length") >= 2, "each view has a direct channel"
     page.evaluate(f"{lines}.forEach((it) => it.close())")
     type_into(page, 0, "echo with''out\n")
     says(page, 0, re.compile("^without"))
@@ -113,4 +113,4 @@ def test_a_person_types_reads_reloads_reconnects_floods_copies_and_ends(run_cell
 
     run_cell(page, 3)
     page.locator(".acon-console-state", has_text="ended").first.wait_for()
-    assert "acon_nb.lab_server | extension was successfully loaded" in (tmp_path / "lab.log").read_text()
+    assert "acon_nb.jupyter.server_extension | extension was successfully loaded" in lab_log.read_text()

@@ -10,7 +10,7 @@ CELLS = [
 from pathlib import Path
 import numpy as np, pandas as pd
 from acon_nb import widgets
-from acon_nb.bench.results import SCHEMA, Store
+from acon_nb.results.store import SCHEMA, Store
 rng = np.random.default_rng(1)
 store = Store(Path("results"))
 number = 0
@@ -24,7 +24,7 @@ for clock, metric in (("wall", "host_ns_init"), ("instructions", "guest_ns_reset
                     "schema": SCHEMA, "run_id": f"{number:03d}", "timestamp": f"2026-01-01T00:{number:03d}",
                     "study": "sizes", "session": "", "cell": f"{memory} {machine}", "clock": clock, "block": block,
                     "factor_memory": memory, "factor_machine": machine, "factor_clock": clock, "host_class": "h",
-                    "end": "powered off", "error": "", "host_fault": "", "warmup": False, metric: round(value),
+                    "end": "powered_off", "error": "", "host_fault": "", "warmup": False, metric: round(value),
                 })
 explorer = widgets.explorer("results")
 explorer
@@ -39,15 +39,15 @@ def choose(page, label, value):
 
 def test_plot_sentences_and_table_follow_what_is_chosen(run_cells, look, tmp_path):
     page = run_cells
-    page.get_by_text("256M q35 beside 1G q35").wait_for()
+    page.get_by_text("256M q35 compared with 1G q35").wait_for()
     choose(page, "Across", "memory")
-    page.get_by_text("256M beside 1G (machine=q35)").wait_for()
+    page.get_by_text("256M compared with 1G (machine=q35)").wait_for()
     choose(page, "Colour", "machine")
     page.get_by_text("slower by").first.wait_for()
     look("explorer-wall")
 
     choose(page, "Baseline", "256M")
-    page.get_by_text("1G beside 256M (machine=microvm)").wait_for()
+    page.get_by_text("1G compared with 256M (machine=microvm)").wait_for()
     choose(page, "Clock", "instructions")
     page.get_by_text("exact, no test needed").first.wait_for()
     choose(page, "Panels", "machine")
@@ -55,7 +55,7 @@ def test_plot_sentences_and_table_follow_what_is_chosen(run_cells, look, tmp_pat
     look("explorer-instructions")
 
     page.get_by_placeholder("share, such as 0.01").fill("much")
-    page.get_by_text("minimum_effect='much': is no share").wait_for()
+    page.get_by_text("minimum_effect='much': is not a share").wait_for()
     page.get_by_placeholder("share, such as 0.01").fill("0.5")
     page.get_by_text("below the minimum effect of 50 %").first.wait_for()
 
@@ -68,7 +68,7 @@ def test_plot_sentences_and_table_follow_what_is_chosen(run_cells, look, tmp_pat
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     file.fill("rows.exe")
     page.locator("button.jupyter-button", has_text="Export").click()
-    page.get_by_text("has no suffix that says its format").wait_for()
+    page.get_by_text("has no suffix of a known format").wait_for()
     page.locator(".jp-CodeCell .cm-content").last.click()
     page.keyboard.press("Shift+Enter")
     page.get_by_text("memory  instructions").wait_for()

@@ -12,11 +12,11 @@ from acon_nb import initrd, widgets
 form = widgets.initrd_form(initrd.InitrdSpec(), Path("made"))
 form
 """,
-    "print(form.spec.fstab, form.made.image.path)",
+    "print(form.spec.fstab, form.built.image.path)",
 ]
 
 
-def test_an_initrd_is_looked_into_extended_and_made(run_cells, look):
+def test_an_initrd_is_inspected_extended_and_built(run_cells, look):
     page = run_cells
 
     def button(name):
@@ -26,17 +26,17 @@ def test_an_initrd_is_looked_into_extended_and_made(run_cells, look):
     page.get_by_text("/bin/busybox").first.wait_for()
     page.get_by_text("Encrypted with AES-256 in XTS mode").wait_for()
     page.get_by_label("scheme").select_option("@+ae")
-    page.get_by_text("Each write takes a new random IV").wait_for()
+    page.get_by_text("Each write uses a new random IV").wait_for()
     button("Add line").click()
 
     keys = page.get_by_placeholder("public keys that may log in as root")
     keys.fill("/etc/hostname")
-    page.get_by_text("is no public key of SSH").wait_for()
+    page.get_by_text("is not a public SSH key").wait_for()
     look("initrd-form")
-    page.locator("button.jupyter-button:disabled", has_text="Make").wait_for()
+    page.locator("button.jupyter-button:disabled", has_text="Build").wait_for()
     keys.fill("")
     page.get_by_label("Compression").select_option("gz")
-    button("Make").click()
+    button("Build").click()
     page.get_by_text("sha256").first.wait_for()
     page.locator(".jp-CodeCell .cm-content").last.click()
     page.keyboard.press("Shift+Enter")

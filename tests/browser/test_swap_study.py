@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import pytest
 
+from acon_nb.progress import TextProgress
+from acon_nb.study.plan import Plan
+from acon_nb.swap.experiment import SwapExperiment
+
 pytestmark = pytest.mark.system
+PLAN = {
+    "name": "watched",
+    "study": "swap",
+    "factors": {"swap": ["disk", "zswap:lz4"]},
+    "fixed": {"memory": "96M", "workload": "anon", "pressure": 1.2, "accesses": 6000, "data": "like-redis+zero:1"},
+    "runs": 1,
+    "warmups": 0,
+}
 CELLS = [
-    """
+    f"""
 from pathlib import Path
 from acon_nb import widgets
-from acon_nb.bench.experiments import study_of
-from acon_nb.bench.plan import Plan
-fixed = {"memory": "96M", "workload": "anon", "pressure": 1.2, "accesses": 6000, "data": "like-redis+zero:1"}
-plan = Plan(name="watched", study="swap", factors={"swap": ["disk", "zswap:lz4"]}, fixed=fixed, runs=1, warmups=0)
-study = study_of(plan, Path("results"), parallel=1)
+from acon_nb.study.kinds import study_of
+from acon_nb.study.plan import Plan
+study = study_of(Plan(**{PLAN!r}), Path("results"), parallel=1)
 board, curves = widgets.board(study), widgets.guest_curves(study)
 board
 """,
@@ -23,14 +33,20 @@ board
 ]
 
 
+@pytest.fixture(scope="module")
+def parts(store):
+    """The kernel, initrd and data of the study's guests, built before a page waits for them."""
+    SwapExperiment(Plan(**PLAN)).prepare(on_progress=TextProgress(every_s=30))
+
+
 def run_cell(page, number):
     page.locator(".jp-CodeCell .cm-content").nth(number).click()
     page.keyboard.press("Shift+Enter")
 
 
-def test_guests_are_watched_and_what_they_gave_is_explored(guide_kernel, run_cells, look):
+def test_guests_are_watched_and_what_they_gave_is_explored(parts, run_cells, look):
     page = run_cells
-    page.set_default_timeout(240_000)  # the first swap guest of a cache builds its kernel
+    page.set_default_timeout(600_000)  # four guests in turn, on a host that may be busy
     run_cell(page, 1)
     page.get_by_text("waiting for a guest").wait_for()
     page.locator("button.jupyter-button", has_text="Start").click()

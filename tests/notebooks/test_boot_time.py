@@ -6,11 +6,9 @@ import json
 
 import pytest
 
-from acon_nb import notebook_files, report
+from acon_nb.jupyter import notebooks, report
 
 pytestmark = pytest.mark.system
-
-QUICK = 'append = "console=ttyS0 panic=-1 quiet nolapic_timer no_timer_check"'
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +16,10 @@ def told(tmp_path_factory, guide_kernel):
     folder = tmp_path_factory.mktemp("boot-time")
     parameters = {
         "factors": ['memory = ["192M", "256M"]'],
-        "fixed": [f'kernel = "{guide_kernel.image}"', "initcalls = true", QUICK, "timeout_s = 600"],
+        "fixed": [f'kernel = "{guide_kernel.image}"', "initcalls = true", "timeout_s = 600"],
         "out": str(folder / "results"),
     }
-    lines = report.make(notebook_files.folder() / "04_boot_time.ipynb", folder / "boot.html", parameters)
+    lines = report.make(notebooks.folder() / "04_boot_time.ipynb", folder / "boot.html", parameters)
     return folder, lines
 
 
@@ -39,7 +37,7 @@ def test_the_report_has_its_figures_and_tables(told):
     html = (folder / "boot.html").read_text()
     assert html.count('src="data:image/png;base64,') == 5
     assert "watermarks and low-memory reserve" in html
-    assert "memory=256M beside memory=192M" in html
+    assert "memory=256M compared with memory=192M" in html
     assert "all runs are whole" in html
 
 

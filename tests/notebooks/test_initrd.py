@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from acon_nb import notebook_files, report
+from acon_nb.jupyter import notebooks, report
 
 pytestmark = pytest.mark.system
-NOTEBOOK = notebook_files.folder() / "02_initrd.ipynb"
+NOTEBOOK = notebooks.folder() / "02_initrd.ipynb"
 
 
 def text_of(path):

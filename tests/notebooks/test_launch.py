@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from acon_nb import notebook_files, report
+from acon_nb.jupyter import notebooks, report
 
 pytestmark = pytest.mark.system
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 def launched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("launch")
     parameters = {"out": str(folder / "data"), "td_bios": "/usr/share/ovmf/OVMF.fd"}
-    lines = report.make(notebook_files.folder() / "03_launch.ipynb", folder / "launch.html", parameters)
+    lines = report.make(notebooks.folder() / "03_launch.ipynb", folder / "launch.html", parameters)
     return folder, lines
 
 

@@ -1,4 +1,4 @@
-"""The notebook of measured boot, run by papermill: the twin confirms the prediction, a log of another boot does not."""
+"""The notebook of measured boot, run by papermill: the reference boot confirms the prediction."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from acon_nb import notebook_files, report
+from acon_nb.jupyter import notebooks, report
 
 pytestmark = pytest.mark.system
-NOTEBOOK = notebook_files.folder() / "06_measured_boot.ipynb"
+NOTEBOOK = notebooks.folder() / "06_measured_boot.ipynb"
 VECTORS = Path(os.environ.get("ACON_NB_VECTORS", "/nowhere"))
 
 
@@ -24,14 +24,14 @@ def measured(guide_kernel, tmp_path_factory):
     return folder, report.make(NOTEBOOK, folder / "measure.html", parameters)
 
 
-def test_the_twin_confirms_the_prediction(measured):
+def test_the_reference_boot_confirms_the_prediction(measured):
     _, lines = measured
     assert lines[0].startswith("MRTD ")
     assert lines[1].startswith("Known before the boot: MRTD, RTMR[1], RTMR[2], RTMR[3]; 3 events")
-    assert lines[2].startswith("Twin: equal: PCR[1], PCR[2]")
+    assert lines[2].startswith("Reference boot: equal: PCR[1], PCR[2]")
 
 
-def test_the_report_shows_the_chain_and_where_all_comes_from(measured):
+def test_the_report_shows_the_chain_and_its_sources(measured):
     folder, _ = measured
     page = html.unescape((folder / "measure.html").read_text())
     assert page.count('src="data:image/png;base64,') == 2

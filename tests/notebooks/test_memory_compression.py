@@ -6,11 +6,11 @@ import html
 
 import pytest
 
-from acon_nb import notebook_files, report
-from acon_nb.bench import results
+from acon_nb import results
+from acon_nb.jupyter import notebooks, report
 
 pytestmark = pytest.mark.system
-NOTEBOOK = notebook_files.folder() / "05_memory_compression.ipynb"
+NOTEBOOK = notebooks.folder() / "05_memory_compression.ipynb"
 PLAN = """
 study = "swap"
 runs = 1
@@ -38,16 +38,18 @@ def test_a_question_is_answered_in_words_first(tmp_path):
         "out": str(tmp_path / "out"),
     }
     lines = report.make(NOTEBOOK, page, parameters)
-    assert lines[0] == "pressure 1.3 was not measured: 1.2 is the nearest."
-    assert lines[1].startswith("For pressure=1.2: zram lz4 comes first with ")
-    assert "in one seed: no ranking, only an order to look at." in lines[1]
+    assert lines[0].startswith("pressure 1.3 was not measured: 1.2 (")
+    assert lines[0].endswith(" times the available memory) is the nearest.")
+    assert lines[1].startswith("For pressure=1.2 (")
+    assert " times the available memory): zram lz4 comes first with " in lines[1]
+    assert "in 1 seed: an order to look at, not a ranking." in lines[1]
     assert any("1 seed (2 guests, 2 choices): exploratory" in line for line in lines)
 
     rows = results.load(tmp_path / "out", "swap", "tiny")
-    assert set(rows["end"]) == {"powered off"}
+    assert set(rows["end"]) == {"powered_off"}
     assert set(rows["factor_pressure"].dropna()) >= {1.2}
     text = html.unescape(page.read_text())
     assert "bit for bit" in text
-    assert "Calibration, instructions clock: the guest's time is" in text
+    assert "Calibration, instructions clock: fault, decompression and copy take" in text
     assert "no absolute figure is that of hardware" in text
     assert text.count('src="data:image/png;base64,') >= 5

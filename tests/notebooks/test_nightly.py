@@ -9,19 +9,19 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from acon_nb.bench import boot
-from acon_nb.bench.results import Store
+from acon_nb import boot
 from acon_nb.cli import main
+from acon_nb.results.store import Store
 
 pytestmark = pytest.mark.system
 
 PLAN = """
+study = "boot"
 runs = 2
 warmups = 0
 [fixed]
 kernel = "{kernel}"
 initrd = "file:{initrd}"
-append = "console=ttyS0 panic=-1 quiet nolapic_timer no_timer_check"
 [[cells]]
 clock = "instructions"
 [[cells]]
@@ -49,7 +49,7 @@ def test_a_first_night_is_measured_kept_and_steady(night):
     assert first.exit_code == 0, first.output
     assert f"STEADY: night {NIGHT}" in first.output
     rows = Store(folder / "history").load("boot", "night")
-    assert list(rows["end"]) == ["powered off"] * 4
+    assert list(rows["end"]) == ["powered_off"] * 4
     assert set(rows["session"]) == {NIGHT}
 
 
@@ -61,14 +61,14 @@ def test_a_night_that_is_slower_than_those_before_ends_with_1_and_still_reports(
         day = dt.date.fromisoformat(NIGHT) - dt.timedelta(days=back)
         for row in rows:
             change = {"guest_ns_reset_to_init": row["guest_ns_reset_to_init"] / 1.005}
-            change |= {"session": str(day), "run_id": f"{back}{row['run_id']}", "turn_key": ""}
+            change |= {"session": str(day), "run_id": f"{back}{row['run_id']}", "run_key": ""}
             history.add("boot", {**row, **change, "timestamp": f"{day}T02:00:00.{row['block']:06d}+00:00"})
     again = run()
     assert again.exit_code == 1
     assert f"REGRESSION: night {NIGHT}" in again.output
     assert f"longer by 0.5 % since the night {NIGHT}" in again.output
     summary = json.loads((folder / "report/nightly.json").read_text())
-    assert (summary["verdict"], summary["passed"], summary["nights"]) == ("regression", False, 9)
+    assert (summary["verdict"], summary["passed"], summary["nights"]) == ("worse", False, 9)
     assert len(history.load("boot", "night")) == 36, "the night was there: nothing is measured twice"
     html = (folder / "report/nightly.html").read_text()
     assert html.index("REGRESSION") < html.index("<table"), "the verdict is first"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from acon_nb import initrd, kernel, vm
-from acon_nb.bench import boot
+from acon_nb import boot, initrd, kernel, vm
 from acon_nb.cache import Cache
+from acon_nb.progress import TextProgress
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +21,13 @@ def boot_initrd(store: Cache) -> Path:
 @pytest.fixture(scope="session")
 def host() -> vm.Capabilities:
     return vm.capabilities()
+
+
+@pytest.fixture(scope="session")
+def study_kernel(store: Cache) -> kernel.KernelImage:
+    """The kernel of swap studies, built before any time is counted."""
+    spec = kernel.BuildSpec(profiles=("guide", "delay-disk", "study"))
+    return kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
 
 
 @pytest.fixture(scope="session")

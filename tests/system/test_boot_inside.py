@@ -7,15 +7,15 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from acon_nb.bench import boot_story, phases
-from acon_nb.bench.experiments import study_of
-from acon_nb.bench.plan import Plan
+from acon_nb.boot import phases, summary
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput
+from acon_nb.study.kinds import study_of
+from acon_nb.study.plan import Plan
 
 pytestmark = pytest.mark.system
 
-FIXED = {"append": "console=ttyS0 panic=-1 quiet nolapic_timer no_timer_check", "timeout_s": 600}
+FIXED = {"timeout_s": 600}
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,7 @@ def study(guide_kernel, boot_initrd, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inside")
     plan = Plan(
         name="inside",
+        study="boot",
         cells=[{"milestones": False}, {"milestones": True}, {"initcalls": True}],
         fixed={**FIXED, "kernel": str(guide_kernel.image), "initrd": f"file:{boot_initrd}"},
         runs=1,
@@ -42,13 +43,16 @@ def test_milestones_are_in_order_and_do_not_touch_the_boot(study):
     table = phases.phase_rows(rows.loc[["milestones=no", "milestones=yes"]].reset_index(drop=True))
     assert list(table["phase"]) == [
         "firmware + real-mode set-up + unpacking + early kernel", "kernel init", "/init",
-        "firmware", "real-mode set-up", "unpacking", "early kernel", "kernel init", "/init",
+        "firmware", "real-mode set-up", "unpacking", "early kernel + kernel init", "/init",
     ]  # fmt: skip
+    split = table[table["cell"] == "milestones=yes"]
+    assert list(split[list(phases.PARTS)].sum(axis=1)) == list(split["took_ns"])
+    assert split["busy_waiting_ns"].max() == marked["busy_waiting_ns"] > 0
 
 
 def test_initcalls_have_their_names_though_the_kernel_has_no_table_of_them(study):
     folder, rows = study
-    (boot,) = boot_story.boots(rows.reset_index(drop=True), folder).values()
+    (boot,) = summary.boots(rows.reset_index(drop=True), folder).values()
     names = {call.name for call in boot.calls}
     assert {"acpi_init", "virtio_console_init", "populate_rootfs"} <= names
     assert boot.lost == 0
@@ -76,6 +80,7 @@ def test_the_commands_show_them(study, tmp_path):
 def test_factors_boot_and_reach_the_guest(guide_kernel, boot_initrd, tmp_path):
     plan = Plan(
         name="factors",
+        study="boot",
         cells=[
             {"vcpus": 2},
             {"memory": "192M"},
@@ -90,7 +95,7 @@ def test_factors_boot_and_reach_the_guest(guide_kernel, boot_initrd, tmp_path):
         warmups=0,
     )
     rows = study_of(plan, tmp_path).run()
-    assert list(rows["end"]) == ["powered off"] * 7, rows[["cell", "end", "error"]].to_string()
+    assert list(rows["end"]) == ["powered_off"] * 7, rows[["cell", "end", "error"]].to_string()
     assert not rows["error"].any()
     two, small, packed, words, chatty, ovmf, tcg = rows.to_dict("records")
     assert two["mem_percpu_first_bytes"] == 2 * tcg["mem_percpu_first_bytes"]
@@ -114,7 +119,9 @@ def test_factors_boot_and_reach_the_guest(guide_kernel, boot_initrd, tmp_path):
 def test_what_this_host_cannot_run_is_refused_before_anything_is_built(host, tmp_path, levels):
     if host.kvm:
         pytest.skip("KVM works here")
-    study = study_of(Plan(name="refused", fixed={"clock": "wall", "profile": "none-such", **levels}), tmp_path)
+    study = study_of(
+        Plan(name="refused", study="boot", fixed={"clock": "wall", "profile": "none-such", **levels}), tmp_path
+    )
     with pytest.raises(InvalidInput) as caught:
         study.run()
     assert next(iter(levels)) in str(caught.value)
@@ -125,12 +132,13 @@ def test_what_this_host_cannot_run_is_refused_before_anything_is_built(host, tmp
 def test_kernels_of_their_own_boot_too(tmp_path):
     plan = Plan(
         name="kernels",
+        study="boot",
         cells=[{"kernel_compression": "gzip"}, {"machine": "microvm", "profile": "guide,microvm"}],
         fixed={**FIXED, "milestones": True},
         runs=1,
     )
     rows = study_of(plan, tmp_path).run().set_index("cell", drop=False)
-    assert list(rows["end"]) == ["powered off"] * 2
+    assert list(rows["end"]) == ["powered_off"] * 2
     packed, micro = (rows.iloc[number] for number in range(2))
     assert micro["guest_ns_reset_to_kernel_entry"] < packed["guest_ns_reset_to_kernel_entry"]
     for row in (packed, micro):

@@ -16,16 +16,15 @@ from typing import Any
 
 import pytest
 
-from acon_nb.bench.cluster import DaskPool, cluster_study_of, connect
-from acon_nb.bench.experiments import study_of
-from acon_nb.bench.plan import Plan
-from acon_nb.bench.results import Store
-from acon_nb.bench.rows import usable
-from acon_nb.bench.swap.experiment import determinism
+from acon_nb.results.select import usable
+from acon_nb.results.store import Store
+from acon_nb.study.cluster import DaskPool, cluster_study_of, connect
+from acon_nb.study.kinds import study_of
+from acon_nb.study.plan import Plan
+from acon_nb.swap.experiment import determinism
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.system
-QUICK = "console=ttyS0 panic=-1 quiet nolapic_timer no_timer_check"
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +58,18 @@ def pool(cluster: Any) -> Iterator[DaskPool]:
 
 
 @pytest.fixture
-def hanging(tiny_kernel: Path) -> Callable[..., Plan]:
+def hanging(tiny_kernel: Path, boot_initrd: Path) -> Callable[..., Plan]:
     """A plan of guests that hang until their time is up."""
 
     def make(**values: Any) -> Plan:
-        fixed = {"kernel": str(tiny_kernel), "initrd": f"file:{tiny_kernel}", "append": "h", "memory": "32M"}
-        return Plan(name="hanging", fixed={**fixed, "clock": "wall", "timeout_s": 1.0, **values}, runs=3, warmups=0)
+        fixed = {"kernel": str(tiny_kernel), "initrd": f"file:{boot_initrd}", "append": "h", "memory": "32M"}
+        return Plan(
+            name="hanging",
+            study="boot",
+            fixed={**fixed, "clock": "wall", "timeout_s": 1.0, **values},
+            runs=3,
+            warmups=0,
+        )
 
     return make
 
@@ -100,13 +105,13 @@ def worker_of(guest: int) -> int:
 def test_counted_runs_on_the_cluster_are_those_of_one_host(
     pool: DaskPool, guide_kernel: Any, boot_initrd: Path, tmp_path: Path
 ) -> None:
-    fixed = {"kernel": str(guide_kernel.image), "initrd": f"file:{boot_initrd}", "append": QUICK}
-    plan = Plan(name="boots", fixed=fixed, runs=3)
+    fixed = {"kernel": str(guide_kernel.image), "initrd": f"file:{boot_initrd}"}
+    plan = Plan(name="boots", study="boot", fixed=fixed, runs=3)
     rows = cluster_study_of(plan, tmp_path, pool).run()
-    assert list(rows["end"]) == ["powered off"] * 3
+    assert list(rows["end"]) == ["powered_off"] * 3
     assert rows["guest_ns_reset_to_init"].nunique() == 1
     assert rows["worker"].nunique() == 2
-    more = Plan(name="boots", fixed=fixed, runs=4)
+    more = Plan(name="boots", study="boot", fixed=fixed, runs=4)
     here = study_of(more, tmp_path)
     rows = here.run()
     assert here.state.cells[0].kept == 3
@@ -114,11 +119,11 @@ def test_counted_runs_on_the_cluster_are_those_of_one_host(
 
 
 def test_a_swap_study_on_the_cluster_gives_what_one_host_gives_bit_for_bit(pool: DaskPool, tmp_path: Path) -> None:
-    """Its files travel: kernel, initrd, the codec program; the workers' cache is another one than the driver's."""
+    """Its files travel: kernel, initrd, the calibration; the workers' cache is another one than the driver's."""
     fixed = {"memory": "64M", "workload": "anon", "accesses": 500, "samples": 5, "data": "like-redis+zero:1"}
     plan = Plan(name="swaps", study="swap", fixed=fixed, factors={"swap": ["disk"]}, runs=1, warmups=0)
     there = cluster_study_of(plan, tmp_path / "there", pool).run()
-    assert list(there["end"]) == ["powered off"] * 3, list(there["error"])
+    assert list(there["end"]) == ["powered_off"] * 3, list(there["error"])
     assert list(there["corrupt_pages"].dropna().unique()) == [0]
     assert there["worker"].nunique() == 2
     assert set(determinism(there)["same"]) == {True}
@@ -147,10 +152,10 @@ def test_a_worker_killed_in_mid_run_leaves_no_vm_and_its_run_is_done_again(
     rows = cluster_study_of(hanging(timeout_s=3.0), tmp_path, pool).run()
     killer.join()
     (lost,) = rows[rows["host_fault"] != ""].to_dict("records")
-    assert lost["host_fault"] == f"the worker {lost['worker']} was lost"
+    assert (lost["host_fault"], lost["error"]) == ("worker_lost", f"the worker {lost['worker']} was lost")
     done = rows[rows["host_fault"] == ""]
-    assert (len(done), done["turn_key"].nunique(), set(done["end"])) == (3, 3, {"hang"})
-    (again,) = done[done["turn_key"] == lost["turn_key"]].to_dict("records")
+    assert (len(done), done["run_key"].nunique(), set(done["end"])) == (3, 3, {"hang"})
+    (again,) = done[done["run_key"] == lost["run_key"]].to_dict("records")
     assert (lost["attempt"], again["attempt"]) == (1, 2)
     assert lost["worker"] != again["worker"]
     assert usable(rows)[1].host_faults == 1
@@ -164,11 +169,11 @@ def test_a_driver_that_is_killed_leaves_no_vm(
     plan = hanging(clock="instructions", timeout_s=300.0)
     text = (
         "import json, sys\nfrom pathlib import Path\n"
-        "from acon_nb.bench.cluster import *\nfrom acon_nb.bench.plan import Plan\n"
+        "from acon_nb.study.cluster import *\nfrom acon_nb.study.plan import Plan\n"
         "pool = DaskPool(connect(sys.argv[1]))\n"
         "cluster_study_of(Plan(**json.loads(sys.argv[2])), Path(sys.argv[3]), pool).run()\n"
     )
-    asked = json.dumps({"name": "hanging", "fixed": dict(plan.fixed), "runs": 4})
+    asked = json.dumps({"name": "hanging", "study": "boot", "fixed": dict(plan.fixed), "runs": 4})
     argv = [sys.executable, "-c", text, cluster.scheduler_address, asked, str(tmp_path)]
     for number in (signal.SIGKILL, signal.SIGINT):
         # A shell starts what runs in its background with SIGINT ignored, and all below inherit that.
@@ -181,11 +186,13 @@ def test_a_driver_that_is_killed_leaves_no_vm(
         assert until(lambda: not guests(mark))
 
 
-def test_the_command_shows_the_hosts_and_measures(cluster: Any, tiny_kernel: Path, tmp_path: Path) -> None:
+def test_the_command_shows_the_hosts_and_measures(
+    cluster: Any, tiny_kernel: Path, boot_initrd: Path, tmp_path: Path
+) -> None:
     plan = tmp_path / "resets.toml"
     plan.write_text(
-        f'runs = 2\n[fixed]\nclock = "instructions"\nkernel = "{tiny_kernel}"\ninitrd = "file:{tiny_kernel}"\n'
-        'memory = "32M"\n[factors]\nappend = ["r", "p"]\n'
+        f'study = "boot"\nruns = 2\n[fixed]\nkernel = "{tiny_kernel}"\ninitrd = "file:{boot_initrd}"\n'
+        'clock = "instructions"\nmemory = "32M"\n[factors]\nappend = ["r", "p"]\n'
     )
     argv = [sys.executable, "-m", "acon_nb.cli", "bench", "cluster", plan, "--scheduler", cluster.scheduler_address]
     argv += ["--out", tmp_path / "out", "--json"]
@@ -196,6 +203,6 @@ def test_the_command_shows_the_hosts_and_measures(cluster: Any, tiny_kernel: Pat
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1  # these guests do not report
     found = json.loads(done.stdout)
-    assert [row["end"] for row in found["runs"]] == ["reset"] * 2 + ["powered off"] * 2
+    assert [row["end"] for row in found["runs"]] == ["reset"] * 2 + ["powered_off"] * 2
     assert found["duplicates"] == 0
     assert "100 %  4 of 4 runs" in done.stderr

@@ -36,7 +36,7 @@ def test_a_folder_without_init_is_refused_and_nothing_is_left(tmp_path):
     (tree / "etc").mkdir(parents=True)
     done = run("initrd", "create", tree, env={**os.environ, "C": "xz"})
     assert done.returncode == 1
-    assert "no init" in done.stderr
+    assert "no executable init" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tree"]
 
 
@@ -83,7 +83,7 @@ def test_lab_serves_a_copy_of_the_notebooks_on_127_0_0_1(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ["--no-browser", f"--ServerApp.port={port}", "--IdentityProvider.token=secret", "--allow-root"]
+    options = ["--no-browser", f"--ServerApp.port={port}", "--IdentityProvider.token=secret"]
     server = subprocess.Popen([*ACON_NB, "lab", tmp_path / "mine", *options], stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}/api/contents?token=secret"

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from acon_nb import launch, vm
+from acon_nb import vm
 from acon_nb.errors import AconError, GuestFailed, InvalidInput
+from acon_nb.td import preflight
 from acon_nb.vm import disk
 from acon_nb.vm.ssh import generate_key
 
@@ -125,7 +126,7 @@ def test_counters_of_a_running_guest(tiny: Tiny, host: vm.Capabilities, tmp_path
     assert last.balloon_bytes == spec.memory_bytes
     assert [counters.name for counters in last.disks] == ["disk0"]
     assert (last.received_packets, last.sent_packets) == (0, 0)
-    with pytest.raises(AconError, match="does not run"):
+    with pytest.raises(AconError, match="is not running"):
         machine.statistics()
 
 
@@ -157,7 +158,7 @@ def test_stopping_begins_gently(tiny: Tiny, host: vm.Capabilities, word: str, en
     assert not machine.running
 
 
-def test_a_qemu_that_is_killed_or_told_to_go_is_named(tiny: Tiny, host: vm.Capabilities) -> None:
+def test_a_qemu_that_is_killed_or_terminated_is_named(tiny: Tiny, host: vm.Capabilities) -> None:
     for number, end in ((signal.SIGKILL, vm.End.KILLED), (signal.SIGTERM, vm.End.STOPPED)):
         with vm.Machine(tiny("h"), host=host, interactive=True) as machine:
             machine.start()
@@ -184,14 +185,16 @@ def test_a_shell_on_the_console(scripted: Tiny, host: vm.Capabilities) -> None:
         assert machine.console.expect(r"(\d+) answers\r", 10).groups == ("42",)
         machine.console.expect("# ", 10)
         machine.console.send_line("echo $((40 + 1)) runs; cat")
-        machine.console.expect("41 runs", 10)
+        machine.console.expect("41 runs", 10)  # the shell has left its line editing: Enter is a newline
+        machine.console.send_line("read")
+        machine.console.expect(r"read\r\nread\r\n", 10)  # the terminal's echo, then cat's: Ctrl-C will meet cat
         machine.console.write(b"\x03")
         machine.console.expect("# ", 10)
         machine.console.send_line("poweroff -f")
         assert machine.wait().end is vm.End.POWERED_OFF
 
 
-def test_a_console_flood_is_bounded_and_told(tiny: Tiny, host: vm.Capabilities) -> None:
+def test_a_console_flood_is_bounded_and_reported(tiny: Tiny, host: vm.Capabilities) -> None:
     """A serial port under TCG gives 100 kB a second: 100 MB are in tests/unit/test_terminal.py."""
     with vm.Machine(tiny("f"), host=host, interactive=True, transcript_limit_bytes=100_000) as machine:
         machine.start()
@@ -212,7 +215,7 @@ def test_a_flood_that_nobody_watches_is_ended_and_named(tiny: Tiny, host: vm.Cap
         outcome.check()
 
 
-def test_a_full_disk_under_the_transcript_is_told(tiny: Tiny, host: vm.Capabilities, small_disk: Path) -> None:
+def test_a_full_disk_under_the_transcript_is_reported(tiny: Tiny, host: vm.Capabilities, small_disk: Path) -> None:
     for interactive in (True, False):
         folder = small_disk / f"run{interactive}"
         with vm.Machine(tiny("f"), host=host, interactive=interactive, folder=folder) as machine:
@@ -263,7 +266,7 @@ def test_a_port_in_use_is_refused_by_name(tiny: Tiny) -> None:
         port = taken.getsockname()[1]
         spec = tiny("h", network=True, forwards=(vm.Forward(host_port=port, guest_port=22),))
         with pytest.raises(InvalidInput, match=f"127.0.0.1:{port}.*in use") as caught:
-            launch.machine(spec)
+            preflight.machine(spec)
     assert caught.value.field == "forwards"
 
 
@@ -287,7 +290,7 @@ def test_ssh_waits_and_then_says_why(tiny: Tiny, host: vm.Capabilities, tmp_path
 def acon_nb_run(kernel: Path, word: str, *options: str) -> tuple[list[str], dict[str, str]]:
     """`acon-nb run` of the tiny kernel; its command line begins with the word, as KA cannot make it."""
     code = (
-        "import sys; from acon_nb.vm import spec; spec._GUIDE_APPEND = sys.argv.pop(1); "
+        "import sys; from acon_nb.vm import spec; spec.GUIDE_APPEND = sys.argv.pop(1); "
         "from acon_nb.cli import main; sys.argv[0] = 'acon-nb'; main()"
     )
     environ = {**os.environ, "RD": "-", "BIOS": "-", "M": "32m"}
@@ -307,20 +310,20 @@ def test_without_a_terminal_stdin_and_stdout_are_the_console(tiny_kernel: Path) 
     with subprocess.Popen(argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
         assert child.stdout is not None
-        said = b""
-        while b"READY" not in said:
-            said += os.read(child.stdout.fileno(), 4096)
+        output = b""
+        while b"READY" not in output:
+            output += os.read(child.stdout.fileno(), 4096)
         child.stdin.write(b"\x01c\x01chello q")  # from hvc0 by the monitor to the serial port
         child.stdin.close()
-        said += child.stdout.read()
+        output += child.stdout.read()
         assert child.wait(30) == 0
-    assert b"hello q" in said
+    assert b"hello q" in output
 
 
 def test_json_is_one_object_and_the_console_goes_to_stderr(tiny_kernel: Path) -> None:
     argv, environ = acon_nb_run(tiny_kernel, "p", "--json")
     done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-    assert json.loads(done.stdout)["end"] == "powered off"
+    assert json.loads(done.stdout)["end"] == "powered_off"
 
 
 def test_a_terminal_feels_like_the_guides_script(tiny_kernel: Path) -> None:
@@ -329,15 +332,15 @@ def test_a_terminal_feels_like_the_guides_script(tiny_kernel: Path) -> None:
     ours, theirs = pty.openpty()
     subprocess.run(["stty", "sane"], stdin=theirs, check=True)
     before = subprocess.run(["stty", "-g"], stdin=theirs, capture_output=True, check=True).stdout
-    said = b""
+    output = b""
 
     def until(word: bytes) -> None:
-        nonlocal said
+        nonlocal output
         deadline = time.monotonic() + 30
-        while word not in said:
-            assert select.select([ours], [], [], max(0, deadline - time.monotonic()))[0], said
-            said += os.read(ours, 4096)
-        said = said.split(word, 1)[1]
+        while word not in output:
+            assert select.select([ours], [], [], max(0, deadline - time.monotonic()))[0], output
+            output += os.read(ours, 4096)
+        output = output.split(word, 1)[1]
 
     child = subprocess.Popen(argv, env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     try:
@@ -385,9 +388,9 @@ def test_no_guest_outlives_the_command(tiny_kernel: Path, number: signal.Signals
     subprocess.run(["stty", "sane"], stdin=theirs, check=True)
     before = subprocess.run(["stty", "-g"], stdin=theirs, capture_output=True, check=True).stdout
     child = subprocess.Popen(argv, env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
-    said = b""
-    while b"READY" not in said:
-        said += os.read(ours, 4096)
+    output = b""
+    while b"READY" not in output:
+        output += os.read(ours, 4096)
     assert qemus()
     child.send_signal(number)
     assert child.wait(30) != 0

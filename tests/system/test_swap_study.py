@@ -10,28 +10,23 @@ import time
 import pytest
 
 from acon_nb import kernel, process
-from acon_nb.bench.experiments import study_of
-from acon_nb.bench.plan import Plan
-from acon_nb.bench.swap import corpora, tables
-from acon_nb.bench.swap.experiment import determinism
-from acon_nb.bench.swap.programs import load_program
 from acon_nb.errors import Cancelled
+from acon_nb.guest.programs import load_program
 from acon_nb.initrd import tree_of, write_folder
 from acon_nb.kernel import BuildSpec
 from acon_nb.progress import CancelToken, Progress, TextProgress
+from acon_nb.study.kinds import study_of
+from acon_nb.study.plan import Plan
+from acon_nb.swap import corpora, tables
+from acon_nb.swap.calibration import CLASSES
+from acon_nb.swap.classes import df_classes
+from acon_nb.swap.experiment import determinism
 
 pytestmark = pytest.mark.system
 
 MIB = 1 << 20
 SMALL = {"memory": "80M", "pressure": 1.1, "accesses": 2000, "data": "python:9+zero:1", "timeout_s": 900}
 LABELS = {"disk": "swap=disk", "zram": "swap=zram:lz4", "zswap": "swap=zswap:lz4"}
-
-
-@pytest.fixture(scope="module")
-def study_kernel(store):
-    """The kernel of swap studies, built before any time is counted."""
-    spec = BuildSpec(profiles=("guide", "delay-disk", "study"))
-    return kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +44,7 @@ def by_swap(rows, name):
 
 def test_all_that_a_study_promises_is_in_its_rows(small):
     _, _, rows = small
-    assert list(rows["end"]) == ["powered off"] * 5
+    assert list(rows["end"]) == ["powered_off"] * 5
     assert list(rows["error"]) == [""] * 5
     measured = rows[rows["factor_workload"] == "tmpfs"]
     assert (measured["corrupt_pages"] == 0).all()
@@ -90,10 +85,19 @@ def test_the_same_seed_gives_the_same_counters_and_latencies(small):
 def test_the_calibration_is_a_row_and_the_disk_is_slowed_down_by_it(small):
     _, _, rows = small
     codec = rows[rows["factor_workload"] == "codec"].iloc[0]
-    assert 2 < codec["dilation"] < 60
+    table = df_classes(rows).set_index("class")
+    assert set(table.index) == set(CLASSES), "each class, the cipher too: both CPUs have AES instructions"
+    assert table.loc["pointer_chase", "dilation"] < 0.5, "a load counts 1 ns, wherever its data are"
+    assert not table.loc["pointer_chase", "comparable"]
+    assert table.loc["zstd_decompress", "guest_ns"] > table.loc["lz4_decompress", "guest_ns"]
+    paid = [table.loc[["fault", "copy", f"{name}_decompress"], "dilation"] for name in ("lz4", "zstd")]
+    assert min(map(min, paid)) < codec["dilation"] < max(map(max, paid))
     disk = by_swap(rows, "disk")
-    assert disk["disk_latency_ns"] == round(80_000 * disk["dilation"])
-    assert len(tables.calibration_lines(rows)) == 2
+    assert disk["dilation"] == disk["dilation_measured"], "the plan fixes none"
+    assert disk["disk_latency_ns"] == round(52_600 * disk["dilation"])
+    lines = tables.calibration_lines(rows)
+    assert any(text.startswith("Not comparable") and "pointer chase" in text for text in lines)
+    assert any(text.startswith("Disk, instructions clock: a disk of 52.6 µs answers after") for text in lines)
 
 
 def test_samples_tell_the_story_of_a_guest(small):
@@ -119,6 +123,7 @@ def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
         {"swap": "zram:lz4", "kernel": "guide", "lru_gen": True},
         {"swap": "disk", "disk_size": "8M"},
         {"swap": "zram:deflate", "kernel": "guide"},
+        {"swap": "disk", "kernel": "guide"},
     ]
     guide = kernel.build(BuildSpec(profiles=("guide",)))
     for cell in cells:
@@ -131,15 +136,41 @@ def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
         runs=1,
     )
     rows = study_of(plan, tmp_path).run(on_progress=TextProgress()).set_index("cell")
-    encrypted, lacking, short, algorithm = (rows.loc[row.label] for row in plan.settings[:4])
-    assert short["end"] == "out of memory"
+    encrypted, lacking, short, algorithm, diskless = (rows.loc[row.label] for row in plan.all_cells[:5])
+    assert short["end"] == "out_of_memory"
     assert "OOM killer in fill after" in short["error"]
     assert short["oom_kills"] >= 1
     assert short["fill_count"] > 0
-    assert (encrypted["end"], encrypted["error"], encrypted["corrupt_pages"]) == ("powered off", "", 0)
+    assert (encrypted["end"], encrypted["error"], encrypted["corrupt_pages"]) == ("powered_off", "", 0)
     assert "dm_mod/parameters/swap_bios=16" in encrypted["knobs"]
     assert "/sys/block/zram0/comp_algorithm does not take deflate (zram_compressor)" in algorithm["error"]
     assert "this kernel has no /sys/kernel/mm/lru_gen/enabled (lru_gen)" in lacking["error"]
+    assert "this kernel has no /sys/module/delay_disk/parameters (disk)" in diskless["error"]
+
+
+def test_what_a_factor_says_shows_in_the_counters(study_kernel, tmp_path):
+    """swappiness weighs a file on the disk against memory; zram's idle pages go to the disk again and again, by age."""
+    file = {"workload": "file", "pattern": "zipf", "swap": "disk", "pressure": 1.6, "accesses": 20_000}
+    cells = [{**file, "swappiness": swappiness} for swappiness in (1, 60, 200)]
+    zram = {"swap": "zram:lz4", "workload": "anon", "pattern": "zipf", "zram_writeback": "idle", "accesses": 3000}
+    cells += [{**zram, "zram_interval": "200ms", "zram_idle_age": "1s", "until_steady": 9000}]
+    codec = {"workload": "codec", "swap": "none", "copy": "none"}
+    fixed = {**SMALL, "dilation": 10.0, "kernel": str(study_kernel.image)}
+    plan = Plan(name="factors", study="swap", cells=[*cells, codec], fixed=fixed, runs=1)
+    rows = study_of(plan, tmp_path).run(on_progress=TextProgress()).set_index("cell")
+    measured = rows.loc[[row.label for row in plan.all_cells[:4]]]
+    assert list(measured["error"]) == [""] * 4
+    assert (measured["corrupt_pages"] == 0).all()
+    low, default, high = (measured.iloc[number] for number in range(3))
+    counters = ["pswpout_pages", "pgscan_anon_pages", "pgscan_file_pages", "workingset_refault_file_pages"]
+    assert len({tuple(row[counters]) for row in (low, default, high)}) == 3
+    assert low["pgscan_anon_pages"] < high["pgscan_anon_pages"]
+    assert low["workingset_refault_file_pages"] > high["workingset_refault_file_pages"]
+    idle = measured.iloc[3]
+    assert idle["zram_rounds"] > 3
+    assert idle["backing_written_bytes"] > 0
+    assert idle["warmup_accesses"] >= 1500
+    assert idle["steady"] == (abs(idle["rate_trend"]) <= 0.05)
 
 
 def test_a_cancelled_study_keeps_what_it_measured_and_goes_on(study_kernel, tmp_path):

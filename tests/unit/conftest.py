@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from acon_nb.bench import host_lock
+from acon_nb.study import host_lock
 
 
 @pytest.fixture(autouse=True)

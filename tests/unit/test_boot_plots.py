@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from acon_nb import plots
-from acon_nb.bench import initcalls
+from acon_nb.boot import initcalls
 
 PHASES = {
-    "clock": ["wall", "instructions"], "cell": ["a", "b"], "end": ["powered off"] * 2,
+    "clock": ["wall", "instructions"], "cell": ["a", "b"], "end": ["powered_off"] * 2,
     "host_ns_vmm_start": [1e8, None], "host_ns_kernel_entry": [3e8, None], "host_ns_log": [9e8, None],
     "host_ns_init": [2e9, None], "host_ns_ready": [2.5e9, None],
     "guest_ns_reset_to_kernel_entry": [None, 2e7], "guest_ns_reset_to_unpack": [None, 2.1e7],

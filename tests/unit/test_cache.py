@@ -47,7 +47,7 @@ def leftovers(cache: Cache) -> list[Path]:
     return list((cache.root / "thing").glob("*"))
 
 
-def test_a_thing_is_made_once_and_then_found(cache: Cache) -> None:
+def test_an_artifact_is_built_once_and_then_cached(cache: Cache) -> None:
     make = Maker()
     first = cache.get("thing", {"a": 1}, make)
     second = cache.get("thing", {"a": 1}, make)
@@ -56,7 +56,7 @@ def test_a_thing_is_made_once_and_then_found(cache: Cache) -> None:
     assert (second.path / "sub/file").read_text() == "hello"
 
 
-def test_other_inputs_are_another_thing(cache: Cache) -> None:
+def test_other_inputs_give_another_artifact(cache: Cache) -> None:
     make = Maker()
     paths = {cache.get("thing", inputs, make).path for inputs in ({"a": 1}, {"a": 2}, {"b": 1})}
     assert len(paths) == make.calls == 3
@@ -64,9 +64,7 @@ def test_other_inputs_are_another_thing(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "removed", "emptied"])
-def test_a_damaged_file_is_said_in_the_log_and_made_again(
-    cache: Cache, caplog: pytest.LogCaptureFixture, damage: str
-) -> None:
+def test_a_damaged_file_is_logged_and_rebuilt(cache: Cache, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     make = Maker()
     file = cache.get("thing", {"a": 1}, make).path / "sub/file"
     if damage == "removed":
@@ -84,7 +82,7 @@ def test_a_damaged_file_is_said_in_the_log_and_made_again(
 @pytest.mark.parametrize(
     "text", [None, "", "{", "[]", "{}", "null", '{"files": null}', '{"files": []}', '{"files": 3}']
 )
-def test_a_damaged_manifest_is_said_and_the_thing_made_again(
+def test_a_damaged_manifest_is_logged_and_the_artifact_rebuilt(
     cache: Cache, caplog: pytest.LogCaptureFixture, text: str | None
 ) -> None:
     make = Maker()
@@ -116,7 +114,7 @@ def test_a_link_is_kept_as_a_link_whatever_the_host_does_to_its_target(cache: Ca
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
-def test_a_failed_making_leaves_nothing(cache: Cache, error: BaseException) -> None:
+def test_a_failed_build_leaves_nothing(cache: Cache, error: BaseException) -> None:
     def fail(folder: Path) -> None:
         Maker()(folder)
         raise error
@@ -161,7 +159,7 @@ def test_what_a_killed_process_left_is_removed_and_its_lock_is_free(cache: Cache
     assert leftovers(cache) == [made.path]
 
 
-def test_a_full_disk_is_said_with_its_place(cache: Cache) -> None:
+def test_a_full_disk_is_reported_with_its_path(cache: Cache) -> None:
     def fill(folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -178,13 +176,13 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
     assert not small.get("thing", {"a": 1}, Maker()).cached
 
 
-def test_too_little_space_is_said_before_the_work(tmp_path: Path) -> None:
+def test_too_little_space_is_reported_before_the_work(tmp_path: Path) -> None:
     require_space(tmp_path / "not/there/yet", 1, "nothing much")
     with pytest.raises(NoSpace, match="a kernel needs"):
         require_space(tmp_path / "not/there/yet", 1 << 60, "a kernel")
 
 
-def test_a_file_appears_whole_with_ordinary_permissions(tmp_path: Path) -> None:
+def test_a_file_appears_complete_with_ordinary_permissions(tmp_path: Path) -> None:
     path = tmp_path / "new folder/file"
     with atomic_file(path) as temporary:
         temporary.write_text("whole")
@@ -204,7 +202,7 @@ def test_a_failed_write_leaves_nothing_and_the_old_file_as_it_was(tmp_path: Path
     assert path.read_text() == "old"
 
 
-def test_a_file_on_a_full_disk_is_said(small_disk: Path) -> None:
+def test_a_file_on_a_full_disk_is_reported(small_disk: Path) -> None:
     with pytest.raises(NoSpace, match="small-disk/file"), atomic_file(small_disk / "file") as temporary:
         temporary.write_bytes(bytes(1 << 20))
     assert os.listdir(small_disk) == []
@@ -216,7 +214,7 @@ def test_the_user_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert Cache().root == tmp_path / "acon_nb"
 
 
-def test_a_hash_is_remembered_and_never_that_of_older_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hash_is_reused_but_never_that_of_older_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "kernel"
     path.write_bytes(b"one")
     first = cache.sha256_file(path)
@@ -230,3 +228,22 @@ def test_a_hash_is_remembered_and_never_that_of_older_bytes(tmp_path: Path, monk
     (tmp_path / "new").write_bytes(b"three")
     (tmp_path / "new").replace(path)
     assert cache.sha256_file(path) == hashlib.sha256(b"three").hexdigest()
+
+
+def test_old_working_folders_are_removed_except_those_in_use(cache: Cache) -> None:
+    folders = [cache.workdir("work", {"number": number}) for number in range(4)]
+    for number, folder in enumerate(folders):
+        (folder / "file").write_text("x")
+        os.utime(folder, ns=(number, number))
+    with cache.lock(f"work-{folders[0].name}"):
+        cache.keep_recent("work", 2)
+        assert [folder.exists() for folder in folders] == [True, False, True, True]
+    cache.keep_recent("work", 2)
+    assert [folder.exists() for folder in folders] == [False, False, True, True]
+
+
+def test_a_lock_that_is_held_is_not_acquired_without_waiting(cache: Cache) -> None:
+    with cache.lock("a"), cache.lock("a", wait=False) as held, cache.lock("b", wait=False) as other:
+        assert (held, other) == (False, True)
+    with cache.lock("a", wait=False) as held:
+        assert held

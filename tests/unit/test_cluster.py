@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from acon_nb.bench.cluster import ClusterStudy, worker
-from acon_nb.bench.cluster import dispatch as dispatch_module
-from acon_nb.bench.cluster.dispatch import plan_of
-from acon_nb.bench.cluster.pool import Lost
-from acon_nb.bench.cluster.worker import HostReport, Reply, Ticket
-from acon_nb.bench.plan import Plan, Setting, Turn
-from acon_nb.bench.results import Store
-from acon_nb.bench.rows import usable
-from acon_nb.bench.runner import Measured, Study
 from acon_nb.errors import AconError, Cancelled, InvalidInput
 from acon_nb.host import environment
 from acon_nb.progress import CancelToken, Progress
+from acon_nb.results.select import usable
+from acon_nb.results.store import Store
+from acon_nb.study.cluster import ClusterStudy, worker
+from acon_nb.study.cluster import dispatch as dispatch_module
+from acon_nb.study.cluster.dispatch import plan_of
+from acon_nb.study.cluster.pool import Lost
+from acon_nb.study.cluster.worker import HostReport, Reply, Ticket
+from acon_nb.study.plan import Plan, PlanCell, PlannedRun
+from acon_nb.study.runner import Measured, Study
 from acon_nb.vm import Clock, End
 
 
@@ -39,25 +39,25 @@ class Machine:
         self.plan = plan
         self.file = Path(__file__)
 
-    def clock(self, setting: Setting) -> Clock:
-        return Clock(setting.levels.get("clock", "wall"))
+    def clock(self, cell: PlanCell) -> Clock:
+        return Clock(cell.levels.get("clock", "wall"))
 
     def prepare(self, **_: object) -> None:
         pass
 
-    def identity(self, setting: Setting) -> str:
-        return setting.label
+    def identity(self, cell: PlanCell) -> str:
+        return cell.label
 
-    def parts(self, setting: Setting) -> dict[str, Path]:
+    def parts(self, cell: PlanCell) -> dict[str, Path]:
         return {"kernel": self.file}
 
-    def findings(self, setting: Setting) -> dict[str, Any]:
+    def findings(self, cell: PlanCell) -> dict[str, Any]:
         return {}
 
-    def adopt(self, setting: Setting, parts: Mapping[str, Path], findings: Mapping[str, Any]) -> None:
+    def adopt(self, cell: PlanCell, parts: Mapping[str, Path], findings: Mapping[str, Any]) -> None:
         self.file = parts["kernel"]
 
-    def run(self, setting: Setting, turn: Turn, cancel: CancelToken) -> Measured:
+    def run(self, cell: PlanCell, planned: PlannedRun, cancel: CancelToken) -> Measured:
         time.sleep(self.SECONDS)
         return Measured(row={"guest_ns_init": 5}, end=End.POWERED_OFF, console=self.file)
 
@@ -107,7 +107,7 @@ class Threads:
         return HostReport(
             incarnation=worker.INCARNATION,
             boot_id=host.kernel or address,
-            place=address,
+            cache_id=address,
             environment=replace(there, acon_nb_version=host.version or here.acon_nb_version),
             qemu=host.qemu or worker.qemu_text(),
             kvm=False,
@@ -116,7 +116,7 @@ class Threads:
     def submit(self, address: str, ticket: Ticket, on_done: Callable[[Any], None]) -> int:
         with self._lock:
             number = len(self.sent)
-            self.sent.append((address, ticket.plan.settings[0].label, ticket.turn.block))
+            self.sent.append((address, ticket.plan.all_cells[0].label, ticket.planned.block))
         threading.Thread(target=self._run, args=(number, address, ticket, on_done)).start()
         return number
 
@@ -149,9 +149,9 @@ class Threads:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("acon_nb.bench.cluster.crew._POLL_S", 0.05)
+    monkeypatch.setattr("acon_nb.study.cluster.membership._POLL_S", 0.05)
     monkeypatch.setattr(dispatch_module, "_POLL_S", 0.02)
-    monkeypatch.setattr("acon_nb.bench.host_lock._folder", lambda: tmp_path)
+    monkeypatch.setattr("acon_nb.study.host_lock._folder", lambda: tmp_path)
     monkeypatch.setattr(worker, "probe_kvm", lambda: pytest.fail("hosts of the pool are not asked"))
 
 
@@ -164,14 +164,14 @@ def counted(**hosts: Host) -> dict[str, Host]:
     return hosts or {f"host{number}": Host() for number in range(3)}
 
 
-PLAN = Plan(name="sizes", factors={"memory": ["1G", "2G", "3G"]}, fixed={"clock": "instructions"}, runs=4)
+PLAN = Plan(name="sizes", study="boot", factors={"memory": ["1G", "2G", "3G"]}, fixed={"clock": "instructions"}, runs=4)
 
 
 def test_every_run_is_a_row_once_and_names_its_worker_and_host(tmp_path: Path) -> None:
     pool = Threads(counted())
     study = study_on(pool, tmp_path / "out")
     rows = study.run()
-    assert len(rows) == rows["turn_key"].nunique() == 12
+    assert len(rows) == rows["run_key"].nunique() == 12
     assert list(rows["cell"]) == ["memory=1G"] * 4 + ["memory=2G"] * 4 + ["memory=3G"] * 4
     assert list(rows["worker"]) == list(rows["host"])
     assert set(rows["worker"]) <= set(pool.hosts)
@@ -182,7 +182,7 @@ def test_every_run_is_a_row_once_and_names_its_worker_and_host(tmp_path: Path) -
 
 
 def test_a_guest_on_the_wall_clock_is_alone_on_its_host_and_counted_ones_fill_the_slots(tmp_path: Path) -> None:
-    wall = Plan(name="wall", factors={"memory": ["1G", "2G"]}, runs=10, warmups=1)
+    wall = Plan(name="wall", study="boot", factors={"memory": ["1G", "2G"]}, runs=10, warmups=1)
     # two workers in containers of one machine, and one of four slots: three workers, two hosts
     hosts = {"pod0": Host(kernel="node"), "pod1": Host(kernel="node"), "big": Host(slots=4)}
     pool = Threads(hosts)
@@ -211,11 +211,11 @@ def test_a_lost_worker_s_run_is_a_row_and_is_done_again_elsewhere(tmp_path: Path
     rows = study.run()
     (lost,) = rows[rows["host_fault"] != ""].to_dict("records")
     assert (lost["worker"], lost["end"], lost["attempt"]) == ("host1", "killed", 1)
-    assert lost["host_fault"] == "the worker host1 was lost"
-    again = rows[(rows["turn_key"] == lost["turn_key"]) & (rows["host_fault"] == "")]
+    assert (lost["host_fault"], lost["error"]) == ("worker_lost", "the worker host1 was lost")
+    again = rows[(rows["run_key"] == lost["run_key"]) & (rows["host_fault"] == "")]
     assert (list(again["attempt"]), again["worker"].iloc[0] != "host1") == ([2], True)
     whole, left_out = usable(rows)
-    assert (len(whole), whole["turn_key"].nunique(), left_out.host_faults) == (12, 12, 1)
+    assert (len(whole), whole["run_key"].nunique(), left_out.host_faults) == (12, 12, 1)
     assert study.state.done == 12
     assert pool.cancelled >= 1
 
@@ -237,8 +237,8 @@ def test_a_host_with_three_faults_in_a_row_gets_no_more_runs(tmp_path: Path) -> 
 
 def test_a_run_that_no_host_can_do_is_tried_three_times_and_next_time_again(tmp_path: Path) -> None:
     def cursed(ticket: Ticket, _: str) -> Reply | None:
-        bad = ticket.plan.settings[0].label == "memory=2G" and ticket.turn.block == 1
-        return Reply(host_fault="killed from outside", end=End.KILLED, host=environment()) if bad else None
+        bad = ticket.plan.all_cells[0].label == "memory=2G" and ticket.planned.block == 1
+        return Reply(host_fault="killed_from_outside", end=End.KILLED, host=environment()) if bad else None
 
     pool = Threads(counted(), cursed)
     study = study_on(pool, tmp_path / "out")
@@ -322,14 +322,14 @@ def test_hosts_of_two_classes_are_never_pooled(tmp_path: Path) -> None:
     assert set(study_on(Threads(hosts), tmp_path / "out", more).run()["worker"]) == {
         "old"
     }  # as the rows that are there
-    with pytest.raises(InvalidInput, match="is not the class of the rows that are there"):
+    with pytest.raises(InvalidInput, match="is not the class of the rows in the store"):
         study_on(Threads(hosts), tmp_path / "out", more, host_class="new").run()
     with pytest.raises(InvalidInput, match="fits no host"):
         study_on(Threads(hosts), tmp_path / "other", host_class="newest").run()
 
 
 def test_wall_clock_rows_of_another_class_stay_apart(tmp_path: Path) -> None:
-    plan = Plan(name="wall", runs=3, warmups=0)
+    plan = Plan(name="wall", study="boot", runs=3, warmups=0)
     hosts = {"old": Host("an old CPU"), "new": Host("a new CPU")}
     for name in ("old", "new"):
         rows = study_on(Threads(hosts), tmp_path / "out", plan, host_class=name).run()
@@ -391,7 +391,7 @@ def test_a_study_without_a_host_ends_with_its_rows_kept(tmp_path: Path) -> None:
 
 def test_an_error_of_ours_ends_the_study_and_names_the_worker(tmp_path: Path) -> None:
     def broken(ticket: Ticket, _: str) -> None:
-        if ticket.turn.block == 2:
+        if ticket.planned.block == 2:
             raise AconError("the guest cannot be")
 
     study = study_on(Threads({"host0": Host()}, broken), tmp_path / "out")
@@ -433,29 +433,30 @@ def test_files_go_to_each_place_once_and_again_when_its_cache_has_lost_them(tmp_
 
 def test_what_a_host_would_boot_must_be_what_the_driver_means(tmp_path: Path) -> None:
     class Other(Machine):
-        def identity(self, setting: Setting) -> str:
-            return f"{setting.label} {self.file.parent.name == 'cluster'}"
+        def identity(self, cell: PlanCell) -> str:
+            return f"{cell.label} {self.file.parent.name == 'cluster'}"
 
     study = ClusterStudy(plan=PLAN, experiment=Other(PLAN), store=Store(tmp_path / "out"), pool=Threads(counted()))
     study.patience_s = 0.1
     with pytest.raises(AconError, match="no host is left"):
         study.run()
-    assert set(study.rows()["host_fault"]) == {"what it would boot is not what the driver means"}
+    assert set(study.rows()["host_fault"]) == {"files_differ"}
+    assert set(study.rows()["error"]) == {"the files that the worker has are not those of the driver"}
 
 
 def test_a_plan_of_one_cell_has_its_label_and_its_levels() -> None:
-    plan = Plan(name="p", factors={"a": [1, 2], "b": ["x"]}, cells=[{"c": True}], fixed={"d": 0.5})
-    for number, setting in enumerate(plan.settings):
-        assert plan_of(plan, number).settings == (setting,)
-    whole = Plan(name="p", fixed={"d": 1})
-    assert plan_of(whole, 0).settings == whole.settings
+    plan = Plan(name="p", study="boot", factors={"a": [1, 2], "b": ["x"]}, cells=[{"c": True}], fixed={"d": 0.5})
+    for number, cell in enumerate(plan.all_cells):
+        assert plan_of(plan, number).all_cells == (cell,)
+    whole = Plan(name="p", study="boot", fixed={"d": 1})
+    assert plan_of(whole, 0).all_cells == whole.all_cells
 
 
 def test_an_experiment_that_cannot_travel_is_refused(tmp_path: Path) -> None:
     class Rooted:
         kind = "boot"
 
-        def clock(self, setting: Setting) -> Clock:
+        def clock(self, cell: PlanCell) -> Clock:
             return Clock.WALL
 
     with pytest.raises(InvalidInput, match="cannot be measured on other hosts"):
@@ -483,7 +484,7 @@ def test_a_row_is_not_held_back_while_others_come(tmp_path: Path, monkeypatch: p
 
 
 def test_rows_that_come_together_are_written_together_whatever_their_types(tmp_path: Path) -> None:
-    plan = Plan(name="mixed", factors={"level": [1, "two", 0.5]}, fixed={"clock": "instructions"}, runs=4)
+    plan = Plan(name="mixed", study="boot", factors={"level": [1, "two", 0.5]}, fixed={"clock": "instructions"}, runs=4)
     together = threading.Barrier(12, timeout=20)
     pool = Threads({f"host{number}": Host() for number in range(12)}, lambda *_: together.wait() and None)
     rows = study_on(pool, tmp_path / "out", plan).run()

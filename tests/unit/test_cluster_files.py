@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from acon_nb.bench.cluster import artifacts, connect
 from acon_nb.cli import main
 from acon_nb.errors import AconError, InvalidInput, NoSpace
+from acon_nb.study.cluster import artifacts, connect
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def test_a_piece_out_of_order_is_refused(place: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../" + "a" * 61, "/etc/passwd", "A" * 64, "", "a" * 64 + "\n"])
 def test_a_name_that_is_no_hash_is_refused(place: Path, name: str) -> None:
-    with pytest.raises(AconError, match="names no file"):
+    with pytest.raises(AconError, match="is not the name of a file"):
         artifacts.find(name)
-    with pytest.raises(AconError, match="names no file"):
+    with pytest.raises(AconError, match="is not the name of a file"):
         artifacts.put(name, uuid.uuid4().hex, 0, b"", 0)
-    with pytest.raises(AconError, match="names no file"):
+    with pytest.raises(AconError, match="is not the name of a file"):
         artifacts.put("a" * 64, name, 0, b"", 0)
 
 
@@ -130,9 +130,9 @@ def test_a_full_disk_is_named(small_disk: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("scheduler", "words"),
     [
-        ("localhost:8786", "scheduler='localhost:8786': is no address"),
-        ("http://x", "is no address"),
-        ("/no/such.json", "is no file"),
+        ("localhost:8786", "scheduler='localhost:8786': is not a valid address"),
+        ("http://x", "is not a valid address"),
+        ("/no/such.json", "is not a file"),
     ],
 )
 def test_a_scheduler_that_is_none_is_refused(scheduler: str, words: str) -> None:
@@ -145,7 +145,7 @@ def test_tls_needs_all_its_files(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     with pytest.raises(InvalidInput, match="tls_cert=None: is missing"):
         connect("tls://127.0.0.1:1", tls={"ca": Path(__file__)})
-    with pytest.raises(InvalidInput, match=r"tls_ca=.*is no file"):
+    with pytest.raises(InvalidInput, match=r"tls_ca=.*is not a file"):
         connect("tls://127.0.0.1:1", tls={"ca": tmp_path / "no", "cert": Path(__file__), "key": Path(__file__)})
 
 
@@ -166,7 +166,7 @@ def test_a_scheduler_that_does_not_answer_is_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("acon_nb.bench.cluster.pool._CONNECT_S", 0.5)
+    monkeypatch.setattr("acon_nb.study.cluster.pool._CONNECT_S", 0.5)
     argv = ["bench", "cluster", "quick", "--scheduler", "tcp://127.0.0.1:1", "--out", str(tmp_path)]
     result = CliRunner().invoke(main, argv)
     assert result.exit_code == 1

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd import Content, Limits, compress, spool
+from acon_nb.initrd import Content, ImageLimits, compress, spool
 
 TOOLS = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd", "lz4": "lz4"}
 QUICK = {"gz": 1, "bz2": 1, "xz": 0, "zst": 1, "lz4": 1}
@@ -89,7 +89,7 @@ def test_many_blocks_are_one_stream_that_the_usual_tool_unpacks(suffix: str) -> 
     assert made[0] == made[1]
     done = subprocess.run([TOOLS[suffix], "-dc"], input=made[0], capture_output=True, check=True)
     assert done.stdout == data
-    content = spool.plain(Content.of(made[0]), "x", Limits())
+    content = spool.plain(Content.of(made[0]), "x", ImageLimits())
     assert content.read() == data
 
 
@@ -124,7 +124,7 @@ def test_gzip_is_a_single_member() -> None:
 @example([(0, 99_980), (1, 1)])
 @example([(0, 300_000)])
 @example([(2, 99_981)])
-def test_runs_that_make_bzip2_open_a_second_block(runs: list[tuple[int, int]]) -> None:
+def test_runs_that_make_bzip2_start_a_second_block(runs: list[tuple[int, int]]) -> None:
     data = b"".join(bytes([value]) * 4 * (count // 4) + b"xyz" for value, count in runs) + b"aaaab" * 8_000
     made = packed("bz2", data, level=1)
     decoder = bz2.BZ2Decompressor()
@@ -134,7 +134,7 @@ def test_runs_that_make_bzip2_open_a_second_block(runs: list[tuple[int, int]]) -
 
 
 @pytest.mark.parametrize(("suffix", "level"), [("gz", 0), ("zst", 22), ("xz", 10), ("lz4", 0)])
-def test_a_level_that_is_none_is_refused(suffix: str, level: int) -> None:
+def test_an_invalid_level_is_refused(suffix: str, level: int) -> None:
     with pytest.raises(InvalidInput, match="level"):
         packed(suffix, b"", level=level)
 
@@ -148,7 +148,7 @@ def test_damaged_data_is_refused_or_read_and_never_crashes(suffix: str, data: st
         raw[data.draw(st.integers(8, len(raw) - 1))] = data.draw(st.integers(0, 255))
     del raw[data.draw(st.integers(8, len(raw))) :]
     try:
-        spool.plain(Content.of(bytes(raw)), "x", Limits(total_bytes=1 << 20)).read()
+        spool.plain(Content.of(bytes(raw)), "x", ImageLimits(total_bytes=1 << 20)).read()
     except TreeError:
         return
 

@@ -46,7 +46,7 @@ def test_typed_pieces_arrive_in_order_whatever_their_messages_do(order, random: 
     assert found == b"".join(b"%d," % number for number in range(12))
 
 
-def test_a_lost_piece_is_given_up_and_the_rest_goes_on() -> None:
+def test_a_lost_piece_is_given_up_and_the_rest_continues() -> None:
     streams = Streams()
     assert streams.typed("v", 0, b"a", 0.0) == b"a"
     assert streams.typed("v", 2, b"c", 0.0) == b""
@@ -58,11 +58,11 @@ def test_a_lost_piece_is_given_up_and_the_rest_goes_on() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 40_000).map(Random(0).randbytes), max_size=6), st.randoms(use_true_random=False))
-def test_a_view_shows_each_byte_once_though_messages_are_lost_and_swapped(said: list[bytes], random: Random) -> None:
+def test_a_view_shows_each_byte_once_though_messages_are_lost_and_swapped(output: list[bytes], random: Random) -> None:
     streams, page, now = Streams(), Page(), 0.0
     streams.feed(b"before")
     streams.want("v", -1, now)
-    for data in [*said, *[b""] * 5]:
+    for data in [*output, *[b""] * 5]:
         streams.feed(data)
         for _ in range(6):
             now += 1.0
@@ -78,7 +78,7 @@ def test_a_view_shows_each_byte_once_though_messages_are_lost_and_swapped(said: 
         streams.want("v", page.next, now)
         for chunk in streams.due(now):
             page.take(chunk)
-    assert page.shown == b"before" + b"".join(said)
+    assert page.shown == b"before" + b"".join(output)
     assert page.skipped == 0
 
 

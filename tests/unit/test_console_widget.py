@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from acon_nb import vm, widgets
-from acon_nb.lines import Lines
+from acon_nb.jupyter.channel import PageChannels
 from acon_nb.widgets.console import Transcript, _Feed
 
 
@@ -38,7 +38,7 @@ def guest(tmp_path: Path):
     console = vm.Console(tmp_path / "console.log")
     ours, theirs = socket.socketpair()
     console.connect({"serial": ours}, "serial")
-    machine = SimpleNamespace(console=console, running=True, wait=lambda: SimpleNamespace(end="powered off"))
+    machine = SimpleNamespace(console=console, running=True, wait=lambda: SimpleNamespace(end="powered_off"))
     yield machine, theirs
     machine.running = False
     theirs.close()
@@ -52,12 +52,12 @@ def until(condition) -> None:
         time.sleep(0.01)
 
 
-def test_each_view_gets_what_was_said_and_is_said_and_types_in_order(guest) -> None:
+def test_each_view_gets_earlier_and_new_output_and_types_in_order(guest) -> None:
     machine, theirs = guest
     theirs.sendall(b"before ")
     machine.console.expect("before")
     widget = Widget()
-    feed = _Feed(machine, widget, Lines())
+    feed = _Feed(machine, widget, PageChannels())
     widget.receive(widget, {"kind": "want", "view": "a", "position": -1}, [])
     theirs.sendall(b"after")
     until(lambda: widget.shown("a") == b"before after")
@@ -73,7 +73,7 @@ def test_each_view_gets_what_was_said_and_is_said_and_types_in_order(guest) -> N
 def test_the_end_is_shown_the_thread_goes_and_comes_for_a_page_loaded_again(guest) -> None:
     machine, theirs = guest
     widget = Widget()
-    feed = _Feed(machine, widget, Lines())
+    feed = _Feed(machine, widget, PageChannels())
     until(lambda: widget.state == "running")
     theirs.sendall(b"last words")
     machine.console.expect("words")
@@ -84,10 +84,10 @@ def test_the_end_is_shown_the_thread_goes_and_comes_for_a_page_loaded_again(gues
     until(lambda: widget.shown("late") == b"last words" and feed._sender is None)
 
 
-def test_a_guest_that_reads_nothing_is_told_in_the_views_state(guest) -> None:
+def test_a_guest_that_reads_nothing_is_reported_in_the_views_state(guest) -> None:
     machine, _ = guest
     widget = Widget()
-    feed = _Feed(machine, widget, Lines())
+    feed = _Feed(machine, widget, PageChannels())
     for number in range(40):
         widget.receive(widget, {"kind": "input", "view": "a", "number": number}, [b"x" * 65536])
     until(lambda: "reads no input" in widget.state)
@@ -104,7 +104,7 @@ def test_without_a_person_the_tail_is_text_and_html_and_no_widget_is_made(
     theirs.sendall(b"\x1b[31m<b>bold</b>\x1b[0m\r\n$ ")
     console = widgets.console(machine)
     console.expect(r"\$")
-    monkeypatch.setattr(widgets.Console, "widget", lambda _: pytest.fail("a widget was made"))
+    monkeypatch.setattr(widgets.ConsoleView, "widget", lambda _: pytest.fail("a widget was made"))
     console._ipython_display_()
     (transcript,) = shown
     assert isinstance(transcript, Transcript)

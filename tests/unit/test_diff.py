@@ -53,7 +53,7 @@ def test_each_kind_of_difference_is_named(tmp_path: Path) -> None:
     assert [row.name for row in diff(*paths) if row.what == "bytes"] == ["'etc/a'"]
 
 
-def test_the_same_image_differs_in_nothing_and_another_compression_is_said(tmp_path: Path) -> None:
+def test_an_image_equals_itself_and_another_compression_is_reported(tmp_path: Path) -> None:
     one, two, three = (create(small(), tmp_path / name).path for name in ("a.gz", "b.gz", "c.xz"))
     assert diff(one, two) == []
     (row,) = diff(one, three)
@@ -75,7 +75,7 @@ def test_the_command_ends_with_1_when_anything_differs(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["initrd", "diff", str(one), str(tmp_path / "no")]).exit_code == 2
 
 
-def test_archives_that_follow_each_other_are_read_as_the_kernel_does(tmp_path: Path) -> None:
+def test_consecutive_archives_are_merged_as_in_the_kernel(tmp_path: Path) -> None:
     early = FileTree()
     early.add_file("kernel/microcode", b"early")
     out = io.BytesIO()

@@ -35,10 +35,10 @@ def test_qemu_opens_every_image_at_its_size(
 ) -> None:
     size = pages * 4096
     made = disk.create(tmp_path_factory.mktemp("d") / f"x.{suffix}", size, swap=swap)
-    said = through_qemu(made.path, 'qemu-io d "read -v 4080 16"', 'qemu-io d "write -P 7 8k 4k"')
-    assert f'"virtual-size": {size}' in said
-    assert ("SWAPSPACE2" in said) == swap
-    assert "wrote 4096/4096" in said
+    output = through_qemu(made.path, 'qemu-io d "read -v 4080 16"', 'qemu-io d "write -P 7 8k 4k"')
+    assert f'"virtual-size": {size}' in output
+    assert ("SWAPSPACE2" in output) == swap
+    assert "wrote 4096/4096" in output
     assert made.used_bytes < 2 << 20, "it is sparse"
 
 
@@ -56,8 +56,8 @@ def test_util_linux_knows_the_swap_area(tmp_path: Path) -> None:
     if shutil.which("swaplabel") is None:
         pytest.skip("swaplabel is not here")
     made = disk.create(tmp_path / "256m.raw", 256 << 20, swap=True, label="guide")
-    said = subprocess.run(["swaplabel", made.path], capture_output=True, text=True, check=True).stdout
-    assert "guide" in said
+    output = subprocess.run(["swaplabel", made.path], capture_output=True, text=True, check=True).stdout
+    assert "guide" in output
     assert made.path.stat().st_size == 256 << 20
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     assert theirs.read_bytes() == b"precious"
     dangling = tmp_path / "dangling.raw"
     dangling.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(InvalidInput, match="there already"):
+    with pytest.raises(InvalidInput, match="already exists"):
         disk.create(dangling, 1 << 20)
 
 

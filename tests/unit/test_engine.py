@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 
 from acon_nb.errors import InvalidInput, MissingRequirement
-from acon_nb.initrd import Build, Engine, engine, tree_of
+from acon_nb.initrd import ContainerBuild, Engine, engine, tree_of
 
 
-def test_docker_host_is_the_only_place_when_it_is_set() -> None:
+def test_docker_host_is_the_only_socket_if_set() -> None:
     assert engine.sockets("docker", {"DOCKER_HOST": "tcp://10.0.0.1:2375"}) == ["tcp://10.0.0.1:2375"]
     assert engine.sockets("podman", {"DOCKER_HOST": "unix:///x", "CONTAINER_HOST": "unix:///y"}) == ["unix:///y"]
     assert engine.sockets("podman", {"DOCKER_HOST": "unix:///x"}) == ["unix:///x"]
 
 
-def test_rootless_sockets_are_looked_for_too() -> None:
+def test_rootless_sockets_are_tried_too() -> None:
     values = {"XDG_RUNTIME_DIR": "/run/user/7"}
     assert engine.sockets("docker", values) == ["unix:///var/run/docker.sock", "unix:///run/user/7/docker.sock"]
     assert "unix:///run/user/7/podman/podman.sock" in engine.sockets("podman", values)
 
 
 @pytest.mark.parametrize("kind", ["", "docker:", "podman:"])
-def test_without_an_engine_the_way_out_is_named(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_engine_the_error_has_a_hint(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     monkeypatch.delenv("CONTAINER_HOST", raising=False)
     with pytest.raises(MissingRequirement, match=r"no\.sock") as caught:
@@ -33,7 +33,7 @@ def test_without_an_engine_the_way_out_is_named(kind: str, tmp_path: Path, monke
     assert "docker-archive:FILE" in caught.value.hint
 
 
-def test_a_socket_that_answers_nonsense_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_with_invalid_answers_is_not_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/s")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{tmp_path}/s")
@@ -56,7 +56,7 @@ def test_a_socket_that_answers_nonsense_is_no_engine(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["Alpine", "a b", "-x", "a:b:c", "../x", "", "a@sha256:1", "x" * 10 + ":" + "t" * 200])
-def test_what_is_no_name_of_an_image_is_refused(name: str) -> None:
+def test_an_invalid_image_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="image"):
         engine.check_reference(name)
 
@@ -73,14 +73,14 @@ def test_what_is_no_name_of_an_image_is_refused(name: str) -> None:
         f"a@sha256:{'0' * 64}",
     ],
 )
-def test_names_of_images_are_taken(name: str) -> None:
+def test_valid_image_names_are_accepted(name: str) -> None:
     engine.check_reference(name)
 
 
-def test_a_build_is_checked_before_an_engine_is_asked(tmp_path: Path) -> None:
+def test_a_build_is_checked_before_connecting_to_an_engine(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="dockerfile"):
-        Build(dockerfile="RUN x", tag="x")
+        ContainerBuild(dockerfile="RUN x", tag="x")
     with pytest.raises(InvalidInput, match="tag"):
-        Build(dockerfile="FROM x", tag="X Y")
+        ContainerBuild(dockerfile="FROM x", tag="X Y")
     with pytest.raises(InvalidInput, match="context"):
-        Build(dockerfile="FROM x", tag="x", context=tmp_path / "missing")
+        ContainerBuild(dockerfile="FROM x", tag="x", context=tmp_path / "missing")

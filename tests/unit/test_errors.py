@@ -9,14 +9,16 @@ from acon_nb import errors
 from acon_nb.errors import AconError
 
 ALL = [
-    errors.InvalidInput("memory", "12X", "is not a size", hint="write 512M"),
+    errors.InvalidInput("memory", "12X", "is not a valid size", hint="write 512M"),
     errors.MissingRequirement("gcc", "building a kernel", hint="apt-get install gcc"),
     errors.Cancelled("make was cancelled"),
     errors.NoSpace(Path("/cache/kernel"), "writing stopped"),
     errors.CommandFailed(["make", "bzImage"], 2, tail=["boom"], hint="read the log"),
     errors.CommandTimeout(["make", "bzImage"], -9, why="did not end within 3 s", hint="wait longer"),
     errors.BuildFailed("the kernel did not build", hint="read the log"),
-    errors.KernelConfigError("1 option did not take", ["wish"], details=["CONFIG_ZRAM wanted y"], hint="set BLOCK"),
+    errors.KernelConfigError(
+        "1 option was not applied", ["result"], details=["CONFIG_ZRAM wanted y"], hint="set BLOCK"
+    ),
     errors.TreeError("'../x' leads out of the tree", hint="remove it"),
     errors.GuestFailed("the guest ended: panic", end="panic", hint="read the console"),
     errors.ResultsError("x.parquet is damaged", hint="move it away"),
@@ -37,25 +39,25 @@ def test_every_error_of_the_package_is_in_this_test() -> None:
     assert named - {AconError} == {type(error) for error in ALL}
 
 
-def test_wrong_usage_ends_with_2_and_all_else_with_1() -> None:
+def test_invalid_input_exits_with_2_and_all_else_with_1() -> None:
     assert {type(error).__name__ for error in ALL if error.exit_status == 2} == {"InvalidInput"}
     assert {error.exit_status for error in ALL} == {1, 2}
 
 
-def test_bad_input_names_field_value_and_reason() -> None:
+def test_invalid_input_names_field_value_and_reason() -> None:
     text = str(ALL[0])
     assert "memory" in text
     assert "12X" in text
-    assert "is not a size" in text
+    assert "is not a valid size" in text
     assert isinstance(ALL[0], ValueError)
 
 
-def test_a_long_value_is_cut_and_a_path_is_shown_plainly() -> None:
+def test_a_long_value_is_truncated_and_a_path_is_shown_as_text() -> None:
     assert len(str(errors.InvalidInput("append", "x" * 5000, "is too long"))) < 300
-    assert "kernel='/boot/x'" in str(errors.InvalidInput("kernel", Path("/boot/x"), "is no file"))
+    assert "kernel='/boot/x'" in str(errors.InvalidInput("kernel", Path("/boot/x"), "is not a file"))
 
 
-def test_a_failed_command_shows_ending_evidence_log_and_a_line_to_paste() -> None:
+def test_a_failed_command_shows_status_output_log_and_a_line_to_paste() -> None:
     error = errors.CommandFailed(["make", "V=a b"], 2, tail=["boom"], cwd=Path("/my src"), log=Path("/tmp/build.log"))
     text = str(error)
     assert "make failed with exit status 2" in text
@@ -71,7 +73,7 @@ def test_a_signal_is_named(status: int, words: str) -> None:
     assert words in str(errors.CommandFailed(["qemu"], status))
 
 
-def test_no_space_names_the_place() -> None:
+def test_no_space_names_the_path() -> None:
     assert "/cache/kernel" in str(ALL[3])
 
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from acon_nb import widgets
-from acon_nb.bench import explore
-from acon_nb.bench.explore import View
-from acon_nb.bench.results import SCHEMA, Store
+from acon_nb.analysis import explore
+from acon_nb.analysis.explore import View
 from acon_nb.errors import InvalidInput
 from acon_nb.plots import plot_study
+from acon_nb.results.store import SCHEMA, Store
 
 COUNT = "guest_ns_reset_to_init"
 
@@ -23,7 +23,7 @@ def rows(**columns: Any) -> pd.DataFrame:
         for machine, more in (("q35", 20), ("microvm", 0)):
             for block in range(2):
                 labels = {"cell": f"{memory} {machine}", "factor_memory": memory, "factor_machine": machine}
-                common = {**labels, "block": block, "host_class": "h", "end": "powered off", "session": ""}
+                common = {**labels, "block": block, "host_class": "h", "end": "powered_off", "session": ""}
                 found.append({**common, "clock": "instructions", COUNT: (base + more) * 1_000_000})
                 found.append({**common, "clock": "wall", "host_ns_init": (base + more) * 2_000_000 + block})
     stamps = {"timestamp": [f"2026-01-01T00:00:{n:02d}" for n in range(len(found))], "note": "x"}
@@ -45,7 +45,7 @@ def test_levels_are_compared_within_the_other_factors() -> None:
     assert len(found.sentences) == 2
     assert list(found.summary["machine"]) == ["q35", "q35", "microvm", "microvm"]
     assert list(found.summary["memory"]) == ["256M", "1G"] * 2
-    assert set(found.summary["95 % interval"]) == {"all equal"}
+    assert set(found.summary["interval"]) == {"all equal"}
 
 
 def test_the_plot_has_a_panel_a_level_and_names_unit_clock_and_runs() -> None:

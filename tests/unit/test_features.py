@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from acon_nb.errors import InvalidInput
-from acon_nb.kernel.features import PROFILES, Wish, catalogue, groups, parse_setting, wishes
+from acon_nb.kernel.features import (
+    PROFILES,
+    OptionRequest,
+    catalogue,
+    groups,
+    parse_setting,
+    patches,
+    requested_options,
+)
 from acon_nb.kernel.kconfig import Symbol
 
 GUIDE: dict[str, list[str]] = tomllib.loads((Path(__file__).parent / "data/guide_options.toml").read_text())
@@ -20,7 +28,7 @@ def symbols(*names: str) -> dict[str, Symbol]:
 
 
 def options(version: tuple[int, int], known: tuple[str, ...] = (), profile: str = "guide") -> dict[str, str]:
-    return {wish.option: wish.value for wish in wishes([profile], version, symbols(*known))}
+    return {request.option: request.value for request in requested_options([profile], version, symbols(*known))}
 
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GUIDE.items() for name in names])
@@ -31,14 +39,14 @@ def test_every_name_of_the_guide_is_covered_in_its_group(group: str, name: str) 
     )
 
 
-def test_the_guides_tables_are_whole() -> None:
+def test_the_guides_tables_are_complete() -> None:
     assert {group: len(names) for group, names in GUIDE.items()} == {
         "minimal": 24, "container": 38, "performance": 14, "security": 10, "not-needed": 38, "storage": 18
     }  # fmt: skip
     assert all(len(set(names)) == len(names) for names in GUIDE.values())
 
 
-def test_every_name_that_a_row_says_the_guide_has_is_there() -> None:
+def test_every_guide_name_of_a_row_is_in_the_guide() -> None:
     for row in catalogue():
         if row.guide and row.guide != row.option:
             assert row.guide in GUIDE[row.group], row
@@ -58,7 +66,7 @@ def test_the_groups_and_the_profiles() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("profile", ["guide", "swap-study"])
-def test_no_option_is_wished_twice_with_different_values(profile: str, version: tuple[int, int]) -> None:
+def test_no_option_is_requested_twice_with_different_values(profile: str, version: tuple[int, int]) -> None:
     found: dict[str, set[str]] = {}
     for row in catalogue():
         if row.group in PROFILES[profile] and not row.rule and row.since <= version < row.until:
@@ -79,19 +87,28 @@ def test_no_option_is_wished_twice_with_different_values(profile: str, version: 
         ((6, 18), {"ZSWAP"}, {"ZPOOL", "MCORE2", "SCHED_DEBUG", "X86_5LEVEL"}),
     ],
 )
-def test_rows_hold_for_their_versions_only(version: tuple[int, int], there: set[str], absent: set[str]) -> None:
+def test_rows_apply_to_their_versions_only(version: tuple[int, int], there: set[str], absent: set[str]) -> None:
     found = set(options(version))
     assert there <= found
     assert not absent & found
 
 
 def test_a_group_is_a_profile_and_profiles_add_up() -> None:
-    both = {wish.option for wish in wishes(["minimal", "storage"], (6, 12))}
-    assert both == {wish.option for group in ("minimal", "storage") for wish in wishes([group], (6, 12))}
-    assert {wish.group for wish in wishes(["security"], (6, 12))} == {"security"}
+    both = {request.option for request in requested_options(["minimal", "storage"], (6, 12))}
+    assert both == {
+        request.option for group in ("minimal", "storage") for request in requested_options([group], (6, 12))
+    }
+    assert {request.group for request in requested_options(["security"], (6, 12))} == {"security"}
 
 
-def test_a_pattern_takes_what_the_tree_has_and_a_named_row_wins() -> None:
+def test_a_profile_brings_its_patch_and_the_guide_none() -> None:
+    assert patches(["guide", "study", "microvm"]) == ()
+    (patch,) = patches(["guide", "delay-disk"])
+    assert patches(["swap-study"]) == patches(["everything"]) == (patch,)
+    assert "config BLK_DEV_DELAY" in patch.read_text()
+
+
+def test_a_pattern_matches_options_of_the_tree_and_a_named_row_wins() -> None:
     found = options((6, 12), ("PERF_EVENTS_INTEL_UNCORE", "UNIX_DIAG", "INET_DIAG", "ZRAM"))
     assert found["PERF_EVENTS_INTEL_UNCORE"] == found["UNIX_DIAG"] == found["INET_DIAG"] == "n"
     assert found["ZRAM"] == "y"
@@ -99,7 +116,10 @@ def test_a_pattern_takes_what_the_tree_has_and_a_named_row_wins() -> None:
 
 
 def test_own_settings_come_last_and_win() -> None:
-    found = {wish.option: wish for wish in wishes(["guide"], (6, 12), {}, ["ZRAM=n", "CONFIG_NEW=m", "ZRAM=m"])}
+    found = {
+        request.option: request
+        for request in requested_options(["guide"], (6, 12), {}, ["ZRAM=n", "CONFIG_NEW=m", "ZRAM=m"])
+    }
     assert (found["ZRAM"].value, found["ZRAM"].group, found["ZRAM"].optional) == ("m", "set", False)
     assert found["NEW"].value == "m"
 
@@ -116,14 +136,14 @@ def test_own_settings_come_last_and_win() -> None:
     ],
 )
 def test_a_setting_is_read(text: str, option: str, value: str) -> None:
-    assert parse_setting(text) == Wish(option=option, value=value)
+    assert parse_setting(text) == OptionRequest(option=option, value=value)
 
 
 @pytest.mark.parametrize(
     "text",
     ["ZRAM", "", "=y", "A B=y", "ZRAM-X=y", "ZRAM*=n", "X=$(id)", "X=`id`", "X=a\nCONFIG_Y=y", 'X=a"b', "X=a\rb"],
 )
-def test_a_malformed_setting_is_refused_with_a_way_out(text: str) -> None:
+def test_a_malformed_setting_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_setting(text)
     assert caught.value.hint
@@ -132,32 +152,34 @@ def test_a_malformed_setting_is_refused_with_a_way_out(text: str) -> None:
 @pytest.mark.parametrize("profiles", [["nonsense"], ["guide", "nonsense"], [""], ["Guide"]])
 def test_an_unknown_profile_is_refused_with_the_known_ones(profiles: list[str]) -> None:
     with pytest.raises(InvalidInput, match="profile") as caught:
-        wishes(profiles, (6, 12))
+        requested_options(profiles, (6, 12))
     assert "guide" in caught.value.hint
 
 
-def test_what_a_pattern_matched_says_so() -> None:
+def test_an_option_that_a_pattern_matched_names_the_rule() -> None:
     known = symbols("PERF_EVENTS_INTEL_UNCORE", "PERF_EVENTS", "INET_DIAG", "INET")
-    matched = {wish.option: wish.rule for wish in wishes(["not-needed"], (6, 12), known) if wish.rule}
+    matched = {
+        request.option: request.rule for request in requested_options(["not-needed"], (6, 12), known) if request.rule
+    }
     assert matched == {"PERF_EVENTS_INTEL_UNCORE": "PERF_EVENTS_*", "INET_DIAG": "*_DIAG"}
 
 
-def test_a_submenu_is_turned_off_but_for_what_a_table_names() -> None:
+def test_a_submenu_is_turned_off_except_named_options() -> None:
     known = symbols("PCI_MSI", "PCI_QUIRKS", "PCI_HIDDEN", "PCIE_BUS_SAFE", "VGA_ARB_MAX_GPUS", "ELSEWHERE")
     for name in known.keys() - {"ELSEWHERE"}:
         known[name] = replace(known[name], under=("PCI",))
     known["PCI_HIDDEN"] = replace(known["PCI_HIDDEN"], prompted=False)
     known["PCIE_BUS_SAFE"] = replace(known["PCIE_BUS_SAFE"], choice=True)
     known["VGA_ARB_MAX_GPUS"] = replace(known["VGA_ARB_MAX_GPUS"], kind="int")
-    found = {wish.option: wish for wish in wishes(["container", "not-needed"], (6, 12), known)}
-    assert {name for name, wish in found.items() if wish.rule == "all subitems under PCI"} == {"PCI_QUIRKS"}
+    found = {request.option: request for request in requested_options(["container", "not-needed"], (6, 12), known)}
+    assert {name for name, request in found.items() if request.rule == "all subitems under PCI"} == {"PCI_QUIRKS"}
     assert found["PCI_QUIRKS"].value == "n"
     assert found["PCI_MSI"].value == "y"
 
 
-def test_on_a_newer_tree_a_row_that_is_gone_is_reported_not_refused() -> None:
+def test_on_a_newer_tree_a_removed_option_is_reported_not_refused() -> None:
     def optional(version: tuple[int, int], names: tuple[str, ...]) -> bool:
-        rows = {wish.option: wish for wish in wishes(["minimal"], version, symbols(*names))}
+        rows = {request.option: request for request in requested_options(["minimal"], version, symbols(*names))}
         return rows["INTEL_TDX_GUEST"].optional
 
     assert not optional((6, 12), ("ACPI",))
@@ -165,7 +187,7 @@ def test_on_a_newer_tree_a_row_that_is_gone_is_reported_not_refused() -> None:
     assert optional((7, 1), ("ACPI",))
 
 
-def test_on_a_newer_tree_a_row_holds_as_long_as_the_tree_has_its_option() -> None:
+def test_on_a_newer_tree_a_row_applies_while_its_option_exists() -> None:
     assert "ZPOOL" in options((7, 1), ("ZPOOL",))
     assert "ZPOOL" not in options((7, 1), ("ZSWAP",))
     assert "RETPOLINE" not in options((7, 1), ("RETPOLINE",)), "the range of versions before 6.12 was checked"

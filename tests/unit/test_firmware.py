@@ -45,13 +45,13 @@ def test_a_whole_tdvf(tmp_path: Path) -> None:
     assert (found.tdx_metadata, found.whole, found.why, found.bytes) == (True, True, "", SIZE)
 
 
-def test_a_split_image_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_split_image_is_recognised(tmp_path: Path) -> None:
     found = read(tmp_path, image(boot_at=SIZE))
     assert (found.tdx_metadata, found.whole) == (True, False)
     assert "split" in found.why
 
 
-def test_a_firmware_without_tdx_is_said_so(tmp_path: Path) -> None:
+def test_a_firmware_without_tdx_is_recognised(tmp_path: Path) -> None:
     for raw in (image(guid=OTHER), bytearray(SIZE), b"", b"x" * 40):
         found = read(tmp_path, raw)
         assert (found.tdx_metadata, found.whole, found.why) == (False, False, "no TDX metadata")
@@ -67,7 +67,7 @@ def test_a_firmware_without_tdx_is_said_so(tmp_path: Path) -> None:
         (SIZE - 32 - 18 - 18 - 11 - 18 - 4, struct.pack("<I", 3)),
     ],
 )
-def test_a_damaged_descriptor_is_said_to_be_damaged(tmp_path: Path, place: int, value: bytes) -> None:
+def test_a_damaged_descriptor_is_reported(tmp_path: Path, place: int, value: bytes) -> None:
     raw = image()
     raw[place : place + 4] = value
     found = read(tmp_path, raw)

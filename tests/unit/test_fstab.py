@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd import fstab
-from acon_nb.initrd.fstab import CipherSpec, EncryptedDevice, FstabLine, Meta
+from acon_nb.initrd.fstab import CipherSpec, EncryptedDevice, FstabLine, TagStorage
 
 # facts: spec -> dm-crypt's cipher, dm-integrity's own hash, bytes beside each block
 SCHEMES = {
@@ -32,12 +32,12 @@ specs = st.builds(
 
 
 @pytest.mark.parametrize("text", SCHEMES)
-def test_every_spec_of_the_table_is_the_scheme_that_it_names(text: str) -> None:
+def test_every_spec_of_the_table_gives_its_scheme(text: str) -> None:
     spec = CipherSpec.parse(text)
     assert (spec.cipher, spec.internal_hash, spec.tag_bytes) == SCHEMES[text]
 
 
-def test_keys_are_as_long_as_the_kernel_wants_them() -> None:
+def test_keys_have_the_length_that_the_kernel_expects() -> None:
     lengths = {text: CipherSpec.parse(text).key_bytes for text in ("", "cbc", "+ae", "cbc+ae", "+sha384+ae", "++ae")}
     assert lengths == {"": 64, "cbc": 32, "+ae": 80, "cbc+ae": 48, "+sha384+ae": 112, "++ae": 64}
 
@@ -50,7 +50,7 @@ def test_a_spec_is_read_back_from_its_text(spec: CipherSpec) -> None:
 @pytest.mark.parametrize(
     "text", ["ctr", "+md5", "+crc32c+ae", "+hmac_crc32c", "+ae+ae", "ae", "+sha384+", "XTS", "+ae ", "+$(reboot)", "@"]
 )
-def test_a_wrong_spec_is_refused_with_the_way_out(text: str) -> None:
+def test_an_invalid_spec_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         CipherSpec.parse(text)
     assert caught.value.hint
@@ -67,7 +67,7 @@ def test_no_text_breaks_the_parser(text: str) -> None:
 
 
 @pytest.mark.parametrize("base", ["", "..", ".hidden", "-rf", "a/b", "vda;reboot", "v d", "$(x)", "vda\n", "vdä"])
-def test_a_name_that_is_no_device_is_refused(base: str) -> None:
+def test_an_invalid_device_name_is_refused(base: str) -> None:
     with pytest.raises(InvalidInput, match="block device"):
         EncryptedDevice(base=base, spec=CipherSpec())
 
@@ -87,16 +87,16 @@ def test_the_guides_lines() -> None:
     ("row", "why"),
     [
         ("/dev/mapper/vda@ none", "2 fields"),
-        ("/dev/mapper/vda@ /x xfs", "not formatted at boot"),
-        ("/dev/mapper/vda@rot13 none swap", "not known"),
+        ("/dev/mapper/vda@ /x xfs", "cannot be formatted at boot"),
+        ("/dev/mapper/vda@rot13 none swap", "not a known mode"),
         ("/dev/mapper/vda@ none swap x-acon.meta=tape", "ram, zram, disk"),
         ("/dev/vda none swap x-acon.meta=ram", "encrypted devices"),
-        ("tmpfs relative tmpfs", "no mount point"),
-        ("tmpfs /../x tmpfs", "has a .."),
+        ("tmpfs relative tmpfs", "not a valid mount point"),
+        ("tmpfs /../x tmpfs", "contains .."),
         ("tmpfs /x tmpfs a,,b", "options"),
     ],
 )
-def test_a_line_that_cannot_be_done_is_named_with_the_reason(row: str, why: str) -> None:
+def test_an_invalid_line_is_reported_with_the_reason(row: str, why: str) -> None:
     lines, (problem,) = fstab.parse("# comment\n\nproc /proc proc\n" + row)
     assert len(lines) == 1
     assert problem.number == 4
@@ -106,7 +106,7 @@ def test_a_line_that_cannot_be_done_is_named_with_the_reason(row: str, why: str)
 
 def test_a_disk_is_encrypted_once() -> None:
     _, (problem,) = fstab.parse("/dev/mapper/vda@ none swap\n/dev/mapper/vda@+ae /x ext4\n")
-    assert (problem.number, "taken by line 1" in problem.why) == (2, True)
+    assert (problem.number, "already used by line 1" in problem.why) == (2, True)
 
 
 @given(st.text(st.sampled_from("ab\\ \t/0143"), min_size=1))
@@ -115,21 +115,21 @@ def test_blanks_and_backslashes_survive(name: str) -> None:
     assert FstabLine.parse(str(line)) == line
 
 
-def test_the_words_tell_the_schemes_apart() -> None:
+def test_explanations_distinguish_the_schemes() -> None:
     def said(row: str) -> str:
         return " ".join(FstabLine.parse(row).explain())
 
-    assert "put back is noticed" in said("/dev/mapper/vda@ none swap")
-    assert "not noticed" in said("/dev/mapper/vda@+ae none swap x-acon.meta=disk")
+    assert "restoring an old block is detected" in said("/dev/mapper/vda@ none swap")
+    assert "not detected" in said("/dev/mapper/vda@+ae none swap x-acon.meta=disk")
     assert "No integrity" in said("/dev/mapper/vda@ none swap x-acon.meta=disk")
     assert "No integrity" in said("/dev/mapper/vda@+ none swap")
     assert "No integrity" in said("/dev/mapper/vda@++ae none swap")
     assert "accidents" in said("/dev/mapper/vda@+crc32c none swap")
     assert "random IV" in said("/dev/mapper/vda@+ae none swap")
-    assert "Do not swap on it" in said("/dev/mapper/vda@ none swap x-acon.meta=zram")
-    assert "Do not swap on it" not in said("/dev/mapper/vda@ /x ext4 x-acon.meta=zram")
-    assert "left alone" in said("/dev/mapper/vda@ none swap noauto")
-    assert "left out" in said("/dev/mapper/vda@ none swap nofail")
+    assert "Do not use it as swap" in said("/dev/mapper/vda@ none swap x-acon.meta=zram")
+    assert "Do not use it as swap" not in said("/dev/mapper/vda@ /x ext4 x-acon.meta=zram")
+    assert "ignored at boot" in said("/dev/mapper/vda@ none swap noauto")
+    assert "skipped with a message" in said("/dev/mapper/vda@ none swap nofail")
     assert CipherSpec.parse("+sha384+ae").keyed
 
 
@@ -137,4 +137,4 @@ def test_a_disk_of_60_gb_with_tags_of_64_bytes_needs_about_1_gb() -> None:
     # the guide, BLK_DEV_RAM_SIZE
     assert 0.9e9 < CipherSpec.parse("+hmac_sha512").meta_bytes(60 * 10**9) < 1.1e9
     assert CipherSpec.parse("+").meta_bytes(60 * 10**9) == 0
-    assert Meta("ram") is Meta.RAM
+    assert TagStorage("ram") is TagStorage.RAM

@@ -7,9 +7,9 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from acon_nb.bench.plan import Plan
-from acon_nb.bench.swap.experiment import SwapExperiment
-from acon_nb.bench.swap.factors import SwapFactors
+from acon_nb.study.plan import Plan
+from acon_nb.swap.experiment import SwapExperiment
+from acon_nb.swap.factors import SwapFactors
 from acon_nb.vm import Message
 from acon_nb.widgets.guest_curves import GuestCurves, curves_html, samples_of_study
 

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
 import io
+import json
+import lzma
 import os
 import pty
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 import tarfile
 import time
+import traceback
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_nb.cli import main
 from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import (
     DEFAULT_MTIME,
@@ -26,15 +32,18 @@ from acon_nb.initrd import (
     abs2relinks,
     abs2rellinks,
     cpio,
+    create,
     diff_trees,
     from_folder,
     guide,
     hard2symlinks,
+    init,
     load,
     overlay,
     write_folder,
 )
 from acon_nb.initrd.folder import SIDECAR, edit_folder
+from tests.unit import stacks
 
 NOTHING = {"F": "", "C": "", "T": ""}
 
@@ -72,7 +81,7 @@ def container(path: Path) -> str:
 @pytest.mark.skipif(shutil.which("touch") is None, reason="touch is not here")
 @settings(max_examples=30, deadline=None)
 @given(st.datetimes(datetime(1970, 1, 2), datetime(2068, 12, 31)), st.sampled_from(["%Y", "%y", ""]), st.booleans())
-def test_times_are_those_of_touch(
+def test_times_are_parsed_as_by_touch(
     tmp_path_factory: pytest.TempPathFactory, moment: datetime, year: str, seconds: bool
 ) -> None:
     text = moment.strftime(f"{year}%m%d%H%M" + (".%S" if seconds else ""))
@@ -96,7 +105,7 @@ def test_the_guides_times() -> None:
 @pytest.mark.parametrize(
     "text", ["x", "2020", "202013010000", "202002300000", "2001010000.99", "..", "196901010000", "1234567"]
 )
-def test_a_time_that_is_none_is_refused_by_the_variables_name(text: str) -> None:
+def test_an_invalid_time_is_refused_by_the_variables_name(text: str) -> None:
     with pytest.raises(InvalidInput, match=f"T='{text}'"):
         guide.Variables(time=text)
 
@@ -119,14 +128,14 @@ def test_variables_come_from_the_environment() -> None:
         ("a/bbox", "b/i.cpio.gz", "gz", "b/i.cpio.gz"),
     ],
 )
-def test_the_image_stands_where_the_guide_says(
+def test_the_image_is_written_where_the_guide_says(
     tmp_path: Path, tree: str, image: str | None, suffix: str, expected: str
 ) -> None:
     path = guide.image_path(tmp_path / tree, tmp_path / image if image else None, guide.Variables(compression=suffix))
     assert path == tmp_path / expected
 
 
-def test_the_guides_walk_with_an_edit_and_a_second_packing(tmp_path: Path) -> None:
+def test_the_guides_example_with_an_edit_and_repacking(tmp_path: Path) -> None:
     bbox = tmp_path / "bbox"
     made = guide.gen_initrd(bbox, container(tmp_path / "x.tar"), variables=guide.Variables(compression="gz", time="."))
     assert made.image.path == tmp_path / "initrd-bbox.cpio.gz"
@@ -162,35 +171,38 @@ def test_the_guides_walk_with_an_edit_and_a_second_packing(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
-def test_a_plain_user_gets_the_same_bytes_as_root(tmp_path: Path) -> None:
-    image = container(tmp_path / "x.tar")
-    sums = []
-    for user in (0, 65534):
-        folder = tmp_path / str(user)
-        folder.mkdir()
-        os.chown(folder, user, user)
-        for above in (tmp_path, *(path for path in tmp_path.parents if "pytest-of" in str(path))):
-            above.chmod(0o755)
-        out, back = os.pipe()
-        child = os.fork()
-        if child == 0:  # not exec: another user may have no right to run this Python
-            try:
-                os.setgroups([])
-                os.setgid(user)
-                os.setuid(user)
-                made = guide.gen_initrd(folder / "bbox", image, variables=guide.Variables(time="."))
-                os.write(back, made.image.sha256.encode())
-            finally:
-                os._exit(0)
-        os.close(back)
-        sums.append(os.read(out, 100))
-        os.close(out)
-        os.waitpid(child, 0)
-    assert sums[0] == sums[1] != b""
+def test_an_unprivileged_user_gets_the_same_bytes_as_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, user = container(tmp_path / "x.tar"), 65534
+    variables = guide.Variables(time=".")
+    # The other user may have no right to this checkout, as below /root: our files are copied, our modules imported.
+    monkeypatch.setattr(init, "FILES", Path(shutil.copytree(init.FILES, tmp_path / "files")))
+    by_root = guide.gen_initrd(tmp_path / "0/bbox", image, variables=variables).image.sha256
+    folder = tmp_path / str(user)
+    folder.mkdir()
+    os.chown(folder, user, user)
+    for above in (tmp_path, *(path for path in tmp_path.parents if "pytest-of" in str(path))):
+        above.chmod(0o755)
+    out, back = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            os.write(back, guide.gen_initrd(folder / "bbox", image, variables=variables).image.sha256.encode())
+        except BaseException:
+            os.write(back, traceback.format_exc().encode())
+        finally:
+            os._exit(0)
+    os.close(back)
+    with os.fdopen(out) as pipe:
+        by_user = pipe.read()
+    os.waitpid(child, 0)
+    assert by_user == by_root
     assert (tmp_path / "65534/bbox/bin/busybox").stat().st_mode & 0o7777 == 0o755  # no set-id bit on the host
 
 
-def test_a_second_gen_initrd_keeps_the_users_own_files_and_force_makes_generated_ones_anew(tmp_path: Path) -> None:
+def test_a_second_gen_initrd_keeps_user_files_and_force_regenerates_the_others(tmp_path: Path) -> None:
     bbox, image = tmp_path / "bbox", container(tmp_path / "x.tar")
     guide.gen_initrd(bbox, image)
     (bbox / "mine").write_text("mine")
@@ -198,7 +210,7 @@ def test_a_second_gen_initrd_keeps_the_users_own_files_and_force_makes_generated
     assert made["mine"].content.read() == b"mine"
 
 
-def test_gen_initrd_refuses_a_bad_suffix_and_image_before_it_makes_anything(tmp_path: Path) -> None:
+def test_gen_initrd_refuses_an_invalid_suffix_and_image_before_writing(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput):
         guide.gen_initrd(tmp_path / "bbox", "tar:missing")
     assert os.listdir(tmp_path) == []
@@ -227,6 +239,58 @@ def test_writing_a_tree_never_follows_a_link_out(tmp_path: Path) -> None:
         assert (bbox / link).resolve().is_relative_to(bbox)
 
 
+def test_a_link_that_climbs_through_other_links_stays_inside(tmp_path: Path) -> None:
+    """Seen from the text alone `near/../../x` stays in the folder; `near` leads to its top."""
+    tree = FileTree()
+    for name in ("x", "a/b/x", "a/x"):
+        tree.add_file(name, name.encode())
+    tree.add_symlink("near", "a/..")
+    tree.add_symlink("far", "a/b")
+    tree.add_symlink("a/up", "../near/../../x")
+    tree.add_symlink("via", "far/../x")
+    tree.add_symlink("root", "/near/../..")
+    (tmp_path / "x").write_text("of the host")
+    write_folder(tree, tmp_path / "bbox")
+    assert (tmp_path / "bbox/a/up").read_text() == "x"
+    assert (tmp_path / "bbox/via").read_text() == "a/x"
+    assert (tmp_path / "bbox/via").readlink() == Path("far/../x")
+    assert (tmp_path / "bbox/root").resolve() == tmp_path / "bbox"
+    again = from_folder(tmp_path / "bbox")
+    assert all(again.find(name) == tree.find(name) for name, _ in tree.items())
+
+
+def test_a_folder_of_the_user_is_not_replaced_by_a_link_of_the_image(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(stacks.tar(["bin -> usr/bin", "usr/bin/sh = sh", "init -> bin/sh"]))
+    bbox = stacks.folder(tmp_path / "bbox", ["bin/mytool = mine"])
+    with pytest.raises(InvalidInput, match="is a folder with contents, but in the image it is a link to 'usr/bin'"):
+        guide.gen_initrd(bbox, f"tar:{tmp_path}/x.tar")
+    assert os.listdir(bbox) == ["bin"]
+    (bbox / "usr").mkdir()
+    (bbox / "bin").rename(bbox / "usr/bin")
+    made = load(guide.gen_initrd(bbox, f"tar:{tmp_path}/x.tar").image.path)
+    assert made["bin/mytool"].content.read() == b"mine"
+    assert made["bin"].is_link
+
+
+def test_a_hard_link_made_on_disk_has_what_the_sidecar_says_of_the_file(tmp_path: Path) -> None:
+    tree = FileTree()
+    tree.add("bin/su", Entry(mode=stat.S_IFREG | 0o4755, uid=7, content=Content.of(b"su")))
+    write_folder(tree, tmp_path)
+    os.link(tmp_path / "bin/su", tmp_path / "a")
+    os.link(tmp_path / "bin/su", tmp_path / "z")
+    again = from_folder(tmp_path, owner=(0, 0))
+    assert {(again[name].mode, again[name].uid) for name in ("a", "bin/su", "z")} == {(0o104755, 7)}
+
+
+def test_what_edits_lose_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "edits").mkdir()
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "edits/socket"))
+        tree = FileTree()
+        overlay(tree, tmp_path / "edits")
+    assert "socket" in "\n".join(tree.warnings())
+
+
 def test_a_change_of_mode_alone_keeps_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "tool").write_bytes(b"tool")
 
@@ -238,7 +302,7 @@ def test_a_change_of_mode_alone_keeps_the_bytes(tmp_path: Path) -> None:
     assert from_folder(tmp_path)["tool"].mode == stat.S_IFREG | 0o4755
 
 
-def test_a_folder_that_says_all_by_itself_gets_no_sidecar(tmp_path: Path) -> None:
+def test_a_folder_that_needs_no_sidecar_gets_none(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     assert guide.abs2rellinks(tmp_path) == 1
     assert os.listdir(tmp_path) == ["link"]
@@ -255,7 +319,7 @@ def test_a_damaged_sidecar_is_refused_by_its_line(tmp_path: Path) -> None:
             from_folder(tmp_path)
 
 
-def test_edits_are_laid_over_an_image_as_roots(tmp_path: Path) -> None:
+def test_edits_are_added_to_an_image_and_belong_to_root(tmp_path: Path) -> None:
     tree = FileTree()
     tree.add_dir("etc", mode=0o711)
     tree.add_file("etc/a", b"1")
@@ -268,7 +332,7 @@ def test_edits_are_laid_over_an_image_as_roots(tmp_path: Path) -> None:
     assert (tree["etc/a"].content.read(), tree["etc/a"].uid) == (b"2", 0)
 
 
-def test_cpio_initrd_leaves_the_folders_times_alone(tmp_path: Path) -> None:
+def test_cpio_initrd_does_not_change_the_folders_times(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "init").write_text("#!/bin/sh\n")
@@ -280,12 +344,12 @@ def test_cpio_initrd_leaves_the_folders_times_alone(tmp_path: Path) -> None:
     assert (entry.mtime, entry.uid) == (DEFAULT_MTIME, 0)
     assert (tree / "init").stat().st_mtime == 5000
     (tree / "init").chmod(0o644)
-    with pytest.raises(TreeError, match="no init"):
+    with pytest.raises(TreeError, match="no executable init"):
         guide.cpio_initrd(tree, io.BytesIO())
 
 
 @pytest.mark.parametrize("command", [["cpio", "TREE"], ["tar", "dir:TREE"]])
-def test_a_terminal_is_refused_as_the_place_of_an_archive(tmp_path: Path, command: list[str]) -> None:
+def test_writing_an_archive_to_a_terminal_is_refused(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "init").touch(mode=0o755)
     master, slave = pty.openpty()
     argv = [sys.executable, "-m", "acon_nb.cli", "initrd", *[w.replace("TREE", str(tmp_path)) for w in command]]
@@ -296,7 +360,7 @@ def test_a_terminal_is_refused_as_the_place_of_an_archive(tmp_path: Path, comman
     assert "stdout='a terminal'" in done.stderr
 
 
-def test_tar_container_writes_a_tar_that_gnu_tar_takes(tmp_path: Path) -> None:
+def test_tar_container_writes_a_tar_that_gnu_tar_reads(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "acon_nb.cli", "initrd", "tar", container(tmp_path / "x.tar"), "etc", "bin/busybox"]
     done = subprocess.run(argv, capture_output=True, timeout=60, check=True)
     listed = subprocess.run(["tar", "-t"], input=done.stdout, capture_output=True, check=True).stdout.split()
@@ -324,7 +388,7 @@ def test_absolute_links_become_relative(name: str, target: str, expected: str) -
     assert abs2relinks is abs2rellinks
 
 
-def test_links_of_a_folder_lead_where_they_did(tmp_path: Path) -> None:
+def test_links_of_a_folder_still_lead_to_the_same_files(tmp_path: Path) -> None:
     (tmp_path / "usr/my bin").mkdir(parents=True)
     (tmp_path / "usr/my bin/tool").touch()
     (tmp_path / "etc").mkdir()
@@ -373,7 +437,7 @@ def test_hard_links_on_disk_become_symbolic(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("entry", [("d/" + "x" * 300, ""), ("long", "t/" * 3000), ("empty", "")])
-def test_what_no_disk_holds_is_refused_by_its_name(tmp_path: Path, entry: tuple[str, str]) -> None:
+def test_a_name_that_no_disk_can_hold_is_refused(tmp_path: Path, entry: tuple[str, str]) -> None:
     name, target = entry
     tree = FileTree()
     if name.startswith("d/"):
@@ -385,12 +449,67 @@ def test_what_no_disk_holds_is_refused_by_its_name(tmp_path: Path, entry: tuple[
 
 
 @pytest.mark.parametrize("mtime", [-(1 << 80), -1, 1 << 80])
-def test_a_time_of_an_image_that_no_disk_holds_is_the_nearest_of_an_initrd(tmp_path: Path, mtime: int) -> None:
+def test_a_time_that_no_disk_can_hold_becomes_the_nearest_one(tmp_path: Path, mtime: int) -> None:
     tree = FileTree()
     tree.add_file("file", b"", mtime=mtime)
     write_folder(tree, tmp_path / "tree")
     assert 0 <= (tmp_path / "tree/file").stat().st_mtime < 1 << 32
 
 
-def test_zstd_is_known_by_its_programs_name() -> None:
+def test_zstd_is_an_alias_of_zst() -> None:
     assert guide.Variables.of_environment({"C": "zstd"}).compression == "zst"
+
+
+def plain_image(path: Path) -> bytes:
+    tree = FileTree()
+    tree.add_file("init", b"#!/bin/sh\n" * 1000, mode=0o755)
+    return create(tree, path).path.read_bytes()
+
+
+def test_xz_initrd_appends_xz_and_writes_the_check_that_kernels_support(tmp_path: Path) -> None:
+    image = tmp_path / "initrd-bbox.cpio"
+    raw = plain_image(image)
+    made = guide.xz_initrd(image)
+    assert [path.name for path in tmp_path.iterdir()] == ["initrd-bbox.cpio.xz"]
+    assert made.path.read_bytes()[7] == lzma.CHECK_CRC32
+    assert lzma.decompress(made.path.read_bytes()) == raw
+    assert (made.archive_bytes, made.bytes) == (len(raw), made.path.stat().st_size)
+    assert set(names(load(made.path))) == {"init"}
+
+
+def test_the_command_xz_keeps_the_image_if_asked_to(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    plain_image(image)
+    result = CliRunner().invoke(main, ["initrd", "xz", "--keep", "--json", str(image)])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["path"] == f"{image}.xz"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image", "image.xz"]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst", "lz4"])
+def test_xz_initrd_refuses_what_is_compressed_already(tmp_path: Path, suffix: str) -> None:
+    image = tmp_path / f"image.{suffix}"
+    plain_image(image)
+    with pytest.raises(InvalidInput, match=f"is compressed already \\({suffix}\\)"):
+        guide.xz_initrd(image)
+    joined = tmp_path / "joined"
+    joined.write_bytes(plain_image(tmp_path / "plain") + image.read_bytes())
+    with pytest.raises(InvalidInput, match="is compressed already"):
+        guide.xz_initrd(joined)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([image.name, "joined", "plain"])
+
+
+def test_xz_initrd_refuses_what_is_not_an_uncompressed_image(tmp_path: Path) -> None:
+    early = FileTree()
+    early.add_file("kernel/x86/microcode/AuthenticAMD.bin", b"x")
+    out = io.BytesIO()
+    cpio.write(early, out)
+    image = tmp_path / "image"
+    image.write_bytes(out.getvalue() + plain_image(tmp_path / "plain"))
+    with pytest.raises(InvalidInput, match="must stay uncompressed"):
+        guide.xz_initrd(image)
+    image.write_bytes(b"text")
+    with pytest.raises(TreeError, match="neither an archive"):
+        guide.xz_initrd(image)
+    with pytest.raises(InvalidInput, match="not a file"):
+        guide.xz_initrd(tmp_path)

@@ -62,7 +62,7 @@ def test_an_empty_tree_becomes_bootable() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_there_is_kept_unless_forced(name: str) -> None:
+def test_existing_files_are_kept_unless_forced(name: str) -> None:
     tree = FileTree()
     tree.add_file(name, b"mine", mode=0o700)
     gen_init(tree)
@@ -71,7 +71,7 @@ def test_what_is_there_is_kept_unless_forced(name: str) -> None:
     assert tree[name].content.read() != b"mine"
 
 
-def test_force_takes_resolv_conf_away_so_that_dhcp_can_answer() -> None:
+def test_force_removes_resolv_conf_for_dhcp() -> None:
     tree = FileTree()
     tree.add_file("etc/resolv.conf", b"nameserver 10.0.0.1\n")
     gen_init(tree)
@@ -89,7 +89,17 @@ def test_folders_and_devices_of_the_image_are_kept() -> None:
     assert tree["dev/console"].mode & 0o777 == 0o622
 
 
-def test_a_whole_image_gives_no_warning() -> None:
+def test_the_empty_files_that_docker_export_writes_for_devices_are_replaced() -> None:
+    """As /dev/console one is a panic: the shell of /init reads its end, and exits."""
+    tree = FileTree()
+    for name in ("console", "null"):
+        tree.add_file(f"dev/{name}", b"", mode=0o755)
+    gen_init(tree)
+    assert (tree["dev/console"].mode, tree["dev/console"].device) == (stat.S_IFCHR | 0o600, (5, 1))
+    assert (tree["dev/null"].mode, tree["dev/null"].device) == (stat.S_IFCHR | 0o666, (1, 3))
+
+
+def test_a_complete_image_gives_no_warning() -> None:
     assert gen_init(shell_tree()) == []
 
 
@@ -107,7 +117,7 @@ def test_a_whole_image_gives_no_warning() -> None:
         ("ssh-keygen", "host key"),
     ],
 )
-def test_a_missing_utility_is_warned_of_with_what_is_lost(name: str, feature: str) -> None:
+def test_a_missing_utility_gives_a_warning_with_the_feature(name: str, feature: str) -> None:
     tree = shell_tree()
     tree.remove(f"usr/sbin/{name}")
     (warning,) = gen_init(tree)
@@ -115,7 +125,7 @@ def test_a_missing_utility_is_warned_of_with_what_is_lost(name: str, feature: st
     assert feature in warning
 
 
-def test_a_utility_that_nothing_calls_is_not_missed() -> None:
+def test_an_unused_utility_gives_no_warning() -> None:
     tree = shell_tree()
     for name in (
         "modprobe",
@@ -145,7 +155,7 @@ def test_every_program_that_init_calls_is_known() -> None:
     assert called - set(COMMANDS) - BUILT_IN == set()
 
 
-def test_explicit_mode_makes_what_is_named_and_nothing_else() -> None:
+def test_explicit_mode_makes_only_the_named_files() -> None:
     tree = FileTree()
     tree.add_file("etc/fstab", b"mine")
     tree.add_file("etc/profile", b"mine")
@@ -156,9 +166,9 @@ def test_explicit_mode_makes_what_is_named_and_nothing_else() -> None:
     assert "dev/console" not in tree
 
 
-def test_an_unknown_name_is_refused_before_anything_is_made() -> None:
+def test_an_unknown_name_is_refused_before_writing() -> None:
     tree = FileTree()
-    with pytest.raises(InvalidInput, match=r"passwd.*no file that it makes") as caught:
+    with pytest.raises(InvalidInput, match=r"passwd.*is not a known file") as caught:
         gen_init(tree, ["init", "passwd"])
     assert "resolv.conf" in caught.value.hint
     assert len(tree) == 0
@@ -181,7 +191,7 @@ def test_resolv_conf_by_name_is_removed() -> None:
     ],
 )
 @pytest.mark.parametrize("target", ["/usr/lib/box", "../usr/lib/box", "/bin2/box", "loop"])
-def test_the_udhcpc_script_lies_where_the_images_own_udhcpc_looks(program: bytes, expected: str, target: str) -> None:
+def test_the_udhcpc_script_is_where_the_images_udhcpc_looks(program: bytes, expected: str, target: str) -> None:
     tree = FileTree()
     tree.add_file("usr/lib/box", program, mode=0o755)
     tree.add_symlink("bin2", "usr/lib")
@@ -193,7 +203,7 @@ def test_the_udhcpc_script_lies_where_the_images_own_udhcpc_looks(program: bytes
     assert tree[path].mode & 0o777 == 0o755
 
 
-def test_init_is_a_sound_shell_script() -> None:
+def test_init_is_a_valid_shell_script() -> None:
     tree = FileTree()
     gen_init(tree)
     gen_init(tree, ["udhcpc"])
@@ -201,7 +211,7 @@ def test_init_is_a_sound_shell_script() -> None:
         subprocess.run(["sh", "-n"], input=tree[name].content.read(), check=True)
 
 
-def test_the_default_fstab_is_what_the_guide_says() -> None:
+def test_the_default_fstab_matches_the_guide() -> None:
     tree = FileTree()
     gen_init(tree)
     lines, problems = fstab.parse(tree["etc/fstab"].content.read().decode())
@@ -213,7 +223,7 @@ def test_the_default_fstab_is_what_the_guide_says() -> None:
     assert {"sw", "discard", "nofail"} == set(swap.options)
 
 
-def test_modules_are_listed_with_what_they_need(tmp_path: Path) -> None:
+def test_modules_are_listed_with_their_dependencies(tmp_path: Path) -> None:
     files = [tmp_path / f"{name}.ko" for name in ("virtio", "virtio_ring", "virtio-pci")]
     for file in files:
         file.write_bytes(b"module")

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acon_nb.bench import initcalls, kernel_log, symbols
-from acon_nb.bench.kernel_log import Record
+from acon_nb.boot import initcalls
 from acon_nb.errors import InvalidInput
+from acon_nb.guest import kernel_log, symbols
+from acon_nb.guest.kernel_log import Record
 
 # Lines of Debian's 6.1 kernel under QEMU, times made round.
 LOG = """\

@@ -34,7 +34,7 @@ CONFIG = {"A": "y", "B": "n", "M": "m", "NUM": "8", "TEXT": "x86"}
         ("A &&", "?"),
     ],
 )
-def test_expressions_have_the_values_that_kconfig_gives_them(expression, value):
+def test_expressions_evaluate_as_in_kconfig(expression, value):
     assert evaluate(expression, CONFIG) == value
 
 
@@ -89,7 +89,7 @@ config DOUBLE
     return read_symbols(tmp_path)
 
 
-def test_menus_ifs_and_prompts_are_conditions_of_what_is_inside(symbols):
+def test_menus_ifs_and_prompts_are_conditions_of_their_contents(symbols):
     assert symbols["EFI"].definitions == (("ACPI",),)
     assert symbols["EFI_STUB"].definitions == (("ACPI", "EFI"),)
     assert symbols["X2APIC"].definitions == (("EXPERT", "LOCAL || !ACPI"),)
@@ -97,12 +97,12 @@ def test_menus_ifs_and_prompts_are_conditions_of_what_is_inside(symbols):
     assert not symbols["HIDDEN"].prompted
 
 
-def test_the_definition_that_lacks_least_counts(symbols):
+def test_the_definition_with_the_fewest_unmet_conditions_counts(symbols):
     assert unmet(symbols["DOUBLE"], {"LOCAL": "y"}) == ()
     assert len(unmet(symbols["DOUBLE"], {})) == 1
 
 
-def test_the_chain_is_told_in_kconfigs_words(symbols):
+def test_the_chain_is_given_in_kconfigs_terms(symbols):
     said = why_not("TDX", "y", {"LOCAL": "y", "EXPERT": "y", "X2APIC": "y"}, symbols)
     assert said == "needs EFI_STUB (n); EFI_STUB needs ACPI (n), EFI (n); EFI needs ACPI (n)"
     assert "only other options select it" in why_not("HIDDEN", "y", {}, symbols)
@@ -120,13 +120,13 @@ def test_a_proposal_names_all_that_is_needed(symbols):
     assert propose("ACPI", {}, symbols) == ()
 
 
-def test_files_that_include_each_other_end(tmp_path):
+def test_files_that_include_each_other_are_refused(tmp_path):
     (tmp_path / "Kconfig").write_text('source "Kconfig"\n')
     with pytest.raises(InvalidInput, match="include each other"):
         read_symbols(tmp_path)
 
 
-def test_a_symbol_without_definitions_lacks_nothing():
+def test_a_symbol_without_definitions_has_no_unmet_conditions():
     assert unmet(Symbol(name="X"), {}) == ()
 
 
@@ -186,15 +186,15 @@ def test_a_submenu_ends_where_the_next_entry_does_not_depend_on_its_head(menu):
     assert [name for name, symbol in symbols.items() if symbol.choice] == ["PCIE_BUS_SAFE"]
 
 
-def test_an_option_tells_its_prompt_place_and_help(menu):
+def test_an_option_has_prompt_location_and_help(menu):
     tree, symbols = menu
-    assert (symbols["PCI_MSI"].prompt, symbols["PCI_MSI"].place) == ("MSI", "Kconfig:6")
+    assert (symbols["PCI_MSI"].prompt, symbols["PCI_MSI"].location) == ("MSI", "Kconfig:6")
     assert help_text(tree, symbols["PCI_MSI"]) == "First line.\n\n  Indented line.\nconfig NOT_AN_ENTRY"
     assert help_text(tree, symbols["PCI_HIDDEN"]) == help_text(tree, symbols["LATE"]) == ""
     assert symbols["VGA"].definitions == (("PCI_MSI",),)
 
 
-def test_what_holds_an_option_on_is_named(menu):
+def test_what_keeps_an_option_on_is_named(menu):
     _, symbols = menu
     assert why_not("VGA", "n", {"PCI": "y", "OTHER": "y", "VGA": "y"}, symbols) == "turned on by OTHER"
     assert "choice" in why_not("VGA", "n", {"PCI": "n", "OTHER": "y", "VGA": "y"}, symbols)
@@ -210,12 +210,12 @@ def test_what_holds_an_option_on_is_named(menu):
         ("", set()),
     ],
 )
-def test_what_an_expression_cannot_do_without(expression, needed):
+def test_requirements_of_an_expression(expression, needed):
     assert requirements(expression) == needed
 
 
 @pytest.mark.parametrize("text", ["(" * 5000 + "A" + ")" * 5000, "!" * 5000 + "A", "$(" * 5000])
-def test_what_is_nested_without_end_is_unknown(text, tmp_path):
+def test_a_deeply_nested_expression_is_unknown(text, tmp_path):
     (tmp_path / "Kconfig").write_text(f'config A\n\tbool "a"\nconfig B\n\tbool "b"\n\tdepends on {text}\n')
     symbols = read_symbols(tmp_path)
     assert evaluate(text, {"A": "y"}) == "?"
@@ -226,5 +226,5 @@ def test_what_is_nested_without_end_is_unknown(text, tmp_path):
 def test_lines_are_counted_as_editors_do(tmp_path):
     (tmp_path / "Kconfig").write_text('# a\x0cb\u2028c\nconfig A\n\tbool "a"\n\thelp\n\t  one\x0ctwo\n', "utf-8")
     symbol = read_symbols(tmp_path)["A"]
-    assert symbol.place == "Kconfig:2"
+    assert symbol.location == "Kconfig:2"
     assert help_text(tmp_path, symbol).endswith("two")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from acon_nb import plots
-from acon_nb.bench.kernel_cost import CostSpec, added, cost_table
+from acon_nb.boot.kernel_cost import CostSpec, added, cost_table
 from acon_nb.errors import InvalidInput
 
 STEPS = pd.DataFrame(
@@ -16,7 +16,10 @@ STEPS = pd.DataFrame(
         "bzimage_bytes": [1 << 20, 2 << 20, (2 << 20) - 102400],
         "linked_bytes": [4 << 20, 8 << 20, 7 << 20],
         "gone_bytes": [10 << 20, 14 << 20, 13 << 20],
-        "init_ns": [100_000_000, 150_000_000, 140_000_000],
+        "init_ns": [100_000_000, 150_000_000, 540_000_000],
+        "executed_ns": [100_000_000, 149_000_000, 139_000_000],
+        "busy_waiting_ns": [0, 1_000_000, 1_000_000],
+        "idle_ns": [0, 0, 400_000_000],
     }
 )
 
@@ -24,10 +27,12 @@ STEPS = pd.DataFrame(
 def test_a_steps_cost_is_its_difference_from_the_one_before() -> None:
     frame = added(STEPS)
     assert list(frame["added_bzimage_bytes"]) == [1 << 20, 1 << 20, -102400]
-    assert list(frame["added_init_ns"]) == [100_000_000, 50_000_000, -10_000_000]
+    assert list(frame["added_executed_ns"]) == [100_000_000, 49_000_000, -10_000_000]
     table = cost_table(frame)
     assert list(table["bzImage / KiB"]) == ["1024", "2048 (+1024)", "1948 (-100)"]
-    assert list(table["10⁶ instructions to /init"]) == ["100.0", "150.0 (+50.0)", "140.0 (-10.0)"]
+    assert list(table["10⁶ instructions to /init"]) == ["100.0", "149.0 (+49.0)", "139.0 (-10.0)"]
+    assert list(table["idle / ms"]) == ["0.0", "0.0 (+0.0)", "400.0 (+400.0)"]
+    assert list(table["clock at /init / ms"])[-1] == "540.0 (+390.0)"
 
 
 def test_each_step_adds_a_group_to_the_profiles() -> None:

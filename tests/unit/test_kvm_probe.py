@@ -9,7 +9,7 @@ import acon_nb.host as host_package
 FOLDER = Path(host_package.__file__).parent
 
 
-def test_the_probe_guest_is_what_its_source_says(tmp_path):
+def test_the_probe_guest_matches_its_source(tmp_path):
     if shutil.which("gcc") is None or shutil.which("objcopy") is None:
         pytest.skip("gcc and objcopy are missing")
     built, image = tmp_path / "probe.o", tmp_path / "probe.bin"
@@ -23,5 +23,5 @@ def test_the_probe_guest_answers_under_tcg():
         pytest.skip("qemu-system-x86_64 is missing")
     from acon_nb.host.kvm import boot_probe
 
-    code, _, _ = boot_probe("tcg", "max")
+    code, _, _ = boot_probe("tcg", "max", limit_s=60)
     assert code == 33

@@ -22,7 +22,7 @@ def programs(folder: Path, *names: str) -> str:
     return str(folder)
 
 
-def test_ccache_is_used_where_it_is(tree: SourceTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ccache_is_used_if_installed(tree: SourceTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", programs(tmp_path / "with", "ccache"))
     assert "CC=ccache gcc" in make.argument_list(tree, tmp_path)
     monkeypatch.setenv("PATH", programs(tmp_path / "without"))
@@ -39,9 +39,7 @@ def test_the_callers_flags_do_not_leak_into_a_build(monkeypatch: pytest.MonkeyPa
     assert found["KBUILD_BUILD_TIMESTAMP"] == make.PINS["KBUILD_BUILD_TIMESTAMP"]
 
 
-def test_a_missing_compressor_is_told_before_anything_is_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_compressor_is_reported_before_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", programs(tmp_path / "tools", "zstd"))
     make.require_compressor({"KERNEL_ZSTD": "y", "KERNEL_XZ": "n"})
     with pytest.raises(MissingRequirement, match="xz") as caught:

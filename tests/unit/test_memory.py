@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acon_nb.bench import kernel_log, memory
-from acon_nb.bench.kernel_log import Record
-from acon_nb.bench.metrics import metric
+from acon_nb.boot import memory
 from acon_nb.errors import InvalidInput
+from acon_nb.guest import kernel_log
+from acon_nb.guest.kernel_log import Record
+from acon_nb.results import columns
+from acon_nb.results.metrics import metric
 
 RAM = 512 << 20
 # What Debian's 6.1 kernel reported from a q35 of 512 MiB.
@@ -102,8 +104,10 @@ def test_a_row_without_the_parts_is_refused() -> None:
 
 
 def test_each_part_is_a_measure_with_words() -> None:
+    assert metric("mem_text_bytes").label == "kernel: code"
+    (words,) = [column.words for column in columns.columns() if column.name == "mem_*_bytes"]
+    assert list(words) == [part.name for part in memory.all_parts()]
     for part in memory.all_parts():
-        assert metric(part.column).label == part.label
         assert part.why
         assert part.source
 

@@ -6,8 +6,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from acon_nb import notebook_files
 from acon_nb.errors import InvalidInput
+from acon_nb.jupyter import notebooks
 
 ALL = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -57,14 +57,33 @@ def test_no_code_cell_is_longer_than_15_lines(notebook: Any) -> None:
 
 def test_copying_keeps_what_is_there(tmp_path: Path) -> None:
     target = tmp_path / "new/folder"
-    assert [(path.name, fresh) for path, fresh in notebook_files.copy(target)] == [(path.name, True) for path in ALL]
+    assert [(path.name, fresh) for path, fresh in notebooks.copy(target)] == [(path.name, True) for path in ALL]
     changed = target / ALL[0].name
     changed.write_text("mine")
-    assert not any(fresh for _, fresh in notebook_files.copy(target))
+    assert not any(fresh for _, fresh in notebooks.copy(target))
     assert changed.read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInput, match="directory"):
-        notebook_files.copy(tmp_path / "file/below")
+        notebooks.copy(tmp_path / "file/below")
+
+
+@pytest.mark.parametrize(
+    ("root", "options", "allowed"),
+    [
+        (True, [], True),
+        (True, ["--no-browser", "--ServerApp.port=1"], True),
+        (True, ["--ip=0.0.0.0"], False),
+        (True, ["--ServerApp.ip=::"], False),
+        (False, [], False),
+    ],
+)
+def test_root_may_start_jupyterlab_where_only_this_host_reaches_it(
+    tmp_path: Path, root: bool, options: list[str], allowed: bool
+) -> None:
+    argv = notebooks.lab_argv(tmp_path, options, root=root)
+    assert ("--allow-root" in argv) is allowed
+    assert "--ServerApp.ip=127.0.0.1" in argv
+    assert argv[len(argv) - len(options) :] == options

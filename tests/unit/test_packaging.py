@@ -51,14 +51,22 @@ def test_everything_that_a_wheel_takes_in_is_there() -> None:
         assert any((ROOT / source).iterdir()), source
 
 
-def test_the_wheel_holds_the_console_its_licence_and_the_notebooks(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_console_its_licence_the_notebooks_and_the_kinds_of_study(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(argv, cwd=ROOT, capture_output=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
+    archive = zipfile.ZipFile(wheel)
+    names = set(archive.namelist())
     static = {f"acon_nb/widgets/static/{name}" for name in ("console.js", "console.css", "LICENSE-xterm.txt")}
     assert static <= names
     assert {f"acon_nb/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= names
+    assert {f"acon_nb/{kind}/{file}" for kind in ("boot", "swap") for file in ("columns.toml", "kind.py")} <= names
+    assert {"acon_nb/boot/plans/quick.toml", "acon_nb/swap/plans/paper.toml"} <= names
+    (points,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+    assert (
+        "[acon_nb.studies]\nboot = acon_nb.boot.kind:KIND\nswap = acon_nb.swap.kind:KIND"
+        in archive.read(points).decode()
+    )
     assert not [name for name in names if "node_modules" in name or ".ipynb_checkpoints" in name]
 
 

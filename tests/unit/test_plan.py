@@ -5,57 +5,60 @@ from typing import Any
 
 import pytest
 
-from acon_nb.bench import plan
-from acon_nb.bench.plan import Plan
 from acon_nb.errors import InvalidInput
+from acon_nb.study import plan
+from acon_nb.study.plan import Plan
 
 
 def test_a_plan_has_every_combination_of_the_levels() -> None:
-    made = Plan(name="p", factors={"memory": ["256M", "512M"], "machine": ["q35", "microvm"]}, fixed={"vcpus": 1})
-    assert [row.label for row in made.settings] == [
+    made = Plan(
+        name="p", study="boot", factors={"memory": ["256M", "512M"], "machine": ["q35", "microvm"]}, fixed={"vcpus": 1}
+    )
+    assert [row.label for row in made.all_cells] == [
         "memory=256M, machine=q35", "memory=256M, machine=microvm",
         "memory=512M, machine=q35", "memory=512M, machine=microvm",
     ]  # fmt: skip
-    assert made.settings[1].levels == {"vcpus": 1, "memory": "256M", "machine": "microvm"}
+    assert made.all_cells[1].levels == {"vcpus": 1, "memory": "256M", "machine": "microvm"}
     assert made.varying == ("memory", "machine")
     assert made.baseline_label == "memory=256M, machine=q35"
 
 
 def test_a_list_of_cells_stands_alone_or_beside_the_factors() -> None:
-    listed = Plan(name="p", cells=[{"machine": "q35"}, {"machine": "q35", "firmware": "ovmf"}])
-    assert [row.label for row in listed.settings] == ["machine=q35", "machine=q35, firmware=ovmf"]
-    both = Plan(name="p", factors={"machine": ["q35"]}, cells=[{"machine": "microvm", "cmdline": ""}])
-    assert [row.label for row in both.settings] == ["machine=q35", "machine=microvm, cmdline=none"]
-    assert [row.label for row in Plan(name="p").settings] == ["the cell"]
+    listed = Plan(name="p", study="boot", cells=[{"machine": "q35"}, {"machine": "q35", "firmware": "ovmf"}])
+    assert [row.label for row in listed.all_cells] == ["machine=q35", "machine=q35, firmware=ovmf"]
+    both = Plan(name="p", study="boot", factors={"machine": ["q35"]}, cells=[{"machine": "microvm", "cmdline": ""}])
+    assert [row.label for row in both.all_cells] == ["machine=q35", "machine=microvm, cmdline=none"]
+    assert [row.label for row in Plan(name="p", study="boot").all_cells] == ["the cell"]
 
 
 def test_a_block_is_one_run_of_each_cell_and_their_order_differs() -> None:
-    made = Plan(name="p", factors={"memory": ["1G", "2G", "3G", "4G"]}, runs=6, warmups=2)
-    turns = list(made.turns())
+    made = Plan(name="p", study="boot", factors={"memory": ["1G", "2G", "3G", "4G"]}, runs=6, warmups=2)
+    turns = list(made.schedule())
     warm, rest = turns[:8], turns[8:]
-    assert all(turn.warmup for turn in warm)
-    assert not any(turn.warmup for turn in rest)
-    blocks = [[turn.setting for turn in rest if turn.block == number] for number in range(6)]
+    assert all(planned.warmup for planned in warm)
+    assert not any(planned.warmup for planned in rest)
+    blocks = [[planned.cell for planned in rest if planned.block == number] for number in range(6)]
     assert all(sorted(block) == [0, 1, 2, 3] for block in blocks)
     assert len({tuple(block) for block in blocks}) > 1
-    assert [turn.position for turn in rest] == [0, 1, 2, 3] * 6
-    assert list(made.turns()) == turns
+    assert [planned.position for planned in rest] == [0, 1, 2, 3] * 6
+    assert list(made.schedule()) == turns
 
 
 def test_of_two_cells_the_order_alternates() -> None:
-    made = Plan(name="p", factors={"machine": ["q35", "microvm"]}, runs=4, warmups=0)
-    order = [turn.setting for turn in made.turns()]
+    made = Plan(name="p", study="boot", factors={"machine": ["q35", "microvm"]}, runs=4, warmups=0)
+    order = [planned.cell for planned in made.schedule()]
     assert order in ([0, 1, 1, 0] * 2, [1, 0, 0, 1] * 2)
 
 
 def test_a_toml_file_and_python_give_the_same_plan(tmp_path: Path) -> None:
     file = tmp_path / "sizes.toml"
     file.write_text(
-        'runs = 3\nminimum_effect = 0.02\nbaseline = {memory = "1G"}\n[fixed]\nclock = "wall"\n'
+        'study = "boot"\nruns = 3\nminimum_effect = 0.02\nbaseline = {memory = "1G"}\n[fixed]\nclock = "wall"\n'
         '[factors]\nmemory = ["512M", "1G"]\n'
     )
     same = Plan(
         name="sizes",
+        study="boot",
         runs=3,
         minimum_effect=0.02,
         baseline={"memory": "1G"},
@@ -68,29 +71,29 @@ def test_a_toml_file_and_python_give_the_same_plan(tmp_path: Path) -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"name": "../x"}, r"name='\.\./x': is no name"),
+    ({"name": "../x"}, r"name='\.\./x': is not valid"),
     ({"name": "p", "runs": 0}, "runs=0"),
     ({"name": "p", "runs": True}, "runs=True"),
     ({"name": "p", "runs": "5"}, "runs='5'"),
     ({"name": "p", "minimum_effect": 1.5}, r"minimum_effect=1\.5"),
     ({"name": "p", "factors": {"memory": []}}, r"factors\.memory=\[\]"),
-    ({"name": "p", "factors": {"memory": "1G"}}, r"factors\.memory='1G': is no list"),
+    ({"name": "p", "factors": {"memory": "1G"}}, r"factors\.memory='1G': is not a list"),
     ({"name": "p", "factors": {"memory": ["1G", "1G"]}}, "has a level twice"),
-    ({"name": "p", "factors": {"memory": [["1G"]]}}, r"\['1G'\]: is no level"),
+    ({"name": "p", "factors": {"memory": [["1G"]]}}, r"factors\.memory\[0\]=\['1G'\]: is not text or a whole number"),
     ({"name": "p", "factors": {"memory": ["1G"]}, "fixed": {"memory": "2G"}}, "varies too"),
-    ({"name": "p", "cells": [{"a": 1}, {"a": 1}]}, "is there twice"),
-    ({"name": "p", "factors": {"a": [1]}, "baseline": {"a": 2}}, "picks no cell"),
-    ({"name": "p", "facters": {}}, "facters={}: is nothing that a plan has"),
+    ({"name": "p", "cells": [{"a": 1}, {"a": 1}]}, "appears twice"),
+    ({"name": "p", "factors": {"a": [1]}, "baseline": {"a": 2}}, "matches no cell"),
+    ({"name": "p", "facters": {}}, "facters={}: is not a field of a plan"),
     ({"runs": 3}, "name=None: is missing"),
-    ({"name": "p", "factors": ["a"]}, "is no table"),
-    ({"name": "p", "cells": "a"}, "is no list of tables"),
+    ({"name": "p", "factors": ["a"]}, "factors=\\['a'\\]: is not a table"),
+    ({"name": "p", "cells": "a"}, "cells='a': is not a list"),
 ]
 
 
 @pytest.mark.parametrize(("data", "words"), BAD)
 def test_a_bad_plan_is_refused(data: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
-        Plan.of(data)
+        Plan.of({"study": "boot", **data})
 
 
 def test_a_near_name_is_told() -> None:
@@ -99,12 +102,17 @@ def test_a_near_name_is_told() -> None:
     assert caught.value.hint == "did you mean warmups?"
 
 
+def test_a_plan_without_a_kind_of_study_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(InvalidInput, match=r"study=None: is missing\n.*one of boot, swap"):
+        Plan.of({"name": "p"})
+
+
 def test_a_file_that_is_none_or_no_toml_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="No such file") as caught:
         plan.load(tmp_path / "none.toml")
     assert "quick" in caught.value.hint
     (tmp_path / "bad.toml").write_text("runs = ")
-    with pytest.raises(InvalidInput, match="is no TOML"):
+    with pytest.raises(InvalidInput, match="is not valid TOML"):
         plan.load(tmp_path / "bad.toml")
 
 

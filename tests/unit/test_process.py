@@ -69,7 +69,7 @@ def test_lines_are_streamed_and_an_unfinished_one_counts() -> None:
     assert lines == ["one", "two", "\ufffd", "last"]
 
 
-def test_words_reach_the_program_as_they_are() -> None:
+def test_arguments_reach_the_program_unchanged() -> None:
     words = ["a b", "$HOME", "*", "'", '"', "; echo no", "", "\n"]
     assert process.run_bytes(["printf", r"%s\0", *words]) == "".join(f"{word}\0" for word in words).encode()
 
@@ -79,7 +79,7 @@ def test_much_output_on_both_streams_does_not_block() -> None:
     assert len(process.run_bytes(["sh", "-c", script])) == 300000
 
 
-def test_standard_input_is_empty_or_what_is_given() -> None:
+def test_standard_input_is_empty_or_as_given() -> None:
     assert process.output(["cat"]) == ""
     assert process.output(["cat"], stdin=b"hello") == "hello"
     assert process.run(["cat"]).tail == ()
@@ -103,7 +103,7 @@ def test_a_failure_shows_the_last_lines_and_a_command_that_can_be_pasted(tmp_pat
         process.output(argv)
 
 
-def test_a_signal_is_told_by_name() -> None:
+def test_a_signal_is_named() -> None:
     with pytest.raises(CommandFailed, match="SIGSEGV") as caught:
         process.run(["sh", "-c", "kill -SEGV $$"])
     assert caught.value.returncode == -signal.SIGSEGV
@@ -114,7 +114,7 @@ def test_a_missing_program_is_named() -> None:
         process.run(["no-such-program-here"])
 
 
-def test_a_file_that_is_no_program_and_a_missing_folder_are_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_executable_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("x")
     with pytest.raises(PermissionError, match="data"):
         process.run([tmp_path / "data"])
@@ -131,7 +131,7 @@ def test_the_log_has_the_whole_output(tmp_path: Path) -> None:
         process.run(["false"], log=log)
 
 
-def test_a_log_on_a_full_disk_is_said(small_disk: Path) -> None:
+def test_a_log_on_a_full_disk_is_reported(small_disk: Path) -> None:
     with pytest.raises(NoSpace, match="small-disk"):
         process.run(["head", "-c", "1000000", "/dev/zero"], log=small_disk / "log")
 
@@ -152,7 +152,7 @@ def test_a_cancel_ends_everything_that_was_started() -> None:
     assert alive(duration) == []
 
 
-def test_a_daemon_that_a_finished_program_left_is_ended() -> None:
+def test_a_daemon_left_by_a_finished_program_is_killed() -> None:
     duration = unique_sleep()
     process.run(["sh", "-c", f"setsid sleep {duration} >/dev/null 2>&1 & echo done"])
     assert alive(duration) == []
@@ -215,12 +215,12 @@ def test_no_descriptor_is_left_open() -> None:
     assert count() == before
 
 
-def test_the_program_inherits_nothing_but_what_it_is_given() -> None:
+def test_the_program_inherits_only_the_given_descriptors() -> None:
     listing = process.output(["ls", "/proc/self/fd"]).split()
     assert set(listing) <= {"0", "1", "2", "3"}  # 3 is ls reading the folder
 
 
-def test_commands_with_odd_words_are_quoted_for_the_shell() -> None:
+def test_commands_are_quoted_for_the_shell() -> None:
     with pytest.raises(CommandFailed) as caught:
         process.output(["sh", "-c", "exit 1", "it's", "a b"])
     assert shlex.split(caught.value.command) == ["sh", "-c", "exit 1", "it's", "a b"]

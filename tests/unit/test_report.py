@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from acon_nb import report
 from acon_nb.errors import AconError, InvalidInput
+from acon_nb.jupyter import report
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import fnmatch
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,11 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from acon_nb.bench.boot import BootRun
-from acon_nb.bench.parquet import columns
-from acon_nb.bench.results import SCHEMA, Store, export, flat, frame, stamp
+from acon_nb.boot.cell import BootRun
 from acon_nb.errors import InvalidInput, ResultsError
-from acon_nb.vm import Clock, End
+from acon_nb.results import columns, parquet
+from acon_nb.results.columns import Column
+from acon_nb.results.export import export
+from acon_nb.results.parquet import SCHEMA
+from acon_nb.results.store import Store, flat, frame, stamp
+from acon_nb.study.faults import NOT_BUILT, HostFault
+from acon_nb.vm import Clock, End, end_text
 
 
 def row(number: int, **values: Any) -> dict[str, Any]:
@@ -49,6 +53,18 @@ def test_rows_with_other_columns_stand_beside_each_other(tmp_path: Path) -> None
     assert {"a", "b"} <= set(table.columns)
 
 
+def test_many_files_are_read_as_one_table_whatever_their_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_MOST_TABLES", 3)
+    store = Store(tmp_path)
+    for number in range(10):
+        store.add("boot", row(number, a=number if number % 2 else f"text {number}", **{f"only_{number}": 1}))
+    table = store.load("boot")
+    assert list(table["a"]) == ["text 0", 1, "text 2", 3, "text 4", 5, "text 6", 7, "text 8", 9]
+    assert list(table["only_7"].notna()) == [number == 7 for number in range(10)]
+
+
 def test_kinds_are_apart_and_no_rows_are_an_empty_table(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add("boot", row(1))
@@ -68,7 +84,7 @@ def test_a_measured_boot_is_kept_with_its_phases(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     store.add("boot", row(1, **flat(run)))
     (found,) = store.load("boot").to_dict("records")
-    assert (found["clock"], found["end"]) == ("instructions", "powered off")
+    assert (found["clock"], found["end"]) == ("instructions", "powered_off")
     assert (found["guest_ns_init"], found["guest_ns_ready"]) == (800_000_001, 2**53 + 1)
     assert found["console"] == str(tmp_path / "console.log")
 
@@ -129,11 +145,51 @@ def test_rows_of_the_first_schema_are_read(tmp_path: Path) -> None:
     assert (found["schema"], found["study"]) == (SCHEMA, "single")
 
 
+@pytest.mark.parametrize(
+    ("end", "fault", "codes"),
+    [
+        ("powered off", "", ("powered_off", "")),
+        ("out of memory", "", ("out_of_memory", "")),
+        ("panic", "", ("panic", "")),
+        ("QEMU failed", "the host is out of memory", ("qemu_failed", "host_out_of_memory")),
+        ("killed", "killed from outside", ("killed", "killed_from_outside")),
+        ("killed", "the worker tcp://host1:4001 was lost", ("killed", "worker_lost")),
+        ("QEMU failed", "no space left under /cache", ("qemu_failed", "host_cannot_run")),
+        ("not built", "", ("not_built", "")),
+    ],
+)
+def test_the_prose_of_the_second_schema_is_read_as_codes(
+    tmp_path: Path, end: str, fault: str, codes: tuple[str, str]
+) -> None:
+    (tmp_path / "boot").mkdir()
+    new = row(2) | {"end": "powered_off", "host_fault": ""}
+    for values in (row(1) | {"schema": 2, "study": "single", "end": end, "host_fault": fault}, new):
+        pq.write_table(pa.Table.from_pylist([values]), tmp_path / f"boot/{values['run_id']}.parquet")
+    old, today = Store(tmp_path).load("boot").to_dict("records")
+    assert (old["end"], old["host_fault"]) == codes
+    assert (today["end"], old["schema"], today["schema"]) == ("powered_off", SCHEMA, SCHEMA)
+
+
+def test_a_column_is_found_by_its_name_of_today_in_rows_of_the_second_schema(tmp_path: Path) -> None:
+    (tmp_path / "boot").mkdir()
+    old = row(1) | {"schema": 2, "study": "single", "turn_key": "k"}
+    pq.write_table(pa.Table.from_pylist([old]), tmp_path / "boot/run1.parquet")
+    for only in (None, ["run_key"]):
+        table = Store(tmp_path).load("boot", only=only)
+        assert (list(table["run_key"]), "turn_key" in table) == (["k"], False)
+
+
+def test_every_end_has_a_code_for_files_and_words_for_people() -> None:
+    assert all(re.fullmatch(r"[a-z_]+", end) for end in [*End, *HostFault, NOT_BUILT])
+    assert (End.QEMU_FAILED.text, End.STOPPED.text) == ("QEMU failed", "stopped by the host")
+    assert (end_text("not_built"), End.OUT_OF_MEMORY.text) == ("not built", "out of memory")
+
+
 @pytest.mark.parametrize(("column", "value"), [("cell", 3), ("attempt", "one"), ("warmup", 1), ("guest_ns_init", "1")])
 def test_a_documented_column_has_its_type(tmp_path: Path, column: str, value: object) -> None:
     store = Store(tmp_path)
     store.add("boot", row(1, **{column: value}))
-    with pytest.raises(ResultsError, match=f"{column}={value!r} is no "):
+    with pytest.raises(ResultsError, match=f"{column}={value!r} is not "):
         store.load("boot")
 
 
@@ -174,7 +230,7 @@ def test_a_row_that_is_in_two_files_counts_once(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from acon_nb.bench.results import SCHEMA, Store
+from acon_nb.results.store import SCHEMA, Store
 store = Store(Path(sys.argv[1]))
 for number in range(25):
     stamp = {"schema": SCHEMA, "run_id": f"{sys.argv[2]}-{number}", "timestamp": "2026-01-01T00:00:00+00:00"}
@@ -239,7 +295,7 @@ def test_a_table_is_exported_by_its_suffix(tmp_path: Path, name: str, words: str
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no suffix that says"):
+    with pytest.raises(InvalidInput, match="no suffix of a known format"):
         export(frame([{"a": 1}]), tmp_path / "t.xls")
     assert not os.listdir(tmp_path)
 
@@ -263,11 +319,27 @@ def test_rows_as_a_table() -> None:
     assert frame([]).empty
 
 
-def test_the_documented_columns_are_those_of_the_schema() -> None:
-    lines = (Path(__file__).parents[2] / "docs/results.md").read_text().splitlines()
-    documented = [line for line in lines if line.startswith("| `")]
-    assert documented == [f"| `{row['name']}` | {row['type']} | {row['meaning']} |" for row in columns()]
+def measure_words(column: Column) -> str:
+    if column.unit is None:
+        return ""
+    unit = f" in {column.unit}" if column.unit else ""
+    words = [f"{column.label.replace('{}', '...')}{unit}"]
+    words += ["more is better"] if column.more_is_better else []
+    words += [f"{column.clock} clock only"] if column.clock else []
+    return ", ".join(words + (["exact"] if column.exact else []))
+
+
+@pytest.mark.parametrize("owner", ["", "boot", "swap"])
+def test_the_documented_columns_are_those_of_the_schema(owner: str) -> None:
+    text = (Path(__file__).parents[2] / "docs/results.md").read_text()
+    title = f"### Columns of {owner} studies" if owner else "## Columns"
+    _, _, section = text.partition(f"\n{title}\n")
+    documented = [line for line in section.partition("\n##")[0].splitlines() if line.startswith("| `")]
+    (file,) = [file for file in columns.files() if file.owner == owner]
+    assert documented == [
+        f"| `{row.name}` | {row.type} | {row.meaning} | {measure_words(row)} |" for row in file.columns
+    ]
 
 
 def test_every_column_of_a_stamp_is_documented() -> None:
-    assert [name for name in stamp() if not any(fnmatch.fnmatchcase(name, row["name"]) for row in columns())] == []
+    assert [name for name in stamp() if columns.column_of(name) is None] == []

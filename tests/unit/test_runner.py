@@ -11,16 +11,19 @@ from types import MappingProxyType
 
 import pytest
 
-from acon_nb.bench import host_lock as locks
-from acon_nb.bench import runner
-from acon_nb.bench.board import format_left
-from acon_nb.bench.experiments import study_of
-from acon_nb.bench.host_lock import host_lock
-from acon_nb.bench.plan import Plan, Setting, Turn
-from acon_nb.bench.results import Store
-from acon_nb.bench.runner import Measured, Study
 from acon_nb.errors import AconError, BuildFailed, Cancelled, InvalidInput
 from acon_nb.progress import CancelToken, Progress
+from acon_nb.results.store import Store
+from acon_nb.study import host_lock as locks
+from acon_nb.study import runner
+from acon_nb.study.estimate import Estimate
+from acon_nb.study.host_lock import host_lock
+from acon_nb.study.kinds import study_of
+from acon_nb.study.plan import Plan, PlanCell, PlannedRun
+from acon_nb.study.room import Guests, check_room
+from acon_nb.study.runner import Measured, Study
+from acon_nb.study.state import format_left
+from acon_nb.units import parse_bytes
 from acon_nb.vm import Clock, End
 
 
@@ -32,32 +35,32 @@ def own_lock(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 class Counted:
-    """Gives what `answer(setting, how many so far)` says, and notes the order."""
+    """Gives what `answer(cell, how many so far)` says, and notes the order."""
 
     kind = "boot"
     unbuilt: Mapping[str, AconError] = MappingProxyType({})
 
-    def __init__(self, folder: Path, answer: Callable[[Setting, int], Measured] | None = None) -> None:
+    def __init__(self, folder: Path, answer: Callable[[PlanCell, int], Measured] | None = None) -> None:
         self.folder = folder
         self.answer = answer or (lambda _, __: good(folder))
         self.order: list[tuple[str, bool]] = []
         self.prepared = 0
         self._lock = threading.Lock()
 
-    def clock(self, setting: Setting) -> Clock:
-        return Clock(setting.levels.get("clock", "wall"))
+    def clock(self, cell: PlanCell) -> Clock:
+        return Clock(cell.levels.get("clock", "wall"))
 
     def prepare(self, **_: object) -> None:
         self.prepared += 1
 
-    def identity(self, setting: Setting) -> str:
-        return setting.label
+    def identity(self, cell: PlanCell) -> str:
+        return cell.label
 
-    def run(self, setting: Setting, turn: Turn, *_: object) -> Measured:
+    def run(self, cell: PlanCell, planned: PlannedRun, *_: object) -> Measured:
         with self._lock:
-            self.order.append((setting.label, turn.warmup))
+            self.order.append((cell.label, planned.warmup))
             number = len(self.order)
-        return self.answer(setting, number)
+        return self.answer(cell, number)
 
 
 def good(folder: Path, end: End = End.POWERED_OFF, **values: str) -> Measured:
@@ -66,7 +69,59 @@ def good(folder: Path, end: End = End.POWERED_OFF, **values: str) -> Measured:
     return Measured(row={"guest_ns_init": 5}, end=end, console=console, **values)
 
 
-PLAN = Plan(name="sizes", factors={"memory": ["1G", "2G", "3G"]}, runs=2, warmups=1)
+PLAN = Plan(name="sizes", study="boot", factors={"memory": ["1G", "2G", "3G"]}, runs=2, warmups=1)
+
+
+class Large(Counted):
+    """Guests as large as their memory says."""
+
+    def guest_bytes(self, cell: PlanCell) -> int:
+        return parse_bytes(str(cell.levels["memory"]), field="memory")
+
+
+def test_a_guest_larger_than_the_host_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, factors={"memory": ["1G", "4096G"]})
+    experiment = Large(tmp_path)
+    study = Study(plan=plan, experiment=experiment, store=Store(tmp_path / "out"))
+    with pytest.raises(InvalidInput, match=r"memory='4096G': needs 4\.0 TiB of RAM .* this host has .* available"):
+        study.run()
+    assert (experiment.prepared, experiment.order) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("clock", "runs", "parallel", "fits"),
+    [
+        (Clock.WALL, 9, 4, True),
+        (Clock.INSTRUCTIONS, 1, 4, True),
+        (Clock.INSTRUCTIONS, 9, 1, True),
+        (Clock.INSTRUCTIONS, 9, 2, True),
+        (Clock.INSTRUCTIONS, 2, 3, True),
+        (Clock.INSTRUCTIONS, 3, 3, False),
+    ],
+)
+def test_guests_that_run_at_a_time_must_fit_together(clock: Clock, runs: int, parallel: int, fits: bool) -> None:
+    cell = PlanCell(label="memory=8G", levels={"memory": "8G"})
+    guests = [Guests(cell=cell, clock=clock, runs=runs, ram_bytes=9 << 30)]
+    if fits:
+        check_room(guests, parallel, available_bytes=20 << 30)
+        return
+    with pytest.raises(InvalidInput, match=r"3 guests at a time, 27\.0 GiB in all") as caught:
+        check_room(guests, parallel, available_bytes=20 << 30)
+    assert "fewer guests at a time" in str(caught.value.hint)
+
+
+def test_how_long_a_plan_takes_is_told_before_it_starts_and_follows_its_runs(tmp_path: Path) -> None:
+    expected = Estimate(
+        cells=3, runs=9, low_s=60, high_s=120, cell_s=(10.0, 10.0, 10.0), basis="as 5 earlier runs took"
+    )
+    events: list[str] = []
+    experiment = Counted(tmp_path)
+    study = Study(plan=PLAN, experiment=experiment, store=Store(tmp_path / "out"), expected=expected)
+    assert study.state.left_s == 90
+    study.run(on_progress=lambda event: events.append(event.line))
+    assert events[0] == "plan sizes   0 %  3 cells, 9 runs, some 60 s to 2 min (as 5 earlier runs took)"
+    assert any("0 of 9 runs, some 90 s left" in line for line in events)
+    assert "1 of 9 runs, some 1 s left" in "\n".join(events), "these runs take no time, and the rest is scaled by that"
 
 
 def test_every_run_is_a_row_with_its_place_and_its_log(tmp_path: Path) -> None:
@@ -78,7 +133,7 @@ def test_every_run_is_a_row_with_its_place_and_its_log(tmp_path: Path) -> None:
     assert list(rows["cell"]) == ["memory=1G"] * 3 + ["memory=2G"] * 3 + ["memory=3G"] * 3
     assert sorted(rows["replicate"][~rows["warmup"]]) == [0, 0, 0, 1, 1, 1]
     assert set(rows["factor_memory"]) == {"1G", "2G", "3G"}
-    assert set(rows["end"]) == {"powered off"}
+    assert set(rows["end"]) == {"powered_off"}
     assert all((tmp_path / "out" / log).read_text() == "hello\n" for log in rows["log"])
     assert (study.state.phase, study.state.done, study.state.total) == ("done", 9, 9)
     assert {cell.state for cell in study.state.cells} == {"done"}
@@ -87,7 +142,7 @@ def test_every_run_is_a_row_with_its_place_and_its_log(tmp_path: Path) -> None:
 def test_a_stopped_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     cancel = CancelToken()
 
-    def stop(_: Setting, number: int) -> Measured:
+    def stop(_: PlanCell, number: int) -> Measured:
         if number == 5:
             cancel.cancel()  # as a user would, while a guest runs: this run is no result
         return good(tmp_path)
@@ -115,20 +170,20 @@ def test_another_session_measures_anew(tmp_path: Path) -> None:
 
 
 def test_only_a_fault_of_the_host_is_tried_again_and_stays_a_row(tmp_path: Path) -> None:
-    def answer(_: Setting, number: int) -> Measured:
-        return good(tmp_path, End.KILLED, host_fault="killed from outside") if number == 1 else good(tmp_path)
+    def answer(_: PlanCell, number: int) -> Measured:
+        return good(tmp_path, End.KILLED, host_fault="killed_from_outside") if number == 1 else good(tmp_path)
 
-    plan = Plan(name="one", runs=1, warmups=0)
+    plan = Plan(name="one", study="boot", runs=1, warmups=0)
     rows = Study(plan=plan, experiment=Counted(tmp_path, answer), store=Store(tmp_path / "out")).run()
     assert list(rows["attempt"]) == [1, 2]
-    assert list(rows["host_fault"]) == ["killed from outside", ""]
+    assert list(rows["host_fault"]) == ["killed_from_outside", ""]
 
 
 def test_a_host_that_stays_at_fault_is_tried_three_times_and_next_time_again(tmp_path: Path) -> None:
-    def never(_: Setting, __: int) -> Measured:
-        return good(tmp_path, End.KILLED, host_fault="killed from outside")
+    def never(_: PlanCell, __: int) -> Measured:
+        return good(tmp_path, End.KILLED, host_fault="killed_from_outside")
 
-    plan = Plan(name="one", runs=1, warmups=0)
+    plan = Plan(name="one", study="boot", runs=1, warmups=0)
     for count in (3, 6):
         study = Study(plan=plan, experiment=Counted(tmp_path, never), store=Store(tmp_path / "out"))
         assert len(study.run()) == count
@@ -136,8 +191,8 @@ def test_a_host_that_stays_at_fault_is_tried_three_times_and_next_time_again(tmp
 
 
 def test_a_guest_that_fails_is_a_row_and_not_a_gap(tmp_path: Path) -> None:
-    def panic(setting: Setting, _: int) -> Measured:
-        bad = setting.label == "memory=2G"
+    def panic(cell: PlanCell, _: int) -> Measured:
+        bad = cell.label == "memory=2G"
         return good(tmp_path, End.PANIC, error="no init found") if bad else good(tmp_path)
 
     experiment = Counted(tmp_path, panic)
@@ -154,7 +209,7 @@ def test_a_guest_that_fails_is_a_row_and_not_a_gap(tmp_path: Path) -> None:
 
 
 def test_an_error_of_ours_ends_the_study_and_keeps_the_rows(tmp_path: Path) -> None:
-    def broken(_: Setting, number: int) -> Measured:
+    def broken(_: PlanCell, number: int) -> Measured:
         if number == 3:
             raise AconError("no QEMU any more")
         return good(tmp_path)
@@ -170,11 +225,18 @@ def test_an_error_of_ours_ends_the_study_and_keeps_the_rows(tmp_path: Path) -> N
 def test_counted_guests_run_side_by_side_and_need_no_warm_up(tmp_path: Path) -> None:
     together = threading.Barrier(2, timeout=20)
 
-    def meet(_: Setting, __: int) -> Measured:
+    def meet(_: PlanCell, __: int) -> Measured:
         together.wait()
         return good(tmp_path)
 
-    plan = Plan(name="counted", factors={"memory": ["1G", "2G"]}, fixed={"clock": "instructions"}, runs=2, warmups=3)
+    plan = Plan(
+        name="counted",
+        study="boot",
+        factors={"memory": ["1G", "2G"]},
+        fixed={"clock": "instructions"},
+        runs=2,
+        warmups=3,
+    )
     study = Study(plan=plan, experiment=Counted(tmp_path, meet), store=Store(tmp_path / "out"), parallel=2)
     assert len(study.run()) == 4
 
@@ -182,14 +244,14 @@ def test_counted_guests_run_side_by_side_and_need_no_warm_up(tmp_path: Path) -> 
 def test_guests_of_the_wall_clock_are_alone_on_the_host(tmp_path: Path) -> None:
     running: list[int] = []
 
-    def alone(_: Setting, number: int) -> Measured:
+    def alone(_: PlanCell, number: int) -> Measured:
         running.append(number)
         assert len(running) == 1
         time.sleep(0.01)
         running.pop()
         return good(tmp_path)
 
-    plan = Plan(name="wall", runs=8, warmups=0)
+    plan = Plan(name="wall", study="boot", runs=8, warmups=0)
     studies = [
         Study(plan=plan, experiment=Counted(tmp_path, alone), store=Store(tmp_path / f"out{number}"))
         for number in range(2)
@@ -232,9 +294,9 @@ def test_a_study_of_no_kind_and_bad_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="study='boat'"):
         study_of(Plan(name="p", study="boat"), tmp_path)
     with pytest.raises(InvalidInput, match="jobs=0"):
-        study_of(Plan(name="p"), tmp_path, jobs=0)
-    with pytest.raises(InvalidInput, match="memroy='1G': is no factor") as caught:
-        study_of(Plan(name="p", factors={"memroy": ["1G"]}), tmp_path)
+        study_of(Plan(name="p", study="boot"), tmp_path, jobs=0)
+    with pytest.raises(InvalidInput, match="memroy='1G': is not a field of a boot study") as caught:
+        study_of(Plan(name="p", study="boot", factors={"memroy": ["1G"]}), tmp_path)
     assert caught.value.hint == "did you mean memory?"
 
 
@@ -244,8 +306,8 @@ def test_a_study_of_no_kind_and_bad_numbers_are_refused(tmp_path: Path) -> None:
         ({"clock": "sun"}, "clock='sun'"),
         ({"memory": "lots"}, "memory='lots'"),
         ({"vcpus": 2}, "counts one vCPU"),
-        ({"vcpus": "2"}, "vcpus='2': is no number"),
-        ({"td": "yes"}, "td='yes': is no truth value"),
+        ({"vcpus": "2"}, "vcpus='2': is not a whole number"),
+        ({"td": "yes"}, "td='yes': is not true or false"),
         ({"machine": "pc"}, "machine='pc'"),
         ({"kernel": "package:x", "kernel_compression": "xz"}, "needs kernel=build"),
     ],
@@ -254,7 +316,7 @@ def test_a_level_that_cannot_be_is_refused_before_anything_starts(
     tmp_path: Path, levels: dict[str, str], words: str
 ) -> None:
     with pytest.raises(InvalidInput, match=words):
-        study_of(Plan(name="p", fixed=levels), tmp_path)
+        study_of(Plan(name="p", study="boot", fixed=levels), tmp_path)
 
 
 class Kernel(Counted):
@@ -264,12 +326,12 @@ class Kernel(Counted):
         super().__init__(folder)
         self.content = content
 
-    def identity(self, _: Setting) -> str:
+    def identity(self, _: PlanCell) -> str:
         return self.content
 
 
 def test_a_new_kernel_is_measured_anew_and_its_rows_do_not_mix_with_the_old(tmp_path: Path) -> None:
-    plan = Plan(name="one", fixed={"clock": "instructions"}, runs=2)
+    plan = Plan(name="one", study="boot", fixed={"clock": "instructions"}, runs=2)
     store = Store(tmp_path / "out")
     for content in ("old", "new"):
         rows = Study(plan=plan, experiment=Kernel(tmp_path, content), store=store).run()
@@ -278,16 +340,16 @@ def test_a_new_kernel_is_measured_anew_and_its_rows_do_not_mix_with_the_old(tmp_
 
 
 def test_cells_of_one_content_are_each_measured_after_a_stop_too(tmp_path: Path) -> None:
-    cells = Plan(name="same", factors={"a": ["x", "y"]}, fixed={"clock": "instructions"}, runs=1)
+    cells = Plan(name="same", study="boot", factors={"a": ["x", "y"]}, fixed={"clock": "instructions"}, runs=1)
     experiment = Kernel(tmp_path, "same")
     Study(plan=cells, experiment=experiment, store=Store(tmp_path / "out")).run()
-    more = Plan(name="same", factors={"a": ["x", "y", "z"]}, fixed={"clock": "instructions"}, runs=1)
+    more = Plan(name="same", study="boot", factors={"a": ["x", "y", "z"]}, fixed={"clock": "instructions"}, runs=1)
     rows = Study(plan=more, experiment=experiment, store=Store(tmp_path / "out")).run()
     assert list(rows["cell"]) == ["a=x", "a=y", "a=z"]
 
 
 def test_wall_times_of_another_host_are_no_times_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Plan(name="moved", cells=[{"clock": "wall"}, {"clock": "instructions"}], runs=1, warmups=0)
+    plan = Plan(name="moved", study="boot", cells=[{"clock": "wall"}, {"clock": "instructions"}], runs=1, warmups=0)
     store = Store(tmp_path / "out")
     Study(plan=plan, experiment=Counted(tmp_path), store=store).run()
     here = runner.environment()
@@ -298,7 +360,14 @@ def test_wall_times_of_another_host_are_no_times_of_this_one(tmp_path: Path, mon
 
 
 def test_rows_know_what_the_plan_said_beforehand(tmp_path: Path) -> None:
-    plan = Plan(name="said", factors={"memory": ["1G", "2G"]}, baseline={"memory": "2G"}, minimum_effect=0.03, runs=1)
+    plan = Plan(
+        name="said",
+        study="boot",
+        factors={"memory": ["1G", "2G"]},
+        baseline={"memory": "2G"},
+        minimum_effect=0.03,
+        runs=1,
+    )
     rows = Study(plan=plan, experiment=Counted(tmp_path), store=Store(tmp_path / "out")).run()
     assert set(rows["baseline"]) == {"memory=2G"}
     assert set(rows["minimum_effect"]) == {0.03}
@@ -306,7 +375,7 @@ def test_rows_know_what_the_plan_said_beforehand(tmp_path: Path) -> None:
 
 def test_many_rows_are_gathered_in_few_files_and_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_GATHERED", 16)
-    plan = Plan(name="many", factors={"n": list(range(100))}, fixed={"clock": "instructions"}, runs=1)
+    plan = Plan(name="many", study="boot", factors={"n": list(range(100))}, fixed={"clock": "instructions"}, runs=1)
     study = Study(plan=plan, experiment=Counted(tmp_path), store=Store(tmp_path / "out"))
     assert sorted(study.run()["factor_n"]) == list(range(100))
     assert len(list((tmp_path / "out").rglob("*.parquet"))) == 100 // 16 + 100 % 16
@@ -353,10 +422,10 @@ def test_a_cell_that_cannot_be_built_is_a_row_with_its_reason_and_the_others_run
     rows = study.run()
     assert len(rows) == 9
     failed = rows[rows["cell"] == "memory=2G"]
-    assert set(failed["end"]) == {"not built"}
+    assert set(failed["end"]) == {"not_built"}
     assert set(failed["error"]) == {"the kernel did not build"}
     assert "main.c:1: error: no" in (tmp_path / "out" / failed["log"].iloc[0]).read_text()
-    assert set(rows.loc[rows["cell"] != "memory=2G", "end"]) == {"powered off"}
+    assert set(rows.loc[rows["cell"] != "memory=2G", "end"]) == {"powered_off"}
     assert len(experiment.order) == 6
 
     again = Study(plan=PLAN, experiment=experiment, store=Store(tmp_path / "out"))
@@ -364,7 +433,7 @@ def test_a_cell_that_cannot_be_built_is_a_row_with_its_reason_and_the_others_run
     assert len(experiment.order) == 6
     experiment.unbuilt = {}
     rows = Study(plan=PLAN, experiment=experiment, store=Store(tmp_path / "out")).run()
-    assert set(rows["end"]) == {"powered off"}, "a kernel that builds again is measured"
+    assert set(rows["end"]) == {"powered_off"}, "a kernel that builds again is measured"
     assert len(experiment.order) == 9
 
 
@@ -372,10 +441,10 @@ def test_a_study_is_run_once_at_a_time(tmp_path: Path) -> None:
     told: list[str] = []
     plan = dataclasses.replace(PLAN, fixed={"clock": "instructions"})
 
-    def study(plan: Plan, answer: Callable[[Setting, int], Measured] | None = None) -> Study:
+    def study(plan: Plan, answer: Callable[[PlanCell, int], Measured] | None = None) -> Study:
         return Study(plan=plan, experiment=Counted(tmp_path, answer), store=Store(tmp_path / "out"), parallel=1)
 
-    def answer(_: Setting, __: int) -> Measured:
+    def answer(_: PlanCell, __: int) -> Measured:
         if not told:
             with pytest.raises(AconError, match=r"sizes is being measured into .* already") as caught:
                 study(plan).run()

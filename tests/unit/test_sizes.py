@@ -23,12 +23,12 @@ def build(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_only_what_is_linked_counts(build: Path) -> None:
+def test_only_linked_objects_count(build: Path) -> None:
     found = sizes.measure(build)
     assert [(part.part, part.data_bytes) for part in found] == [("drivers/pci", 3000), ("init", 100), ("lib", 50)]
 
 
-def test_sizes_are_kept_beside_the_image(build: Path) -> None:
+def test_sizes_are_stored_next_to_the_image(build: Path) -> None:
     found = sizes.measure(build)
     sizes.save(found, build)
     assert sizes.of_image(build / "bzImage") == found

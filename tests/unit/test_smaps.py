@@ -1,4 +1,4 @@
-"""QEMU's memory by kind, from smaps."""
+"""QEMU's memory by purpose, from smaps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.host import qemu_memory
-from acon_nb.host.smaps import parse, sort_out
+from acon_nb.host.smaps import classify, parse
 
 TEXT = """\
 55fb507ca000-55fb50fcc000 r-xp 00000000 fe:00 260131                     /usr/bin/qemu-system-x86_64
@@ -27,23 +27,23 @@ Pss:                 500 kB
 """
 
 
-def test_each_mapping_is_of_one_kind_and_the_sum_is_the_whole() -> None:
-    memory = sort_out(parse(TEXT), 256 << 20)
+def test_each_mapping_has_one_purpose_and_the_sum_is_the_total() -> None:
+    memory = classify(parse(TEXT), 256 << 20)
     assert (memory.files, memory.heap, memory.ram, memory.code, memory.other) == tuple(
         1024 * number for number in (6000, 4000, 100000, 50000, 500)
     )
     assert memory.total_bytes == 1024 * 160500
 
 
-def test_a_guest_whose_memory_is_not_there_yet_has_none() -> None:
-    assert sort_out(parse(TEXT), 1 << 30).ram == 0
+def test_a_guest_without_a_large_mapping_has_no_ram() -> None:
+    assert classify(parse(TEXT), 1 << 30).ram == 0
 
 
-def test_a_process_that_is_gone_has_no_memory() -> None:
+def test_a_process_that_has_ended_has_no_memory() -> None:
     assert qemu_memory(0, 1) is None
 
 
-def test_the_kinds_of_a_real_process_add_up_to_what_the_kernel_sums() -> None:
+def test_the_purposes_of_a_real_process_add_up_to_the_kernels_sum() -> None:
     memory = qemu_memory(os.getpid(), 1 << 40)
     assert memory is not None
     assert memory.files > 0
@@ -55,5 +55,5 @@ def test_the_kinds_of_a_real_process_add_up_to_what_the_kernel_sums() -> None:
 
 @settings(deadline=None)
 @given(st.text(alphabet="0123456789abcdef-rwxp: \nPsk", max_size=400))
-def test_any_text_is_read_without_an_error(text: str) -> None:
-    assert sort_out(parse(text), 1).total_bytes >= 0
+def test_any_text_is_parsed_without_an_error(text: str) -> None:
+    assert classify(parse(text), 1).total_bytes >= 0

@@ -24,11 +24,11 @@ def test_the_key_is_ecdsa_521_and_made_once(tmp_path: Path) -> None:
     assert generate_key(key) == public
     assert key.read_bytes() == before
     public.unlink()
-    with pytest.raises(InvalidInput, match="half of a key pair"):
+    with pytest.raises(InvalidInput, match="only half of a key pair"):
         generate_key(key)
 
 
-def test_the_command_goes_to_this_host_alone_and_asks_nothing(tmp_path: Path) -> None:
+def test_the_command_connects_to_this_host_only_and_asks_nothing(tmp_path: Path) -> None:
     argv = ssh_command(RULE, tmp_path / "id", ["echo", "a b; reboot"])
     assert argv[-3:] == ["root@127.0.0.1", "--", "echo 'a b; reboot'"]
     assert {"BatchMode=yes", "UserKnownHostsFile=/dev/null", "StrictHostKeyChecking=no"} <= set(argv)

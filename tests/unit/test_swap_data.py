@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from acon_nb.bench.swap import corpora, data, synthetic
 from acon_nb.cache import Cache
 from acon_nb.errors import AconError, InvalidInput
+from acon_nb.swap import corpora, data, synthetic
 
 
 def test_a_mix_has_its_shares_of_pages() -> None:

@@ -11,15 +11,16 @@ from types import MappingProxyType
 import pytest
 from click.testing import CliRunner, Result
 
-from acon_nb.bench.plan import Plan, Setting, Turn
-from acon_nb.bench.results import Store
-from acon_nb.bench.runner import Measured, Study
-from acon_nb.bench.swap import experiment
-from acon_nb.bench.swap.experiment import SwapExperiment
-from acon_nb.bench.swap.factors import SwapFactors
 from acon_nb.cli import main
 from acon_nb.errors import AconError, NoSpace
+from acon_nb.results.store import Store
+from acon_nb.study.plan import Plan, PlanCell, PlannedRun
+from acon_nb.study.runner import Measured, Study
+from acon_nb.swap import experiment
+from acon_nb.swap.experiment import SwapExperiment
+from acon_nb.swap.factors import SwapFactors
 from acon_nb.vm import Capabilities, Clock, End
+from tests.unit.test_calibration import MEASURED
 
 
 class Large:
@@ -31,18 +32,18 @@ class Large:
     def __init__(self, console: Path) -> None:
         self._console = console
 
-    def clock(self, _: Setting) -> Clock:
+    def clock(self, _: PlanCell) -> Clock:
         return Clock.INSTRUCTIONS
 
     def prepare(self, **_: object) -> None:
         pass
 
-    def identity(self, setting: Setting) -> str:
-        return setting.label
+    def identity(self, cell: PlanCell) -> str:
+        return cell.label
 
-    def run(self, _: Setting, turn: Turn, *__: object) -> Measured:
-        samples = "".join(chr(33 + (index * index + turn.block) % 90) for index in range(60_000))
-        row = {"samples": samples, "factor_workload": "anon", "seed": turn.block + 1}
+    def run(self, _: PlanCell, planned: PlannedRun, *__: object) -> Measured:
+        samples = "".join(chr(33 + (index * index + planned.block) % 90) for index in range(60_000))
+        row = {"samples": samples, "factor_workload": "anon", "seed": planned.block + 1}
         return Measured(row=row, end=End.POWERED_OFF, console=self._console)
 
 
@@ -78,10 +79,10 @@ def test_the_cells_of_a_preset_are_listed_with_the_studys_checks(tmp_path: Path)
 
 def test_a_plan_of_another_study_or_with_a_bad_level_is_refused_by_name(tmp_path: Path) -> None:
     boot = tmp_path / "boot.toml"
-    boot.write_text('[factors]\nmemory = ["1G"]\n')
+    boot.write_text('study = "boot"\n[factors]\nmemory = ["1G"]\n')
     said = call("bench", "swap", "--plan", boot, "--out", tmp_path)
     assert said.exit_code == 2
-    assert "is no swap study" in said.output
+    assert "is not a swap study" in said.output
     bad = tmp_path / "bad.toml"
     bad.write_text('study = "swap"\n[factors]\nswap = ["zram:lz5"]\n')
     said = call("bench", "swap", "--plan", bad, "--out", tmp_path)
@@ -105,9 +106,9 @@ def test_a_cell_is_the_same_on_another_host(tmp_path: Path, monkeypatch: pytest.
     initrd.write_bytes(b"070701")
     plan = Plan(name="s", study="swap", fixed={"swap": "disk", "dilation": 10.0}, runs=1, warmups=0)
     first, second = SwapExperiment(plan), SwapExperiment(plan)
-    setting = plan.settings[0]
+    cell = plan.all_cells[0]
     first._host = host
-    first._make(setting.label, SwapFactors.of(setting.levels), kernel, initrd, None)
-    second.adopt(setting, first.parts(setting), json.loads(json.dumps(first.findings(setting))))
-    assert second.identity(setting) == first.identity(setting)
-    assert second.findings(setting) == first.findings(setting)
+    first._make(cell.label, SwapFactors.of(cell.levels), kernel, initrd, MEASURED)
+    second.adopt(cell, first.parts(cell), json.loads(json.dumps(first.findings(cell))))
+    assert second.identity(cell) == first.identity(cell)
+    assert second.findings(cell) == first.findings(cell)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
+import math
 import os
 import random
 import subprocess
@@ -11,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from acon_nb.bench.swap import SwapFactors, rows
-from acon_nb.bench.swap.histogram import Histogram
-from acon_nb.bench.swap.programs import load_program
 from acon_nb.cache import Cache
+from acon_nb.guest.programs import load_program
+from acon_nb.swap import SwapFactors, guest_report
+from acon_nb.swap.histogram import Histogram
 from acon_nb.vm import End, Message, Outcome
 
 KINDS = "d" * 14 + "zs"
@@ -58,7 +61,7 @@ def test_every_access_is_checked_counted_and_timed(tmp_path: Path, workload: str
     share = 300_000 if workload == "anon" else 0
     status, events = run_load(tmp_path, workload=workload, pattern=pattern, write_per_million=share)
     assert status == 0
-    row = rows.row_of(SwapFactors(workload=workload), outcome_of(events))
+    row = guest_report.row_of(SwapFactors(workload=workload), outcome_of(events))
     assert (row["corrupt_pages"], row["things"], row["fill_count"]) == (0, 600, 600)
     assert row["access_count"] == 1000  # the first half warms up
     assert row["hit_count"] + row["fault_count"] == 1000
@@ -69,26 +72,101 @@ def test_every_access_is_checked_counted_and_timed(tmp_path: Path, workload: str
     phases = [sample["phase"] for sample in samples]
     assert phases[0] == "fill"
     assert {"warm-up", "access"} <= set(phases)
-    assert rows.end_of(events, outcome_of(events)) == (End.POWERED_OFF, "")
+    assert guest_report.end_of(events, outcome_of(events)) == (End.POWERED_OFF, "")
+
+
+def order_of(locality: str, count: int, seed: int) -> list[int]:
+    argv = [str(load_program(Cache())), "order", locality, str(count), str(seed)]
+    return [int(line) for line in subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()]
+
+
+@pytest.mark.parametrize("locality", ["uniform", "clustered", "strided"])
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 1000, 40_003])
+def test_every_page_has_one_rank_and_each_seed_its_own_order(locality: str, count: int) -> None:
+    orders = [order_of(locality, count, seed) for seed in (1, 1, 2, 3)]
+    assert all(sorted(order) == list(range(count)) for order in orders)
+    assert orders[0] == orders[1]
+    if count >= 1000:
+        assert len({tuple(order) for order in orders}) == 3
+
+
+def test_hot_pages_lie_where_the_locality_says() -> None:
+    count = 40_000  # 125 MiB at a pressure of 1.25, where a fixed step of 1,000,003 made neighbours of hot pages
+    steps = {
+        locality: [(b - a) % count for a, b in itertools.pairwise(order_of(locality, count, 5))]
+        for locality in ("uniform", "clustered", "strided")
+    }
+    assert len(set(steps["strided"])) == 1
+    assert math.gcd(steps["strided"][0], count) == 1
+    assert sum(step == 1 for step in steps["clustered"]) >= count - count // 64 - 1
+    uniform = steps["uniform"]
+    assert max(collections.Counter(uniform).values()) < 12, "no step comes back, as it does in a lattice"
+    near = sum(step < 64 or step > count - 64 for step in uniform) / count
+    assert near == pytest.approx(127 / count, rel=0.5), "a neighbour in rank is a neighbour in memory by chance alone"
+
+
+def test_a_file_on_a_disk_and_memory_share_the_accesses(tmp_path: Path) -> None:
+    told = {"workload": "file", "file": tmp_path / "file", "file_pages": 200, "pattern": "zipf"}
+    status, events = run_load(tmp_path, **told, write_per_million=500_000)
+    assert status == 0
+    row = guest_report.row_of(SwapFactors(workload="file"), outcome_of(events))
+    assert (row["corrupt_pages"], row["fill_count"], row["access_count"]) == (0, 600, 1000)
+    assert (tmp_path / "file").stat().st_size == 200 * 4096
+
+
+def test_steps_are_repeated_at_intervals_until_the_work_is_done(tmp_path: Path) -> None:
+    target = tmp_path / "idle"
+    target.touch()
+    told = {"settle": f"{target}=all", "settle_every_ns": 2_000_000, "accesses": 60_000, "pages": 4000}
+    status, events = run_load(tmp_path, **told)
+    assert status == 0
+    row = guest_report.row_of(SwapFactors(), outcome_of(events))
+    assert row["zram_rounds"] > 3
+    assert target.read_text() == "all"
+    once = tmp_path / "once"
+    once.mkdir()
+    _, events = run_load(once, settle=f"{target}=all")
+    assert guest_report.row_of(SwapFactors(), outcome_of(events))["zram_rounds"] == 1
+
+
+def test_a_step_that_fails_at_an_interval_is_named(tmp_path: Path) -> None:
+    told = {"settle": f"{tmp_path}/none=1", "settle_every_ns": 1_000_000, "accesses": 60_000, "pages": 4000}
+    _, events = run_load(tmp_path, **told)
+    assert "none: No such file" in guest_report.end_of(events, outcome_of(events))[1]
+
+
+@pytest.mark.parametrize(("tolerance", "windows"), [(10**12, 1), (0, 5)])
+def test_windows_go_on_until_two_are_steady_or_the_bound_is_reached(
+    tmp_path: Path, tolerance: int, windows: int
+) -> None:
+    """Every rate is within the first tolerance; the second is one that no two rates meet."""
+    status, events = run_load(tmp_path, until_steady=6999, steady_per_million=tolerance)
+    assert status == 0
+    row = guest_report.row_of(SwapFactors(), outcome_of(events))
+    assert row["warmup_accesses"] == 1000 * windows
+    assert row["access_count"] == 1000
+    assert row["access_elapsed_ns"] > 0
+    phases = [event["phase"] for event in events if event["event"] == "snapshot"]
+    assert phases == ["fill", "settle", *["warm-up"] * windows, "access", "end"]
 
 
 def test_a_page_that_is_not_as_it_was_written_is_a_finding(tmp_path: Path) -> None:
     broken = tmp_path / "files" / "000001"
     status, events = run_load(tmp_path, pattern="sequential", accesses=2400, settle=f"{broken}=x")
     assert status == 0
-    row = rows.row_of(SwapFactors(), outcome_of(events))
+    row = guest_report.row_of(SwapFactors(), outcome_of(events))
     assert row["corrupt_pages"] == 4  # page 256, in each of four rounds
     assert row["first_corrupt_page"] == 256
-    assert "4 pages are corrupt, the first is 256" in rows.end_of(events, outcome_of(events))[1]
+    assert "4 pages are corrupt, the first is 256" in guest_report.end_of(events, outcome_of(events))[1]
 
 
 def test_a_worker_that_fails_says_why_and_leaves_what_it_had(tmp_path: Path) -> None:
     status, events = run_load(tmp_path, settle=f"{tmp_path}/nothing=1")
     assert status != 0
-    row = rows.row_of(SwapFactors(), outcome_of(events))
+    row = guest_report.row_of(SwapFactors(), outcome_of(events))
     assert row["fill_count"] == 600
     assert "access_ops_per_s" not in row
-    assert "nothing: No such file" in rows.end_of(events, outcome_of(events))[1]
+    assert "nothing: No such file" in guest_report.end_of(events, outcome_of(events))[1]
 
 
 def test_documents_are_json_that_redis_takes() -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx import LogKind, compare, parse_identity, parse_log, parse_side, read_identity, read_log
+from acon_nb.tdx.describe import label_of, text_of
 from acon_nb.tdx.eventlog import EventLog, extend, parse_ccel_table
-from acon_nb.tdx.words import label_of, text_of
 
 VECTORS = Path(os.environ.get("ACON_NB_VECTORS", "/nowhere"))
 needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason="ACON_NB_VECTORS names no folder of vectors")
@@ -47,16 +47,16 @@ def test_a_log_of_google_cloud_gives_its_quote() -> None:
     assert {name: quote.registers[name] for name in values} == values
     assert compare(log, quote).verdict == "equal"
     assert quote.form == "quote of version 4"
-    assert "not checked" in quote.note
+    assert "not verified" in quote.note
 
 
 @needs_vectors
-def test_a_register_that_was_extended_after_the_log_is_said_so() -> None:
+def test_a_register_that_was_extended_after_the_log_is_reported() -> None:
     log = read_log(VECTORS / "evidence-api/ccel_data.bin")
     found = compare(log, read_identity(VECTORS / "evidence-api/quote.bin"))
     verdicts = {row.register: row.verdict.value for row in found.registers}
     assert verdicts == {"RTMR[0]": "equal", "RTMR[1]": "equal", "RTMR[2]": "different", "RTMR[3]": "equal"}
-    assert any("what came later (IMA, an agent) is not in it" in text for text in found.explanations)
+    assert any("the log lacks what came later (IMA, an agent)" in text for text in found.explanations)
 
 
 @needs_vectors
@@ -72,12 +72,12 @@ def test_a_direct_boot_with_the_old_separators() -> None:
 
 
 @needs_vectors
-def test_the_log_of_a_twin_gives_what_its_guest_read_from_the_tpm() -> None:
+def test_the_log_of_a_reference_boot_replays_to_what_its_guest_read_from_the_tpm() -> None:
     values = read_log(VECTORS / "swtpm/bk1.eventlog.bin").registers()
     lines = (VECTORS / "swtpm/bk1.pcr-sha384.txt").read_text().split("\n")
-    told = {f"PCR[{row.split()[2]}]": row.split()[3].lower() for row in lines if row}
+    read = {f"PCR[{row.split()[2]}]": row.split()[3].lower() for row in lines if row}
     assert values
-    assert {name: value.hex() for name, value in values.items()} == {name: told[name] for name in values}
+    assert {name: value.hex() for name, value in values.items()} == {name: read[name] for name in values}
 
 
 @needs_vectors
@@ -107,7 +107,7 @@ def test_the_acpi_table_says_where_the_log_lies() -> None:
     with pytest.raises(InvalidInput, match="checksum"):
         parse_ccel_table(raw[:-1] + b"\1")
     for damaged in (b"", raw[:40], b"DSDT" + raw[4:]):
-        with pytest.raises(InvalidInput, match="no ACPI table CCEL"):
+        with pytest.raises(InvalidInput, match="is not an ACPI table CCEL"):
             parse_ccel_table(damaged)
 
 
@@ -157,26 +157,26 @@ def test_what_is_written_is_replayed(end: bytes, rows: list[tuple[int, int, byte
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (b"", "is no event log"),
+        (b"", "is not an event log"),
         (spec_id(algorithms=((0xB, 32),)), "has no SHA-384"),
         (spec_id(algorithms=((0xC, 32),)), "digests of 32 bytes"),
         (spec_id()[:56] + b"\xff" * 4 + spec_id()[60:], "damaged header"),
         (spec_id() + struct.pack("<III", 1, 4, 0xFFFFFFFF), "claims 4294967295 digests in event 0"),
         (spec_id() + struct.pack("<IIIH", 1, 4, 1, 0x99) + bytes(80), "has a digest of 0x0099"),
-        (spec_id() + record(1, 4, b"data")[:-1], "breaks off in event 0"),
+        (spec_id() + record(1, 4, b"data")[:-1], "is truncated in event 0"),
         (spec_id() + struct.pack("<III", 1, 4, 0) + bytes(4), "no SHA-384 digest in event 0"),
-        (spec_id() + record(1, 4, b"")[:-4] + b"\xff" * 4, "breaks off in event 0"),
+        (spec_id() + record(1, 4, b"")[:-4] + b"\xff" * 4, "is truncated in event 0"),
     ],
 )
-def test_a_log_that_lies_is_refused_with_the_place(raw: bytes, words: str) -> None:
+def test_a_false_log_is_refused_with_the_offset(raw: bytes, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         parse_log(raw)
 
 
-def test_what_is_not_measured_is_left_out_and_said() -> None:
+def test_what_is_not_measured_is_left_out_and_noted() -> None:
     log = parse_log(spec_id() + record(1, 3, b"note") + record(9, 4, b"far") + record(2, 4, b"\0\0\0\0"))
     assert [event.register for event in log.events] == ["RTMR[1]"]
-    assert log.notes == ("event 0 is EV_NO_ACTION: not measured", "event 1 names index 9, which is no register")
+    assert log.notes == ("event 0 is EV_NO_ACTION: not measured", "event 1 has index 9, which is not a register")
 
 
 def test_a_tpm_s_log_is_known_by_its_header() -> None:
@@ -214,15 +214,15 @@ def quote(version: int, body: bytes, *, tee: int = 0x81, kind: int = 2, size: in
     [
         (quote(3, bytes(600)), "version 3"),
         (quote(4, bytes(600), tee=0), "TEE type 0x0"),
-        (quote(4, bytes(583)), "breaks off"),
+        (quote(4, bytes(583)), "is truncated"),
         (quote(5, bytes(648), kind=9), "body of type 9"),
         (quote(5, bytes(648), kind=3, size=0xFFFFFFFF), "4294967295 bytes"),
-        (quote(5, bytes(500), size=584), "breaks off"),
+        (quote(5, bytes(500), size=584), "is truncated"),
         (b"short", "too short"),
-        (bytes(2 << 20), "larger than any quote"),
+        (bytes(2 << 20), "too large for a quote"),
     ],
 )
-def test_a_quote_that_lies_is_refused(raw: bytes, words: str) -> None:
+def test_a_false_quote_is_refused(raw: bytes, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         parse_identity(raw)
 
@@ -247,16 +247,16 @@ def test_a_quote_of_an_earlier_moment_and_an_event_too_many_are_found() -> None:
         return quote(4, bytes(328 + 48) + value + bytes(584 - 328 - 96))
 
     early = compare(log, parse_identity(shown(data[:2])))
-    assert any("RTMR[1]: it fits the log up to event 2" in text for text in early.explanations)
+    assert any("RTMR[1]: it matches the log up to event 2" in text for text in early.explanations)
     fewer = compare(log, parse_identity(shown([data[0], *data[2:]])))
-    assert any("RTMR[1]: it fits the log less its event 1" in text for text in fewer.explanations)
+    assert any("RTMR[1]: it matches the log without its event 1" in text for text in fewer.explanations)
 
 
-def test_things_without_a_common_register_are_not_compared() -> None:
+def test_sides_without_a_common_register_are_not_compared() -> None:
     with pytest.raises(InvalidInput, match="no register in common"):
         compare(parse_log(spec_id()), parse_log(spec_id(index=0) + record(4, 4, b"\0\0\0\0")))
     log = parse_log(spec_id())
-    with pytest.raises(InvalidInput, match="no register of both"):
+    with pytest.raises(InvalidInput, match="is not a register of both sides"):
         compare(log, log, only=["PCR[4]"])
     assert [row.register for row in compare(log, log, only=["RTMR[1]"]).registers] == ["RTMR[1]"]
 

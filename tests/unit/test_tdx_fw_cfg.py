@@ -98,15 +98,15 @@ def test_a_directory_that_lies_is_refused(serve: Callable[[Callable[[str], str]]
 
 
 @pytest.mark.parametrize("wrong", ["FAIL unknown", "nonsense", "OK 0xzz", "OK 0x00"])
-def test_a_wrong_answer_is_told(serve: Callable[[Callable[[str], str]], FwCfg], wrong: str) -> None:
+def test_a_wrong_answer_is_reported(serve: Callable[[Callable[[str], str]], FwCfg], wrong: str) -> None:
     with pytest.raises(AconError, match=wrong if not wrong.startswith("OK") else "did not send 4 bytes"):
         serve(lambda _: wrong).read_files(["x"])
 
 
-def test_an_end_without_an_answer_is_told() -> None:
+def test_an_end_without_an_answer_is_reported() -> None:
     ours, theirs = socket.socketpair()
     with ours:
         theirs.shutdown(socket.SHUT_WR)
-        with pytest.raises(AconError, match="qtest ended"):
+        with pytest.raises(AconError, match="qtest closed the connection"):
             FwCfg(ours, timeout_s=5.0).read_files(["x"])
     theirs.close()

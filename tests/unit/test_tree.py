@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acon_nb.errors import TreeError
-from acon_nb.initrd import Content, FileTree, from_folder
+from acon_nb.errors import InvalidInput, TreeError
+from acon_nb.initrd import Content, FileTree, from_folder, overlay
+from tests.unit import stacks
 
 
 def names(tree: FileTree) -> list[bytes]:
@@ -20,13 +21,14 @@ def names(tree: FileTree) -> list[bytes]:
 @pytest.mark.parametrize("name", ["..", "../x", "a/../../x", "a/..", "/../etc/passwd", "a/../b", "nul\0l", b"../\xff"])
 def test_a_name_that_leads_out_is_refused(name: str | bytes) -> None:
     tree = FileTree()
-    with pytest.raises(TreeError, match="leads out of the tree"):
+    reason = "contains a NUL byte" if b"\0" in os.fsencode(name) else "leads out of the tree"
+    with pytest.raises(TreeError, match=reason):
         tree.add_file(name, b"x")
     assert len(tree) == 0
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "etc/x", "./etc/x", "//etc//./x", b"etc/x"])
-def test_a_name_is_kept_without_slash_and_dots(name: str | bytes) -> None:
+def test_names_are_normalised(name: str | bytes) -> None:
     tree = FileTree()
     tree.add_file(name, b"x")
     assert names(tree) == [b"etc", b"etc/x"]
@@ -35,7 +37,7 @@ def test_a_name_is_kept_without_slash_and_dots(name: str | bytes) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=40).filter(lambda raw: b".." not in raw.split(b"/")))
-def test_any_kept_name_stays_inside(raw: bytes) -> None:
+def test_any_accepted_name_stays_inside(raw: bytes) -> None:
     tree = FileTree()
     try:
         tree.add_file(raw, b"x")
@@ -47,47 +49,109 @@ def test_any_kept_name_stays_inside(raw: bytes) -> None:
         assert not set(name.split(b"/")) & {b"", b".", b".."}
 
 
-def test_a_name_longer_than_the_kernel_takes_is_refused() -> None:
+def test_a_name_longer_than_the_kernels_limit_is_refused() -> None:
     tree = FileTree()
     tree.add_file(b"x" * 4095, b"")
     with pytest.raises(TreeError, match="longer than 4095"):
         tree.add_file(b"y" * 4096, b"")
 
 
-def test_parents_are_made_as_folders() -> None:
+def test_missing_parents_are_created_as_folders() -> None:
     tree = FileTree()
     tree.add_file("a/b/c", b"x")
     assert names(tree) == [b"a", b"a/b", b"a/b/c"]
     assert tree["a/b"].mode == stat.S_IFDIR | 0o755
 
 
-def test_nothing_can_lie_inside_a_file_or_a_device() -> None:
+def test_nothing_can_be_added_below_a_file_or_a_device() -> None:
     tree = FileTree()
     tree.add_file("file", b"x")
     tree.add_device("device", stat.S_IFCHR, 1, 3)
     for name in ("file/x", "device/x", "file/deep/x"):
-        with pytest.raises(TreeError, match="no folder"):
+        with pytest.raises(TreeError, match="not a folder"):
             tree.add_file(name, b"y")
 
 
-def test_a_file_in_a_folders_place_leaves_nothing_inside_the_file() -> None:
+def merged() -> FileTree:
+    """An image with merged /usr, and links of all sorts."""
     tree = FileTree()
-    tree.add_file("a/b/c", b"x")
-    try:
-        tree.add_file("a", b"now a file")
-    except TreeError:
-        return
-    assert names(tree) == [b"a"]
+    tree.add_file("usr/bin/sh", b"sh")
+    tree.add_dir("empty", mode=0o711)
+    for name, target in (
+        ("bin", "usr/bin"),
+        ("sbin", "/bin"),
+        ("nowhere", "mnt/data"),
+        ("loop", "loop"),
+        ("to-file", "usr/bin/sh"),
+        ("root-itself", "/"),
+    ):
+        tree.add_symlink(name, target)
+    return tree
 
 
-def test_names_may_lie_under_a_link_as_in_merged_usr_images() -> None:
-    tree = FileTree()
-    tree.add_symlink("bin", "usr/bin")
-    tree.add_file("bin/sh", b"x")
-    assert tree["bin"].content.read() == b"usr/bin"
+MERGED = stacks.lines_of(merged())
+LAID = {
+    # your entry: what is added, and what is gone
+    "bin/my = 1": (["usr/bin/my = 1"], []),
+    "sbin/my = 1": (["usr/bin/my = 1"], []),
+    "bin/": ([], []),
+    "sbin/": ([], []),
+    "root-itself/": ([], []),
+    "root-itself/usr/bin/my -> sh": (["usr/bin/my -> sh"], []),
+    "nowhere/": (["mnt/", "mnt/data/"], []),
+    "nowhere/deep/my = 1": (["mnt/", "mnt/data/", "mnt/data/deep/", "mnt/data/deep/my = 1"], []),
+    "to-file = 1": (["to-file = 1"], ["to-file -> usr/bin/sh"]),
+    "nowhere = 1": (["nowhere = 1"], ["nowhere -> mnt/data"]),
+    "loop = 1": (["loop = 1"], ["loop -> loop"]),
+    "loop -> bin": (["loop -> bin"], ["loop -> loop"]),
+    "bin -> usr/sbin": (["bin -> usr/sbin"], ["bin -> usr/bin"]),
+    "bin/sh -> busybox": (["usr/bin/sh -> busybox"], ["usr/bin/sh = sh"]),
+    "empty -> usr": (["empty -> usr"], ["empty/711"]),
+    "empty/": ([], []),
+}
 
 
-def test_removing_takes_what_is_below_and_nothing_else() -> None:
+@pytest.mark.parametrize("line", LAID)
+def test_what_is_laid_over_an_image_follows_its_links(tmp_path: Path, line: str) -> None:
+    added, removed = LAID[line]
+    tree = merged()
+    overlay(tree, stacks.folder(tmp_path / "edits", [line]))
+    assert stacks.lines_of(tree) == sorted({*MERGED, *added} - {*removed})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("bin = 1", "sbin = 1", "root-itself = 1", "usr = 1", "empty = 1", "usr -> x"),
+        *("to-file/", "usr/bin/sh/", "loop/", "to-file/x = 1", "loop/x = 1", "bin/sh/x = 1"),
+    ],
+)
+def test_what_would_replace_a_folder_or_a_file_of_the_image_is_refused(tmp_path: Path, line: str) -> None:
+    tree = merged()
+    with pytest.raises(InvalidInput, match="does not fit the image") as caught:
+        overlay(tree, stacks.folder(tmp_path / "edits", [line]))
+    assert caught.value.field == "edits"
+    assert caught.value.hint
+    assert stacks.lines_of(tree) == MERGED
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (["bin"], ["bin -> usr/bin", "usr/", "usr/bin/", "usr/bin/sh = sh"]),
+        (["sbin"], ["bin -> usr/bin", "sbin -> /bin", "usr/", "usr/bin/", "usr/bin/sh = sh"]),
+        (["bin/sh"], ["bin -> usr/bin", "usr/", "usr/bin/", "usr/bin/sh = sh"]),
+        (["nowhere", "loop"], ["loop -> loop", "nowhere -> mnt/data"]),
+        (["empty", "empty"], ["empty/711"]),
+        (["root-itself"], MERGED),
+    ],
+    ids=str,
+)
+def test_a_link_is_selected_with_what_it_leads_to(chosen: list[str], expected: list[str]) -> None:
+    assert stacks.lines_of(merged().only(chosen)) == expected
+
+
+def test_removing_a_folder_removes_only_its_contents() -> None:
     tree = FileTree()
     for name in ("a/b", "a/c/d", "ab", "b"):
         tree.add_file(name, b"")
@@ -111,7 +175,7 @@ def test_an_init_is_an_executable_or_a_link(name: str) -> None:
     assert not tree.has_init()
 
 
-def test_a_folder_of_the_host_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_of_the_host_is_read_unchanged(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "dir").mkdir(parents=True)
     (root / "dir/file").write_bytes(b"hello")
@@ -133,13 +197,13 @@ def test_a_folder_of_the_host_is_taken_as_it_is(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(tree["fifo"].mode)
 
 
-def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", Path("/dev/null")):
-        with pytest.raises(TreeError, match="is no folder"):
+        with pytest.raises(TreeError, match="is not a folder"):
             from_folder(path)
 
 
-def test_a_file_that_shrank_is_said(tmp_path: Path) -> None:
+def test_a_file_that_shrank_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"12345")
     content = Content.of_file(file)

@@ -22,7 +22,7 @@ from acon_nb.units import format_bytes, format_seconds, format_share, parse_byte
         ("3T", 3 << 40),
     ],
 )
-def test_sizes_are_read_in_units_of_1024(text: str | int, count: int) -> None:
+def test_sizes_are_parsed_in_units_of_1024(text: str | int, count: int) -> None:
     assert parse_bytes(text) == count
 
 
@@ -32,7 +32,7 @@ def test_a_bare_number_can_have_another_unit() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "12X", "1e3", "0x10", "1 2", "512M\nx"])
-def test_what_is_no_size_is_refused_by_the_name_of_its_field(text: str) -> None:
+def test_an_invalid_size_is_refused_by_the_name_of_its_field(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_bytes(text, field="memory")
     assert "memory" in str(caught.value)
@@ -48,7 +48,7 @@ def test_every_unit_is_1024_times_the_one_below(number: int, unit: str, tail: st
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=8))
-def test_any_text_is_a_size_or_refused(text: str) -> None:
+def test_any_text_is_a_size_or_is_refused(text: str) -> None:
     try:
         assert parse_bytes(text) >= 0
     except InvalidInput:
@@ -59,7 +59,7 @@ def test_any_text_is_a_size_or_refused(text: str) -> None:
     ("count", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (14155776, "13.5 MiB"), (5 << 30, "5.0 GiB"), (2e13, "18.2 TiB")],
 )
-def test_sizes_for_people(count: float, text: str) -> None:
+def test_sizes_are_formatted(count: float, text: str) -> None:
     assert format_bytes(count) == text
 
 
@@ -67,7 +67,7 @@ def test_sizes_for_people(count: float, text: str) -> None:
     ("seconds", "text"),
     [(0.0000015, "1.5 µs"), (0.3065, "306.5 ms"), (1.55, "1.55 s"), (99.0, "99.00 s"), (250, "4 min 10 s")],
 )
-def test_times_for_people(seconds: float, text: str) -> None:
+def test_durations_are_formatted(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
@@ -82,7 +82,7 @@ def test_times_for_people(seconds: float, text: str) -> None:
         (0, "0 %"),
     ],
 )
-def test_shares_are_told_without_powers_of_ten(share: float, text: str) -> None:
+def test_shares_are_formatted_without_powers_of_ten(share: float, text: str) -> None:
     assert format_share(share) == text
     assert format_share(share, sign=True) == f"+{text}"
     assert format_share(-share, sign=True) == (f"-{text}" if share else f"+{text}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from acon_nb.bench import unpack
+from acon_nb.boot import unpack
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd import FileTree
 

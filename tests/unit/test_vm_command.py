@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from acon_nb.errors import InvalidInput
-from acon_nb.vm import Capabilities, Channels, Clock, DiskSpec, Forward, VmSpec, argument_list, paste
+from acon_nb.vm import Capabilities, Channels, Clock, DiskSpec, Forward, VmSpec, argument_list, kernel_words, paste
+from acon_nb.vm.spec import identifying_values
 
 TCG = Capabilities(qemu=Path("/usr/bin/qemu-system-x86_64"), kvm=False, kvm_why="/dev/kvm opens, but a guest hangs")
 KVM = Capabilities(qemu=Path("/usr/bin/qemu-system-x86_64"), kvm=True)
@@ -75,7 +76,24 @@ def test_the_instruction_clock_depends_on_nothing_of_the_host(kernel: Path) -> N
     assert after(argv, "-icount") == ["shift=0,sleep=off,rr=record,rrfile=/dev/null"]
     assert after(argv, "-rtc") == ["base=2000-01-01T00:00:00,clock=vm"]
     assert after(argv, "-seed") == ["7"]
+    assert after(argv, "-cpu") == ["max,-erms,-fsrm"]
     assert argv == argument_list(VmSpec(kernel=kernel, clock=Clock.INSTRUCTIONS, seed=7), TCG)
+
+
+def test_string_instructions_are_off_on_the_instruction_clock_alone(kernel: Path) -> None:
+    later = Capabilities(qemu=Path("qemu"), version=(10, 0, 0), string_flags=("erms", "fsrm", "fzrm"))
+    counted = VmSpec(kernel=kernel, clock=Clock.INSTRUCTIONS)
+    assert after(argument_list(counted, later), "-cpu") == ["max,-erms,-fsrm,-fzrm"]
+    assert after(argument_list(VmSpec(kernel=kernel), later), "-cpu") == ["max"]
+    assert identifying_values(counted)["machine_model"]
+    assert "machine_model" not in identifying_values(VmSpec(kernel=kernel))
+
+
+def test_a_kernel_is_told_about_its_clock() -> None:
+    assert kernel_words(Clock.WALL, None) == "no_timer_check"
+    assert kernel_words(Clock.WALL, 2_445_504) == "no_timer_check tsc=reliable tsc_early_khz=2445504"
+    counted = kernel_words(Clock.INSTRUCTIONS, 2_445_504).split()
+    assert {"tsc_early_khz=1000000", "nolapic_timer", "no_timer_check", "nokaslr"} <= set(counted)
 
 
 def test_forwards_are_bound_to_this_host_alone(kernel: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_clock_can_be_named_by_text(kernel: Path) -> None:
     "content",
     [b"", b"MZ", bytes(0x2FF), bytes(0x300), b"\x7fELF" + bytes(0x400), b"\x1f\x8b" + bytes(5000), b"#!/bin/sh\n" * 99],
 )
-def test_what_is_no_bzimage_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_bzimage_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"vmlinux.*is not a bzImage"):
@@ -49,11 +49,11 @@ def test_what_is_no_bzimage_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_missing_files_are_named(kernel: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"kernel=.*nothing.*is no file"):
+    with pytest.raises(InvalidInput, match=r"kernel=.*nothing.*is not a file"):
         VmSpec(kernel=tmp_path / "nothing")
-    with pytest.raises(InvalidInput, match=r"kernel=.*is no file"):
+    with pytest.raises(InvalidInput, match=r"kernel=.*is not a file"):
         VmSpec(kernel=tmp_path)
-    with pytest.raises(InvalidInput, match=r"initrd=.*nothing.*is no file"):
+    with pytest.raises(InvalidInput, match=r"initrd=.*nothing.*is not a file"):
         VmSpec(kernel=kernel, initrd=tmp_path / "nothing")
 
 
@@ -103,7 +103,7 @@ def test_a_disk_of_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_missing_disk_is_refused_and_a_good_one_has_its_format(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no file"):
+    with pytest.raises(InvalidInput, match="not a file"):
         DiskSpec(path=tmp_path / "x.raw")
     (tmp_path / "x.qcow2").touch()
     assert DiskSpec(path=tmp_path / "x.qcow2").format == "qcow2"

@@ -1,0 +1,177 @@
+"""A night: measure a plan into a history, compare it with the nights before, and report it to people and machines."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from acon_nb import results
+from acon_nb.analysis import tables
+from acon_nb.analysis.history import Limits, Series, night_text, series_of
+from acon_nb.cache import atomic_file
+from acon_nb.errors import InvalidInput
+from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.stats.comparison import Verdict
+from acon_nb.study import plan
+from acon_nb.study.kinds import kind, study_of
+from acon_nb.validation import Meta, check_fields
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 2
+_NIGHT = re.compile(r"\d{4}-\d\d-\d\d[A-Za-z0-9._:+-]{0,40}")
+_FAILED_RUNS = "failed_runs"  # the verdict on a night of which a run was not whole
+_SHOWN = (Verdict.WORSE, Verdict.BETTER, Verdict.NO_VALUES, Verdict.BELOW_MINIMUM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlySpec:
+    """What a night is.
+
+    `history` is the folder that keeps all nights, `plan` a built-in plan or a TOML file, `night` this night's name,
+    which begins with its date (default: now, UTC; the name of a night that was stopped resumes it). It is compared with
+    the last `nights` nights of this host class, within `limits`, from the `accepted` night on (a name or a date;
+    default: the first of them). `metrics` are the measures that are followed (default: those of the kind of study).
+    Errors: `InvalidInput`.
+    """
+
+    history: Path = Path("history")
+    plan: str = "quick"
+    night: str = ""
+    nights: Annotated[int, Meta(ge=2)] = 30
+    metrics: Sequence[str] = ()
+    limits: Limits = field(default_factory=Limits)
+    accepted: str = ""
+
+    def __post_init__(self) -> None:
+        name = self.night or dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if not _NIGHT.fullmatch(name):
+            raise InvalidInput("night", name, "is not the name of a night", hint="it begins with a date: 2026-01-31")
+        object.__setattr__(self, "night", name)
+        object.__setattr__(self, "history", Path(self.history))
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        check_fields(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> NightlySpec:
+        """A spec from plain values, the limits as limit_instructions, limit_wall and limit_memory."""
+        limits = {item.name: values[f"limit_{item.name}"] for item in fields(Limits) if f"limit_{item.name}" in values}
+        rest = {name: value for name, value in values.items() if not name.startswith("limit_")}
+        return cls(**rest, limits=Limits(**limits))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlyResult:
+    """A judged night: its series, and the runs that were not whole (in words, with the ends of their logs)."""
+
+    night: str
+    plan: str
+    host_class: str
+    nights: int
+    series: tuple[Series, ...]
+    failures: tuple[str, ...]
+    set_aside: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """The worst that this night has, a code: failed_runs, worse, better, or no_change."""
+        verdicts = {one.verdict for one in self.series}
+        if self.failures or Verdict.NO_VALUES in verdicts or not self.series:
+            return _FAILED_RUNS
+        worst = next((one for one in (Verdict.WORSE, Verdict.BETTER) if one in verdicts), Verdict.NO_CHANGE)
+        return worst.value
+
+    @property
+    def passed(self) -> bool:
+        """Whether nobody has to look at it now."""
+        return self.verdict not in (_FAILED_RUNS, Verdict.WORSE)
+
+    def sentences(self) -> list[str]:
+        """The verdict for people, the first line alone says it all."""
+        lines = [one.text() for one in self.series if one.verdict in _SHOWN]
+        if self.failures:
+            lines.insert(0, f"{len(self.failures)} runs were not whole; the first: {self.failures[0].splitlines()[0]}")
+        unsteady = [one for one in self.series if one.exact and one.nights and not one.nights[-1].repeats]
+        lines += [
+            f"DETERMINISM IS BROKEN: equal runs of {one.cell} gave different values of {one.metric} this night."
+            for one in unsteady
+        ]
+        lines += [f"set aside, damaged: {name}" for name in self.set_aside]
+        count = f"{self.nights} night{'' if self.nights == 1 else 's'}"
+        verdict = "failed runs" if self.verdict == _FAILED_RUNS else night_text(Verdict(self.verdict))
+        head = f"{verdict.upper()}: night {self.night}, {len(self.series)} series over {count} on {self.host_class}"
+        return [f"{head}.", *lines]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines (docs/nightly.md)."""
+        return {
+            "schema": SCHEMA,
+            "night": self.night,
+            "plan": self.plan,
+            "host_class": self.host_class,
+            "nights": self.nights,
+            "verdict": self.verdict,
+            "passed": self.passed,
+            "sentences": self.sentences(),
+            "failures": list(self.failures),
+            "set_aside": list(self.set_aside),
+            "series": [{**asdict(one), "ratio": one.ratio, "text": one.text()} for one in self.series],
+        }
+
+
+def measure(spec: NightlySpec, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
+    """Run the plan and add its rows to the history; returns this night's rows. Errors: those of `Study.run`."""
+    chosen = plan.load(spec.plan)
+    study = study_of(chosen, spec.history, session=spec.night)
+    rows = study.run(on_progress=on_progress, cancel=cancel)
+    study.store.compact(study.experiment.kind)
+    return rows
+
+
+def judge(spec: NightlySpec) -> NightlyResult:
+    """Judge the night that is in the history against those before it. Errors: `InvalidInput` if it is not there."""
+    chosen = plan.load(spec.plan)
+    rows = results.load(spec.history, chosen.study, chosen.name)
+    tonight = rows[rows["session"] == spec.night] if not rows.empty else rows
+    if tonight.empty:
+        names = ", ".join(dict.fromkeys(rows["session"])) if not rows.empty else "none yet"
+        raise InvalidInput("night", spec.night, f"is not in {spec.history}", hint=f"one of: {names[-300:]}")
+    until = rows[rows["timestamp"] <= tonight["timestamp"].max()]
+    metrics = spec.metrics or kind(chosen.study).followed
+    series = series_of(until, metrics, nights=spec.nights, limits=spec.limits, accepted=spec.accepted)
+    here = until[until["host_class"] == tonight["host_class"].iloc[-1]]
+    return NightlyResult(
+        night=spec.night,
+        plan=chosen.name,
+        host_class=str(tonight["host_class"].iloc[-1]),
+        nights=min(spec.nights, here["session"].nunique()),
+        series=tuple(series),
+        failures=tuple(tables.failures(tonight, spec.history)),
+        set_aside=tuple(rows.attrs["set_aside"]),
+    )
+
+
+def write(result: NightlyResult, path: Path) -> Path:
+    """Write the summary for machines as JSON."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(result.as_dict(), indent=1) + "\n")
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A summary that `write` wrote. Errors: `InvalidInput` for what is none."""
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            "summary", path, f"is not the summary of a night: {error}", hint="run the night first"
+        ) from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise InvalidInput("summary", path, "is not the summary of a night", hint="run the night first")
+    return data

@@ -1,0 +1,145 @@
+"""Gets files from Debian packages, which are fetched and verified by apt, unpacked, and never installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from acon_nb import process
+from acon_nb.cache import Cache, atomic_file, default_root, sha256_file
+from acon_nb.errors import AconError, CommandFailed, InvalidInput, MissingRequirement
+from acon_nb.progress import OnProgress, Progress, silent
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_RECORD_VERSION = 3  # of the cached answers of apt: 2 has Pre-Depends, 3 only packages of the very name
+_DEBIAN_HINT = "give a source folder instead, or use Debian (or a container of it)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A package as listed by apt: version, SHA-256 of the .deb, and the names of the packages it (pre-)depends on."""
+
+    name: str
+    version: str
+    sha256: str
+    depends: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """A package whose files are below the folder `root`."""
+
+    package: Package
+    root: Path
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file or folder of the package, by its name with or without `usr/`.
+
+        See `merged_usr_alias`. Errors: `AconError` if the package has neither.
+        """
+        if (path := self.find(name)) is not None:
+            return path
+        alias = merged_usr_alias(name)
+        package = f"{self.package.name} {self.package.version}"
+        raise AconError(
+            f"the package {package} has no {name}" + (f" and no {alias}" if alias else ""),
+            hint=f"apt-get update, then list its files: dpkg-deb -c, or the folder {self.root}",
+        )
+
+    def find(self, name: str) -> Path | None:
+        """Return what `path` does, or None if the package has no such file or folder."""
+        names = (name, merged_usr_alias(name))
+        return next((self.root / one for one in names if one and os.path.lexists(self.root / one)), None)
+
+
+def merged_usr_alias(name: str) -> str | None:
+    """Return a file's other name on a merged-usr system, where /bin, /sbin and /lib* are links; None if it has none.
+
+    Packages of Debian 13 have below usr/ what those of Debian 12 have at the root (https://wiki.debian.org/UsrMerge).
+    """
+    inner = name.removeprefix("usr/")
+    if inner.partition("/")[0] not in _MERGED:
+        return None
+    return inner if inner != name else f"usr/{name}"
+
+
+def find(name: str) -> Package:
+    """Look up the candidate version of a package in apt's signed lists.
+
+    Errors: `InvalidInput` (no such package), `MissingRequirement` (no apt), `AconError` (the lists are empty).
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput("package", name, "is not a valid package name", hint="such as linux-source-6.12")
+    if shutil.which("apt-cache") is None:
+        raise MissingRequirement("apt", f"fetching the Debian package {name}", hint=_DEBIAN_HINT)
+    return _cached(name, _lists_changed_ns())
+
+
+def _lists_changed_ns() -> int:
+    """Return when apt's lists and sources last changed: a query takes apt a second, a look at its files does not."""
+    paths = [Path("/var/lib/apt/lists"), Path("/etc/apt"), Path("/var/lib/dpkg/status")]
+    paths += [*Path("/var/lib/apt/lists").glob("*_Packages*"), *Path("/etc/apt").rglob("*")]
+    return max((path.stat().st_mtime_ns for path in paths if path.exists()), default=0)
+
+
+def _cached(name: str, changed_ns: int) -> Package:
+    """Query apt about a package; the answer is cached until apt's lists change."""
+    path = default_root() / "apt" / f"{name}.json"
+    try:
+        row = json.loads(path.read_text())
+        if (row.pop("changed_ns"), row.pop("format")) == (changed_ns, _RECORD_VERSION):
+            return Package(**{**row, "depends": tuple(row["depends"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass  # not cached, or written by another version
+    package = _query(name)
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps({**asdict(package), "changed_ns": changed_ns, "format": _RECORD_VERSION}))
+    return package
+
+
+def _query(name: str) -> Package:
+    hint = "apt-get update, then: apt-cache search " + name.partition("-")[0]
+    try:
+        text = process.output(["apt-cache", "show", "--no-all-versions", name])
+    except CommandFailed as error:
+        raise InvalidInput("package", name, "is not in apt's lists", hint=hint) from error
+    fields = dict(
+        line.split(": ", 1) for line in text.split("\n\n")[0].splitlines() if re.match(r"[A-Z][\w-]*: ", line)
+    )
+    if fields.get("Package", name) != name:
+        # apt takes an unknown name as a regular expression: linux-source-6.1 finds linux-source-6.12
+        raise InvalidInput("package", name, "is not in apt's lists", hint=hint)
+    if "SHA256" not in fields:
+        raise AconError(f"apt has no version of {name} that it can fetch", hint="apt-get update")
+    needs = ",".join(fields.get(field, "") for field in ("Pre-Depends", "Depends"))
+    depends = tuple(part.split()[0] for part in needs.split(",") if part.strip())
+    return Package(name=fields["Package"], version=fields["Version"], sha256=fields["SHA256"], depends=depends)
+
+
+def unpack(name: str, *, cache: Cache, on_progress: OnProgress = silent) -> Unpacked:
+    """Fetch a package (apt verifies signatures and hash) and unpack its files into the cache."""
+    package = find(name)
+
+    def make(folder: Path) -> None:
+        on_progress(Progress(f"fetch {package.name} {package.version}", 0.0))
+        # by default apt drops privileges to a user who cannot write here; the hash is checked in any case
+        process.run(
+            ["apt-get", "download", "-o", "APT::Sandbox::User=root", f"{package.name}={package.version}"],
+            cwd=folder,
+            timeout_s=900,
+            hint="apt-get update, then try again",
+        )
+        deb = next(folder.glob("*.deb"))
+        if sha256_file(deb) != package.sha256:
+            raise AconError(f"{deb.name} does not match apt's lists", hint="apt-get update, then try again")
+        process.run(["dpkg-deb", "-x", deb, folder / "root"], cwd=folder, timeout_s=300)
+        deb.unlink()
+        on_progress(Progress(f"fetch {package.name} {package.version}", 1.0))
+
+    inputs = {"package": package.name, "version": package.version, "sha256": package.sha256}
+    return Unpacked(package=package, root=cache.get("debian", inputs, make).path / "root")

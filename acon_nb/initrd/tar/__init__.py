@@ -1,0 +1,8 @@
+"""Tar archives: read by their headers, with contents that refer to the archive, and written from trees."""
+
+from __future__ import annotations
+
+from acon_nb.initrd.tar.read import Member, members
+from acon_nb.initrd.tar.write import write
+
+__all__ = ["Member", "members", "write"]

@@ -1,0 +1,10 @@
+"""Glue to Jupyter: reports, tables on a page, direct channels to a page, copies of the notebooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from acon_nb.lazy import submodules
+
+if not TYPE_CHECKING:
+    __getattr__ = submodules(__name__)

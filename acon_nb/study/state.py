@@ -1,0 +1,180 @@
+"""The state of a study: its cells, what is done, and the time left. Only the runner changes it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from acon_nb.progress import Progress
+from acon_nb.vm import GOOD_ENDS, Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellState:
+    """The state of a cell: its runs planned, done (`kept`: from an earlier session) and failed; its latest log."""
+
+    label: str
+    clock: Clock
+    planned: int
+    done: int = 0
+    kept: int = 0
+    failed: int = 0
+    running: int = 0
+    last_end: str = ""
+    last_error: str = ""
+    log: Path | None = None
+
+    @property
+    def state(self) -> str:
+        """waiting, running, failed (some run did not succeed), or done."""
+        if self.running:
+            return "running"
+        if self.done < self.planned:
+            return "waiting"
+        return "failed" if self.failed else "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyState:
+    """The state of a study; `left_s` is the time left, estimated from the runs so far (None: not known yet)."""
+
+    name: str
+    phase: str = "new"
+    done: int = 0
+    total: int = 0
+    failed: int = 0
+    started: float | None = None
+    left_s: float | None = None
+    cells: tuple[CellState, ...] = ()
+    error: str = ""
+
+
+class Board:
+    """The state of a study that many threads change: each change costs the same, however many cells there are.
+
+    `parallel` is how many guests of the instruction clock run at a time, and `expected` how many seconds a run of each
+    cell is expected to take, for the time left.
+    """
+
+    def __init__(
+        self, name: str, cells: Sequence[CellState], parallel: int, expected: Sequence[float] | None = None
+    ) -> None:
+        self._lock = threading.RLock()
+        self._cells = list(cells)
+        self._width = {Clock.WALL: 1, Clock.INSTRUCTIONS: parallel}
+        self._fields: dict[str, Any] = {"name": name, "total": sum(cell.planned for cell in cells)}
+        self._seconds = dict.fromkeys(Clock, 0.0)
+        self._timed = dict.fromkeys(Clock, 0)
+        self._expected = expected
+        self._timed_expected = dict.fromkeys(Clock, 0.0)
+        self._snapshot: StudyState | None = None
+        self.begin()
+
+    @property
+    def state(self) -> StudyState:
+        """The current state of the study; the tuple of its cells is built on demand."""
+        with self._lock:
+            if self._snapshot is None:
+                self._snapshot = StudyState(**self._fields, cells=tuple(self._cells))
+            return self._snapshot
+
+    def begin(self) -> None:
+        """Reset all counts: a study that is run again starts from nothing."""
+        with self._lock:
+            self._cells = [
+                replace(cell, done=0, kept=0, failed=0, running=0) if cell.done or cell.running else cell
+                for cell in self._cells
+            ]
+            self._left = {clock: sum(cell.planned for cell in self._cells if cell.clock is clock) for clock in Clock}
+            self._left_expected = dict.fromkeys(Clock, 0.0)
+            for cell, seconds in zip(self._cells, self._expected or (), strict=False):
+                self._left_expected[cell.clock] += cell.planned * seconds
+            self.change(done=0, failed=0, left_s=self._left_s() if self._expected else None)
+
+    def change(self, **fields: Any) -> None:
+        """Set fields of the state."""
+        with self._lock:
+            self._fields |= fields
+            self._snapshot = None
+
+    def widen(self, *, wall: int, instructions: int) -> None:
+        """Set how many guests of each clock run at a time (on several hosts, more than one on the wall clock)."""
+        with self._lock:
+            self._width = {Clock.WALL: max(1, wall), Clock.INSTRUCTIONS: max(1, instructions)}
+
+    def starts(self, number: int) -> None:
+        """Note that a run of a cell starts."""
+        with self._lock:
+            self._cell(number, running=self._cells[number].running + 1)
+
+    def stops(self, number: int) -> None:
+        """Note that a run of a cell stops, whatever its result."""
+        with self._lock:
+            self._cell(number, running=self._cells[number].running - 1)
+
+    def ends(
+        self, number: int, *, end: str, error: str, log: Path | None, kept: bool = False, seconds: float | None = None
+    ) -> None:
+        """Note that a run of a cell is done: its end, and its time unless it is `kept` from an earlier session."""
+        whole = end in GOOD_ENDS and not error
+        with self._lock:
+            old = self._cells[number]
+            self._cell(
+                number, done=old.done + 1, kept=old.kept + kept, failed=old.failed + (not whole), last_end=end,
+                last_error=error, log=log,
+            )  # fmt: skip
+            self._left[old.clock] -= 1
+            expected = self._expected[number] if self._expected else 0.0
+            self._left_expected[old.clock] -= expected
+            if seconds is not None:
+                self._timed_expected[old.clock] += expected
+                self._seconds[old.clock] += seconds
+                self._timed[old.clock] += 1
+            fields = self._fields
+            self.change(done=fields["done"] + 1, failed=fields["failed"] + (not whole), left_s=self._left_s())
+
+    def progress(self, text: str = "") -> Progress:
+        """The state as an event: "3 of 9 runs, some 12 s left: memory=1G: powered off"."""
+        with self._lock:
+            name, total, done = (self._fields[key] for key in ("name", "total", "done"))
+            failed, left_s = self._fields["failed"], self._fields["left_s"]
+        left = "" if left_s is None or done == total else f", some {format_left(left_s)} left"
+        event = f"{done} of {total} runs{f', {failed} failed' if failed else ''}{left}"
+        return Progress(f"study {name}", done / total if total else 1.0, f"{event}: {text}" if text else event)
+
+    def _cell(self, number: int, **fields: Any) -> None:
+        with self._lock:
+            self._cells[number] = replace(self._cells[number], **fields)
+            self._snapshot = None
+
+    def _left_s(self) -> float | None:
+        """Estimate the time left: as expected, scaled by how the runs so far took compared with their expectation; from
+        the mean time of each clock's runs so far where nothing was expected."""
+        if self._expected:
+            return sum(self._left_expected[clock] * self._pace(clock) / self._width[clock] for clock in Clock)
+        runs = sum(self._timed.values())
+        if not runs:
+            return None
+        overall = sum(self._seconds.values()) / runs
+        mean = {clock: self._seconds[clock] / self._timed[clock] if self._timed[clock] else overall for clock in Clock}
+        return sum(self._left[clock] * mean[clock] / self._width[clock] for clock in Clock)
+
+    def _pace(self, clock: Clock) -> float:
+        """How many times the expected time the runs of a clock took so far (of any clock, if none of that one did)."""
+        for clocks in ([clock], list(Clock)):
+            expected = sum(self._timed_expected[one] for one in clocks)
+            if expected > 0:
+                return sum(self._seconds[one] for one in clocks) / expected
+        return 1.0
+
+
+def format_left(seconds: float) -> str:
+    """A time left, roughly: "12 s", "5 min", "3.5 h", "4.1 days"."""
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.1f} days"

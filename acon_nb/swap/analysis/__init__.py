@@ -1,0 +1,10 @@
+"""The answers of a swap study: choices compared with each other, tables, sentences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from acon_nb.lazy import submodules
+
+if not TYPE_CHECKING:
+    __getattr__ = submodules(__name__)

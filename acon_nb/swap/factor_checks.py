@@ -1,0 +1,108 @@
+"""Checks of a swap cell's factors against each other, before anything starts: what cannot be is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from acon_nb.errors import InvalidInput
+from acon_nb.initrd import fstab
+from acon_nb.swap.levels import PLAIN, Levels, words
+from acon_nb.vm import Clock
+
+DEFAULTS = {item.name: item.default for item in fields(Levels)}
+OWNED = {
+    "zram": (
+        "zram_size", "zram_limit", "zram_recompressor", "zram_writeback", "zram_writeback_compressed", "zram_interval",
+        "zram_idle_age", "zram_streams",
+    ),
+    "zswap": ("pool_percent", "accept_percent", "shrinker", "zswap_writeback"),
+}  # fmt: skip
+
+DISK_SPEED = ("disk_preset", "disk_latency", "disk_iops", "disk_bandwidth", "disk_queue")  # of the simulated disk
+PROGRAM_ONLY = ("program", "packages")  # factors of workload=program alone
+# Factors that only some swap has, and no guest without one
+SWAP_ONLY = (*(name for names in OWNED.values() for name in names), "compressor", "encryption", "tags", "crypt_writes")
+
+
+def check(levels: Levels) -> None:
+    """Check how the factors go together. Errors: `InvalidInput` that names the factor."""
+    for one in (_check_memory, _check_swap, _check_encryption, _check_work, _check_clock):
+        one(levels)
+
+
+def _check_memory(levels: Levels) -> None:
+    if levels.memory_bytes % (1 << 20) or levels.memory_bytes < 64 << 20:
+        raise InvalidInput("memory", levels.memory, "is not a valid memory size", hint="whole MiB, 64M or more")
+
+
+def _check_swap(levels: Levels) -> None:
+    if levels.compressor and levels.swap not in ("zram", "zswap"):
+        hint = "omit compressor, or use swap=zram or swap=zswap"
+        raise InvalidInput("compressor", levels.compressor, f"is for zram and zswap, not for {levels.swap}", hint=hint)
+    for owner, names in OWNED.items():
+        for name in names:
+            if levels.swap != owner and getattr(levels, name) != DEFAULTS[name]:
+                hint = f"use swap={owner}, or omit {name}"
+                raise InvalidInput(name, getattr(levels, name), f"is {owner}'s, not {levels.swap}'s", hint=hint)
+    if levels.zram_writeback_compressed and not levels.zram_writeback:
+        hint = "give zram_writeback too, such as idle"
+        raise InvalidInput("zram_writeback_compressed", True, "needs pages that are written back", hint=hint)
+    for name in ("zram_interval", "zram_idle_age"):
+        if getattr(levels, name) and not (levels.zram_writeback or levels.zram_recompressor):
+            hint = "give zram_writeback or zram_recompressor too"
+            raise InvalidInput(name, getattr(levels, name), "needs something to do with idle pages", hint=hint)
+    if levels.zram_limit and levels.zram_limit_bytes > levels.memory_bytes:
+        hint = f"at most {levels.memory}"
+        raise InvalidInput("zram_limit", levels.zram_limit, "is more than the guest's memory", hint=hint)
+
+
+def _check_encryption(levels: Levels) -> None:
+    if levels.encryption == PLAIN:
+        for name in ("tags", "crypt_writes"):
+            if getattr(levels, name) != DEFAULTS[name]:
+                hint = "give encryption too, such as @+ae"
+                raise InvalidInput(name, getattr(levels, name), "is for encrypted swap", hint=hint)
+        return
+    if not levels.encryption.startswith("@"):
+        hint = "none, or what follows the disk's name in the guide's fstab: @, @xts+cmac, @+ae"
+        raise InvalidInput("encryption", levels.encryption, "is not known", hint=hint)
+    if not levels.swap_on_disk:
+        hint = "use swap=disk, swap=zswap, or zram_writeback"
+        raise InvalidInput("encryption", levels.encryption, "needs a disk to encrypt", hint=hint)
+    if "dmsetup" not in words(levels.tools):
+        raise InvalidInput("tools", levels.tools, "lacks dmsetup, which encrypts", hint='tools = "dmsetup"')
+    fstab.CipherSpec.parse(levels.encryption[1:])
+
+
+def _check_work(levels: Levels) -> None:
+    if levels.workload == "tmpfs" and levels.write_share:
+        hint = "use workload=anon, or omit write_share"
+        raise InvalidInput("write_share", levels.write_share, "is for anonymous memory", hint=hint)
+    if levels.workload != "file" and levels.file_share != DEFAULTS["file_share"]:
+        hint = "use workload=file, or omit file_share"
+        raise InvalidInput("file_share", levels.file_share, f"does not go with workload={levels.workload}", hint=hint)
+    if levels.pattern != "zipf" and levels.locality != DEFAULTS["locality"]:
+        hint = "use pattern=zipf, or omit locality"
+        raise InvalidInput("locality", levels.locality, f"does not act on pattern={levels.pattern}", hint=hint)
+    if levels.until_steady and levels.until_steady < levels.accesses:
+        hint = f"at least {levels.accesses}, or omit until_steady"
+        raise InvalidInput("until_steady", levels.until_steady, "is less than accesses", hint=hint)
+    for name in PROGRAM_ONLY:
+        if bool(getattr(levels, name)) != (levels.workload == "program"):
+            hint = "give program and packages with workload=program, and neither with any other workload"
+            raise InvalidInput(name, getattr(levels, name), f"does not go with workload={levels.workload}", hint=hint)
+    if set(levels.program) & set(",;+\"'\\\n"):
+        hint = "words separated by blanks, without , ; + quotes and backslashes"
+        raise InvalidInput("program", levels.program, "has characters that do not get to a guest", hint=hint)
+    if levels.workload == "redis" and levels.pattern == "sequential":
+        raise InvalidInput("pattern", levels.pattern, "is not a pattern of workload=redis", hint="use zipf or random")
+
+
+def _check_clock(levels: Levels) -> None:
+    if levels.clock == Clock.INSTRUCTIONS and levels.disk == "virtio":
+        hint = "use disk=delay, whose latency is in the guest's own time, or clock=wall"
+        raise InvalidInput("disk", levels.disk, "answers on the host's time, which this clock cannot see", hint=hint)
+    for name in DISK_SPEED:
+        if levels.disk == "virtio" and getattr(levels, name) != DEFAULTS[name]:
+            hint = f"use disk=delay, or omit {name}: a virtio disk is as fast as the host's"
+            raise InvalidInput(name, getattr(levels, name), "cannot be set on disk=virtio", hint=hint)

@@ -1,0 +1,82 @@
+"""The factors of a swap study, as a plan, a notebook or TOML gives them, checked before anything starts.
+
+What cannot be is refused by name; what a kernel lacks is found out in its guest, which names the knob.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from acon_nb.errors import InvalidInput
+from acon_nb.swap import factor_checks
+from acon_nb.swap.levels import Levels
+from acon_nb.validation import build, check_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapFactors(Levels):
+    """One cell of a swap study.
+
+    **The guest.** `clock` is instructions or wall. `kernel` is "build" (of `source` with `profile`, names with commas,
+    and `settings`, OPT=VAL with commas) or a bzImage's path. `memory` is what the guest has; the RAM of a
+    simulated disk comes on top, in every cell alike. `machine` is q35 or microvm. `tools` are
+    Debian packages in every guest's initrd: encryption needs dmsetup, and cells with and without must have the same.
+
+    **The swap.** `swap` is none, disk, zram or zswap; `zram:lz4` names the compressor too. `disk=delay` is a simulated
+    disk: the device that `disk_preset` names (`disks.toml`), but for what `disk_latency` ("80us"), `disk_iops`,
+    `disk_bandwidth` (bytes a second, "125M") and `disk_queue` give (0, "": as the preset). All are those of hardware;
+    in the guest times are `dilation` times as long, rates as much lower (0: as the calibration measures).
+    `disk=virtio` is the host's disk and page cache, on the wall clock only. `disk_size` is the swap's ("": as much as
+    the workload needs). zram: `zram_size` ("": as much as needed), `zram_limit` (of RAM; "": none),
+    `zram_recompressor` (idle pages again), `zram_writeback` (which pages go to the disk: huge, idle, huge_idle;
+    `zram_writeback_compressed`: as they are, where the kernel can). Both are done once, after the fill, on all pages,
+    or every `zram_interval` of the guest's time, as a timer does it: on the pages that were not accessed for
+    `zram_idle_age` (whole seconds; "": since the last time). `zram_streams` (0: the kernel's). zswap: `pool_percent` of
+    `memory`, `accept_percent`, `shrinker`, `zswap_writeback`.
+
+    **Encryption** of the disk: none, or what follows the disk's name in the guide's fstab (@, @xts+cmac, @+ae);
+    `tags` lie in ram, zram or disk; `crypt_writes` is writer (as /init does it) or workers (dm-crypt's default).
+
+    **The work.** `workload` tmpfs (files written and read), anon (memory), redis (documents), file (`file_share` of the
+    pages are those of a file on ext4 on the disk, read through the page cache, the others anonymous memory:
+    `swappiness` weighs the two), program (`program`, a command of Debian's `packages`, in which {bytes} stands for the
+    working set; timed as a whole) or codec (the calibration). `pressure` times `memory` is filled with `data`
+    (`swap.data`), then `accesses` are done in `pattern`, of which the first half warms up and does not count;
+    `write_share` of them write (anon, redis, and the memory of file). With `until_steady` windows of half the accesses
+    follow each other until their rate is steady (docs/swap.md), as long as no more than so many accesses were done;
+    the last window counts. `zipf_exponent` shapes pattern=zipf, and `locality` says where its hot pages lie: uniform
+    (anywhere, drawn anew for each seed: the one order without a structure that read-ahead or the order of the fill
+    could meet by chance), clustered (64 neighbours in rank are neighbours in memory), or strided (a step apart that
+    is drawn for each seed).
+
+    **The rest.** `swappiness`, `page_cluster`, `min_free` (""; as the kernel computes for `memory`), `lru_gen`,
+    `swap_bios` (dm_mod's, 0: the kernel's). `samples` over the run. `seed` 0: the plan's block gives it, which makes
+    replicates; `copy` means nothing: two copies of a cell in one block must be equal. `stall_s` without progress in
+    the guest's time, or `timeout_s` on the wall, and the cell counts as hung.
+    Errors: `InvalidInput` at construction.
+    """
+
+    def __post_init__(self) -> None:
+        self._split_swap()
+        check_fields(self)
+        factor_checks.check(self)
+        _ = self.mix, self.disk_speed, self.swap_bytes, self.zram_limit_bytes, self.min_free_bytes
+        _ = self.zram_interval_ns, self.zram_idle_age_s
+
+    @classmethod
+    def of(cls, levels: Mapping[str, Any]) -> SwapFactors:
+        """The factors of a cell of a plan. Errors: `InvalidInput` that names what is none, and the nearest that is."""
+        return build(cls, levels, what="a swap study")
+
+    def _split_swap(self) -> None:
+        swap, colon, compressor = str(self.swap).partition(":")
+        if colon:
+            if self.compressor not in ("", compressor):
+                hint = "name it once: swap=zram:lz4, or swap=zram and compressor=lz4"
+                raise InvalidInput("compressor", self.compressor, f"is not that of swap={self.swap}", hint=hint)
+            object.__setattr__(self, "swap", swap)
+            object.__setattr__(self, "compressor", compressor)
+        if not self.compressor and self.swap in ("zram", "zswap"):
+            object.__setattr__(self, "compressor", "lz4")

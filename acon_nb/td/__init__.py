@@ -1,0 +1,10 @@
+"""TDs on this host, and what stands in for them: preflight checks, the vTPM reference boot, captured ACPI tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from acon_nb.lazy import submodules
+
+if not TYPE_CHECKING:
+    __getattr__ = submodules(__name__)

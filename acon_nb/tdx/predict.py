@@ -1,0 +1,135 @@
+"""Predict the measurement of a boot: MRTD and RTMR[0..3], or for the vTPM reference boot a TPM's PCRs.
+
+A register with an event that cannot be known offline has no value: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.tdx.eventlog import ZERO, LogKind, extend
+from acon_nb.tdx.events import PredictedEvent, Variant, td_events, tpm_events
+from acon_nb.tdx.inputs import BootInputs, Material, load
+from acon_nb.tdx.mrtd import Mrtd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a boot must measure. `kind` is whose registers; `mrtd` is None for a TPM; `notes` are caveats."""
+
+    kind: LogKind
+    inputs: BootInputs
+    variant: Variant
+    events: tuple[PredictedEvent, ...]
+    mrtd: Mrtd | None
+    notes: tuple[str, ...]
+    material: Material = field(repr=False, compare=False)
+
+    @cached_property
+    def registers(self) -> dict[str, bytes | None]:
+        """The value of each register after the boot; None if one of its events cannot be known offline."""
+        values: dict[str, bytes | None] = {}
+        if self.kind is LogKind.TD:
+            values = {self.kind.register(index): ZERO for index in self.kind.indexes}
+        for event in self.events:
+            value = values.get(event.register, ZERO)
+            known = value is not None and event.digest is not None
+            values[event.register] = extend(value, event.digest) if known else None  # type: ignore[arg-type]
+        return values
+
+    @property
+    def unknown(self) -> tuple[PredictedEvent, ...]:
+        """The events that cannot be known offline."""
+        return tuple(event for event in self.events if event.digest is None)
+
+    def with_variant(self, variant: Variant) -> Prediction:
+        """Predict the same boot on a stack that behaves differently; no file is read again."""
+        return _predict(self.material, self.kind, variant)
+
+    def with_acpi(self, files: Mapping[str, bytes]) -> Prediction:
+        """Predict the same boot with QEMU's ACPI tables, by the names in `ACPI_FILES` (and `TPM_LOG` for a TPM)."""
+        return _predict(replace(self.material, acpi=files), self.kind, self.variant)
+
+    def variants(self) -> Iterator[Prediction]:
+        """Predict the same boot on each other stack in use, those with the fewest differences first."""
+        others = [
+            Variant(token, patched, separator)
+            for token in ("suffix", "prefix")
+            for patched in (True, False)
+            for separator in (True, False)
+        ]
+        for other in sorted(others, key=lambda it: len(self.variant.differences(it))):
+            if other != self.variant:
+                yield self.with_variant(other)
+
+
+def predict(inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> Prediction:
+    """Predict what a TD that boots `inputs` must measure: MRTD and RTMR[0..3].
+
+    Errors: `InvalidInput` for unsuitable files, `MissingRequirement` without lief.
+    """
+    return of_material(load(inputs, on_progress=on_progress, cancel=cancel), LogKind.TD)
+
+
+def predict_reference_boot(
+    inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None
+) -> Prediction:
+    """Predict the PCRs of a plain guest with a TPM that boots `inputs`. Errors: as for `predict`."""
+    return of_material(load(inputs, on_progress=on_progress, cancel=cancel), LogKind.TPM)
+
+
+def of_material(material: Material, kind: LogKind) -> Prediction:
+    """Predict from inputs that were read (`inputs.load`), for the stack that they reveal."""
+    stack = material.stack
+    named = stack.kernel_named if kind is LogKind.TPM else not stack.kernel_patched
+    variant = Variant(stack.token, not named, stack.on("separator_rtmr1"))
+    return _predict(material, kind, variant)
+
+
+def _predict(material: Material, kind: LogKind, variant: Variant) -> Prediction:
+    td = kind is LogKind.TD
+    events = tuple(td_events(material, variant) if td else tpm_events(material, variant))
+    return Prediction(
+        kind=kind,
+        inputs=material.inputs,
+        variant=variant,
+        events=events,
+        mrtd=material.mrtd if td else None,
+        notes=tuple(_notes(material, kind)),
+        material=material,
+    )
+
+
+def _notes(material: Material, kind: LogKind) -> Iterator[str]:
+    stack, kernel = material.stack, material.kernel
+    if kind is LogKind.TD and not stack.on("rtmr"):
+        yield "This firmware has no module that measures into RTMRs: they stay zero, and only MRTD distinguishes TDs."
+    elif kind is LogKind.TD and not kernel.measures_cc:
+        yield (
+            f"The EFI stub of kernel {kernel.release} does not support the CC protocol (Linux 6.9 and later do): "
+            "command line and initrd are not measured."
+        )
+    if kind is LogKind.TD and stack.on("rtmr") and not material.content.has_module("TdTcg2Dxe"):
+        yield f"This image does not measure RTMRs; the values are what edk2 {stack.edk2}, as requested, would measure."
+    if kind is LogKind.TPM and not kernel.measures_tpm:
+        yield f"The EFI stub of kernel {kernel.release} does not measure: no PCR covers command line and initrd."
+    if not material.inputs.qemu:
+        yield "QEMU's version was not given: the kernel is assumed to be patched, as old versions do."
+    if material.stored_variables and material.content.unpacked and not stack.on("secure_boot"):
+        names = ", ".join(sorted(name for name, _ in material.stored_variables))
+        yield f"This firmware was built without secure boot: it ignores the UEFI variables of its image ({names})."
+    for switch in stack.switches:
+        if switch.name == "separator_rtmr1" and "names no version" in switch.known_by and stack.on("rtmr"):
+            yield f"It is uncertain where the second separator goes: {switch.known_by}."
+
+
+def without_initrd(prediction: Prediction) -> Prediction:
+    """Predict the same boot without an initrd."""
+    material = prediction.material
+    inputs = replace(material.inputs, initrd=None)
+    return _predict(
+        replace(material, inputs=inputs, initrd_digest=None, initrd_bytes=None), prediction.kind, prediction.variant
+    )

@@ -1,0 +1,182 @@
+"""Count a guest's instructions by function: the plugin for QEMU's TCG (`plugin.c`), and what it wrote.
+
+A guest that is counted runs as it does without: the clock's every reading is the same. What the clock has shown at a
+mark (`guest/src/mark.h`) is split exactly: idle time that QEMU skipped, and instructions.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from acon_nb import process
+from acon_nb.cache import Cache, sha256_file
+from acon_nb.errors import AconError, CommandFailed, MissingRequirement
+from acon_nb.vm.command import option_value
+
+KERNEL_BASE = 0xFFFF_8000_0000_0000
+_SOURCE = Path(__file__).with_name("plugin.c")
+_FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden")
+_APIS = (1, 3, 7, 2)  # QEMU 7.2, 10.0, 11.1, 9.0; see plugin.c
+_FEATURE = "counting a guest's instructions by function"
+
+
+class Moment(IntEnum):
+    """A moment of a guest at which its counts are taken: the numbers of `mark.h`, and two that carry none."""
+
+    PLACE = 0  # of a boot, in a kernel's image (guest/src/milestone.S)
+    INIT = 1
+    READY = 2
+    BEGIN = 3
+    END = 4
+    EXIT = 255  # QEMU's end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What had been counted at a moment.
+
+    `tsc_ns` is the guest's clock at it (0 where no mark carries it), `idle_ns` the idle time that QEMU had skipped
+    (None: this QEMU does not tell). `counts` are instructions by the address at which a function starts, `physical`
+    those from before the kernel ran at its own addresses, by 64 KiB.
+    """
+
+    moment: int
+    tsc_ns: int
+    idle_ns: int | None
+    counts: Mapping[int, int]
+    physical: Mapping[int, int]
+
+    @property
+    def counted(self) -> int:
+        """All instructions; one that faulted and was repeated counts each time."""
+        return sum(self.counts.values()) + sum(self.physical.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counter:
+    """The plugin with its files for one guest."""
+
+    library: Path
+    starts: Path
+    out: Path
+    addresses: tuple[int, ...]
+
+    @property
+    def option(self) -> str:
+        """The value of QEMU's option -plugin."""
+        return plugin_option(self.library, self.starts, self.out)
+
+    def take(self) -> tuple[Snapshot, ...]:
+        """Return what was counted, in order, and remove the files; a snapshot not written to its end is left out."""
+        try:
+            lines = self.out.read_text().splitlines()
+        except OSError:
+            lines = []
+        for path in (self.starts, self.out):
+            path.unlink(missing_ok=True)
+        return tuple(read_snapshots(lines, self.addresses))
+
+
+def counter(qemu: Path, folder: Path, starts: Sequence[int], *, cache: Cache | None = None) -> Counter:
+    """Prepare counting in `folder`, which holds the files of one guest.
+
+    `starts` are the addresses at which functions start. Errors: `MissingRequirement` (no C compiler), `AconError`
+    (this QEMU loads no plugin).
+    """
+    addresses = tuple(sorted({0, KERNEL_BASE, *starts}))
+    path = folder / "starts"
+    path.write_bytes(struct.pack(f"<{len(addresses)}Q", *addresses))
+    return Counter(library=plugin(qemu, cache), starts=path, out=folder / "counts", addresses=addresses)
+
+
+def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[Snapshot]:
+    """The snapshots of a plugin's output, whose first numbers are indices of `addresses`."""
+    head: list[str] = []
+    counts: dict[int, int] = {}
+    physical: dict[int, int] = {}
+    for line in lines:
+        words = line.split()
+        match words:
+            case ["mark" | "end", _, _, _]:
+                head, counts, physical = words, {}, {}
+            case ["physical", address, count]:
+                physical[int(address)] = int(count)
+            case ["."] if head:
+                idle_ns = int(head[3])
+                yield Snapshot(
+                    moment=Moment.EXIT if head[0] == "end" else int(head[1]),
+                    tsc_ns=int(head[2]),
+                    idle_ns=None if idle_ns < 0 else idle_ns,
+                    counts=counts,
+                    physical=physical,
+                )
+                head = []
+            case [index, count] if int(index) < len(addresses):
+                counts[addresses[int(index)]] = int(count)
+
+
+def plugin_option(library: Path, starts: Path, out: Path) -> str:
+    """The value of QEMU's option -plugin."""
+    return ",".join([option_value(library), f"starts={option_value(starts)}", f"out={option_value(out)}"])
+
+
+def plugin(qemu: Path, cache: Cache | None = None) -> Path:
+    """Build the plugin for the API of this QEMU; returns the path of the library.
+
+    Errors: `MissingRequirement` (no C compiler), `CommandFailed` (it does not compile), `AconError` (this QEMU loads
+    none of them).
+    """
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise MissingRequirement("cc", _FEATURE, hint="apt-get install gcc libc6-dev")
+    return _build(compiler, _api(qemu, compiler, cache or Cache()), cache or Cache())
+
+
+def _build(compiler: str, api: int, cache: Cache) -> Path:
+    inputs = {
+        "plugin": sha256_file(_SOURCE),
+        "api": api,
+        "flags": _FLAGS,
+        "compiler": process.output([compiler, "--version"]).splitlines()[0],
+    }
+
+    def make(folder: Path) -> None:
+        argv: list[str | Path] = [compiler, *_FLAGS, f"-DAPI={api}", "-o", folder / "counts.so", _SOURCE, "-lpthread"]
+        process.run(argv, cwd=folder, hint="apt-get install gcc libc6-dev")
+
+    return cache.get("plugin", inputs, make).path / "counts.so"
+
+
+def _api(qemu: Path, compiler: str, cache: Cache) -> int:
+    """The version of the API for which this QEMU loads the plugin, found by loading it once."""
+    binary = qemu.resolve()
+    inputs = {"qemu": str(binary), "changed_ns": binary.stat().st_mtime_ns, "plugin": sha256_file(_SOURCE)}
+
+    def make(folder: Path) -> None:
+        why: list[str] = []
+        for api in _APIS:
+            try:
+                _load(qemu, _build(compiler, api, cache), folder / "starts")
+            except CommandFailed as error:
+                why.append(next((line for line in error.details if "lugin" in line), str(error)))
+            else:
+                (folder / "api").write_text(str(api))
+                return
+        hint = "use a QEMU with TCG plugins, as Debian's is: ACON_NB_QEMU=/path/to/qemu-system-x86_64"
+        raise AconError(f"{qemu} loads no plugin for {_FEATURE}", details=why, hint=hint)
+
+    return int((cache.get("plugin-api", inputs, make).path / "api").read_text())
+
+
+def _load(qemu: Path, library: Path, starts: Path) -> None:
+    """Load the plugin into a QEMU without a machine, which ends at once. Errors: `CommandFailed`."""
+    starts.write_bytes(bytes(8))
+    commands = b'{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
+    argv: list[str | Path] = [qemu, "-M", "none", "-accel", "tcg", "-S", "-display", "none", "-nodefaults"]
+    argv += ["-qmp", "stdio", "-plugin", plugin_option(library, starts, Path("/dev/null"))]
+    process.output(argv, stdin=commands, timeout_s=20)

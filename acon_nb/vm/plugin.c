@@ -1,0 +1,410 @@
+/*
+ * A TCG plugin of QEMU that counts executed instructions by function.
+ *
+ *   -plugin counts.so,starts=FILE,out=FILE
+ *
+ * starts: the addresses, sorted, 8 bytes each, at which functions start; what lies between two belongs to the first.
+ * They hold once the kernel runs at its virtual addresses; what ran before is counted by 64 KiB of its addresses.
+ * out: a block of lines for each mark that the guest executes (guest/src/mark.h) and one, "end", when QEMU exits:
+ *
+ *   mark NUMBER TSC IDLE      IDLE: ns of idle time that QEMU has skipped so far, or -1 where it cannot be known;
+ *                             number 0: a place in a kernel's image (guest/src/milestone.S), which says no TSC
+ *   NUMBER COUNT              instructions counted from that address of `starts` to the next
+ *   physical ADDRESS COUNT    instructions counted in 64 KiB before the kernel ran
+ *   .
+ *
+ * Instructions are counted one by one, before each: a block is left early when one of its instructions faults. One that
+ * faults is counted again when it is repeated, and QEMU's clock does not; so the clock less the idle time is what was
+ * executed, and the counts say where.
+ *
+ * Built once for each version of QEMU's API that differs in what is used: 1 (QEMU 7.2), 2 (inline operations on
+ * scoreboards), 3 (instructions are copied), 7 (QEMU 11.1: user data in all callbacks). No Debian package has
+ * qemu-plugin.h, so what is used of it is declared here.
+ * Source: QEMU's qemu-plugin.h, "Versioning plugins"; accel/tcg/icount-common.c.
+ */
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KERNEL_BASE 0xffff800000000000u
+#define GRAIN_SHIFT 16
+#define PHYSICAL_COUNTERS (1u << 16) /* 4 GiB; what lies above shares the last */
+
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+struct qemu_plugin_scoreboard;
+
+typedef uint64_t qemu_plugin_id_t;
+typedef struct {
+	const char *target_name;
+	struct {
+		int min, cur;
+	} version;
+	bool system_emulation;
+} qemu_info_t;
+typedef void (*exec_cb)(unsigned int vcpu, void *data);
+
+#define EXPORT __attribute__((visibility("default")))
+
+#if API >= 7
+typedef void (*trans_cb)(struct qemu_plugin_tb *, void *data);
+typedef void (*exit_cb)(void *data);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, trans_cb cb, void *data);
+#else
+typedef void (*trans_cb)(qemu_plugin_id_t, struct qemu_plugin_tb *);
+typedef void (*exit_cb)(qemu_plugin_id_t, void *data);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, trans_cb cb);
+#endif
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn, exec_cb cb, int flags, void *data);
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, exit_cb cb, void *data);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
+#if API >= 3
+size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *dest, size_t length);
+#else
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *insn);
+#endif
+#if API >= 2
+typedef struct {
+	struct qemu_plugin_scoreboard *score;
+	size_t offset;
+} qemu_plugin_u64;
+struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t element_size);
+void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn *insn, int op, qemu_plugin_u64 entry,
+							 uint64_t number);
+void qemu_plugin_u64_add(qemu_plugin_u64 entry, unsigned int vcpu, uint64_t number);
+uint64_t qemu_plugin_u64_sum(qemu_plugin_u64 entry);
+#else
+void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *insn, int op, void *counter, uint64_t number);
+#endif
+
+/* Not of the API, but exported by a QEMU that loads modules, as Debian's does. */
+__attribute__((weak)) int64_t icount_get(void);
+__attribute__((weak)) int64_t icount_get_raw(void);
+
+EXPORT int qemu_plugin_version = API;
+
+enum { ADD_U64 = 0, NO_REGS = 0 };
+
+static uint64_t *starts;
+static size_t starts_count, counters_count;
+static uint64_t *snapshot;
+static FILE *out;
+static bool kernel_runs;
+static struct {
+	int bits;
+	int64_t idle_ns;
+	uint64_t tsc, number;
+} mark = { .bits = -1 };
+
+/* The counters: one for each start, then one for each 64 KiB of physical memory. */
+#if API >= 2
+static struct qemu_plugin_scoreboard *counters;
+
+static qemu_plugin_u64 counter(size_t index)
+{
+	return (qemu_plugin_u64){ counters, index * sizeof(uint64_t) };
+}
+
+static void count_inline(struct qemu_plugin_insn *insn, size_t index)
+{
+	qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, ADD_U64, counter(index), 1);
+}
+
+static void count_one(unsigned int vcpu, size_t index)
+{
+	qemu_plugin_u64_add(counter(index), vcpu, 1);
+}
+
+static uint64_t counted(size_t index)
+{
+	return qemu_plugin_u64_sum(counter(index));
+}
+
+static bool make_counters(void)
+{
+	counters = qemu_plugin_scoreboard_new(counters_count * sizeof(uint64_t));
+	return counters != NULL;
+}
+#else
+static uint64_t *counters;
+
+static void count_inline(struct qemu_plugin_insn *insn, size_t index)
+{
+	qemu_plugin_register_vcpu_insn_exec_inline(insn, ADD_U64, &counters[index], 1);
+}
+
+static void count_one(unsigned int vcpu, size_t index)
+{
+	(void)vcpu;
+	counters[index]++;
+}
+
+static uint64_t counted(size_t index)
+{
+	return counters[index];
+}
+
+static bool make_counters(void)
+{
+	counters = calloc(counters_count, sizeof(uint64_t));
+	return counters != NULL;
+}
+#endif
+
+static size_t counter_of(uint64_t address)
+{
+	static size_t last; /* most instructions are of the function of the one before */
+	size_t low = 0, high = starts_count;
+
+	if (!kernel_runs) {
+		uint64_t grain = address >> GRAIN_SHIFT;
+
+		return starts_count + (grain < PHYSICAL_COUNTERS ? grain : PHYSICAL_COUNTERS - 1);
+	}
+	if (starts[last] <= address && (last + 1 == starts_count || address < starts[last + 1]))
+		return last;
+	while (high - low > 1) {
+		size_t middle = (low + high) / 2;
+
+		if (starts[middle] <= address)
+			low = middle;
+		else
+			high = middle;
+	}
+	last = low;
+	return low;
+}
+
+/* In a thread of its own: within a block the vCPU's may not read its clock. The vCPU waits, so the clock stands. */
+static void *read_idle(void *result)
+{
+	int64_t before, clock, after;
+
+	do {
+		before = icount_get_raw();
+		clock = icount_get();
+		after = icount_get_raw();
+	} while (before != after);
+	*(int64_t *)result = clock - after;
+	return NULL;
+}
+
+static int64_t idle_ns(void)
+{
+	int64_t found = -1;
+	pthread_t thread;
+
+	if (icount_get && icount_get_raw && !pthread_create(&thread, NULL, read_idle, &found))
+		pthread_join(thread, NULL);
+	return found;
+}
+
+static void take_snapshot(void)
+{
+	for (size_t i = 0; i < counters_count; i++)
+		snapshot[i] = counted(i);
+}
+
+static void write_snapshot(void)
+{
+	for (size_t i = 0; i < counters_count; i++) {
+		if (!snapshot[i])
+			continue;
+		if (i < starts_count)
+			fprintf(out, "%zu %llu\n", i, (unsigned long long)snapshot[i]);
+		else
+			fprintf(out, "physical %llu %llu\n", (unsigned long long)(i - starts_count) << GRAIN_SHIFT,
+				(unsigned long long)snapshot[i]);
+	}
+	fputs(".\n", out);
+	fflush(out);
+}
+
+static void at_mark(unsigned int vcpu, void *data)
+{
+	count_one(vcpu, (uintptr_t)data);
+	take_snapshot();
+	mark.idle_ns = idle_ns();
+	mark.bits = 0;
+	mark.tsc = mark.number = 0;
+}
+
+static void at_bit(unsigned int vcpu, void *data)
+{
+	uint64_t bit = (uintptr_t)data;
+
+	(void)vcpu;
+	if (mark.bits >= 0 && mark.bits < 64)
+		mark.tsc |= bit << mark.bits;
+	else if (mark.bits >= 64 && mark.bits < 72)
+		mark.number |= bit << (mark.bits - 64);
+	if (mark.bits >= 0)
+		mark.bits++;
+}
+
+static void at_mark_end(unsigned int vcpu, void *data)
+{
+	(void)vcpu;
+	(void)data;
+	if (mark.bits == 72) {
+		fprintf(out, "mark %llu %llu %lld\n", (unsigned long long)mark.number, (unsigned long long)mark.tsc,
+			(long long)mark.idle_ns);
+		write_snapshot();
+	}
+	mark.bits = -1;
+}
+
+static void at_place(unsigned int vcpu, void *data)
+{
+	count_one(vcpu, (uintptr_t)data);
+	take_snapshot();
+	fprintf(out, "mark 0 0 %lld\n", (long long)idle_ns());
+	write_snapshot();
+}
+
+static void read_bytes(const struct qemu_plugin_insn *insn, uint8_t *bytes, size_t size)
+{
+#if API >= 3
+	qemu_plugin_insn_data(insn, bytes, size);
+#else
+	memcpy(bytes, qemu_plugin_insn_data(insn), size);
+#endif
+}
+
+/* Whether the instruction is a mark, which then counts itself: the snapshot must have it. */
+static bool is_mark(struct qemu_plugin_insn *insn, size_t index)
+{
+	static const uint8_t moment[] = { 0x3e, 0x26, 0x3e, 0x26, 0x0f, 0x31 };
+	static const uint8_t place[] = { 0x3e, 0x26, 0x3e, 0x2e, 0x0f, 0x31 };
+	static const uint8_t no_op[] = { 0x0f, 0x1f, 0x80, 'N', 'O', 'C' };
+	size_t size = qemu_plugin_insn_size(insn);
+	uint8_t bytes[7];
+
+	if (size != sizeof(moment) && size != sizeof(no_op) + 1)
+		return false;
+	read_bytes(insn, bytes, size);
+	if (size == sizeof(moment)) {
+		exec_cb callback = !memcmp(bytes, moment, size) ? at_mark : !memcmp(bytes, place, size) ? at_place : NULL;
+
+		if (callback)
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, callback, NO_REGS, (void *)(uintptr_t)index);
+		return callback != NULL;
+	}
+	if (!memcmp(bytes, no_op, sizeof(no_op))) {
+		if (bytes[6] == '0' || bytes[6] == '1')
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, at_bit, NO_REGS, (void *)(uintptr_t)(bytes[6] - '0'));
+		else if (bytes[6] == 'E')
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, at_mark_end, NO_REGS, NULL);
+	}
+	return false;
+}
+
+static void instrument(struct qemu_plugin_tb *tb)
+{
+	size_t count = qemu_plugin_tb_n_insns(tb);
+
+	for (size_t i = 0; i < count; i++) {
+		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+		uint64_t address = qemu_plugin_insn_vaddr(insn);
+		size_t index;
+
+		if (address >= KERNEL_BASE)
+			kernel_runs = true;
+		index = counter_of(address);
+		if (!is_mark(insn, index))
+			count_inline(insn, index);
+	}
+}
+
+static void finish(void)
+{
+	take_snapshot();
+	fprintf(out, "end 0 0 %lld\n", (long long)idle_ns());
+	write_snapshot();
+	fclose(out);
+}
+
+#if API >= 7
+static void translated(struct qemu_plugin_tb *tb, void *data)
+{
+	(void)data;
+	instrument(tb);
+}
+
+static void ended(void *data)
+{
+	(void)data;
+	finish();
+}
+
+static void register_callbacks(qemu_plugin_id_t id)
+{
+	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
+	qemu_plugin_register_atexit_cb(id, ended, NULL);
+}
+#else
+static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+	(void)id;
+	instrument(tb);
+}
+
+static void ended(qemu_plugin_id_t id, void *data)
+{
+	(void)id;
+	(void)data;
+	finish();
+}
+
+static void register_callbacks(qemu_plugin_id_t id)
+{
+	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+	qemu_plugin_register_atexit_cb(id, ended, NULL);
+}
+#endif
+
+static bool read_starts(const char *path)
+{
+	FILE *file = fopen(path, "rb");
+	long size;
+
+	if (!file || fseek(file, 0, SEEK_END) || (size = ftell(file)) <= 0 || size % 8 || fseek(file, 0, SEEK_SET))
+		return false;
+	starts_count = (size_t)size / 8;
+	starts = malloc((size_t)size);
+	if (!starts || fread(starts, 8, starts_count, file) != starts_count)
+		return false;
+	fclose(file);
+	return true;
+}
+
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
+{
+	const char *starts_path = NULL, *out_path = NULL;
+
+	for (int i = 0; i < argc; i++) {
+		if (!strncmp(argv[i], "starts=", 7))
+			starts_path = argv[i] + 7;
+		else if (!strncmp(argv[i], "out=", 4))
+			out_path = argv[i] + 4;
+	}
+	if (!info->system_emulation || !starts_path || !out_path || !read_starts(starts_path)) {
+		fputs("counts: needs starts=FILE (8 bytes an address) and out=FILE\n", stderr);
+		return 1;
+	}
+	counters_count = starts_count + PHYSICAL_COUNTERS;
+	snapshot = calloc(counters_count, sizeof(*snapshot));
+	out = fopen(out_path, "w");
+	if (!snapshot || !out || !make_counters()) {
+		perror("counts");
+		return 1;
+	}
+	register_callbacks(id);
+	return 0;
+}

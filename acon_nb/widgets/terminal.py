@@ -1,0 +1,22 @@
+"""The terminal widget's model in the kernel; imported only when one is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+_STATIC = Path(__file__).parent / "static"
+
+
+class TerminalWidget(anywidget.AnyWidget):
+    """xterm.js in the page. Output and input travel in binary messages (see `stream`), not in traits."""
+
+    _esm = _STATIC / "console.js"
+    _css = _STATIC / "console.css"
+    rows = traitlets.Int(24).tag(sync=True)
+    state = traitlets.Unicode("").tag(sync=True)
+    ended = traitlets.Bool(False).tag(sync=True)
+    channel = traitlets.Unicode("").tag(sync=True)  # NAME/KEY of `acon_nb.jupyter.channel`
+    transcript = traitlets.Unicode("").tag(sync=True)

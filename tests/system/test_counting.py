@@ -1,0 +1,162 @@
+"""The plugin that counts instructions, in real guests: a planted loop costs what it costs, and times add up."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from acon_nb.boot import BootCell
+from acon_nb.boot.experiment import BootExperiment
+from acon_nb.guest.programs import guest_script
+from acon_nb.initrd import FileTree, create
+from acon_nb.study import clock_parts
+from acon_nb.study.functions import functions_of, starts_of
+from acon_nb.study.plan import Plan
+from acon_nb.study.whole import run_plan
+from acon_nb.vm import Capabilities, Clock, Machine, Moment, VmSpec, capabilities
+
+pytestmark = pytest.mark.system
+SUITES = {"trixie": 10, "sid": 11}  # the suite's QEMU is of this version or later
+
+
+def loops_initrd(folder: Path) -> Path:
+    """An initrd whose /init is loops.c."""
+    program = folder / "loops"
+    headers = guest_script("mark.h").parent
+    source = Path(__file__).with_name("loops.c")
+    subprocess.run(["gcc", "-O2", "-static", "-Wall", "-Werror", f"-I{headers}", "-o", program, source], check=True)
+    tree = FileTree()
+    tree.add_file("init", program, mode=0o755)
+    return create(tree, folder / "loops.cpio").path
+
+
+@pytest.fixture(scope="module")
+def loops(guide_kernel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loops")
+    cell = BootCell(name="loops", kernel=guide_kernel.image, initrd=loops_initrd(folder), clock=Clock.INSTRUCTIONS)
+    append = cell.spec().append.replace("rdinit=/acon/init ", "")
+    spec: VmSpec = replace(cell.spec(), initrd=cell.initrd, append=append)
+    with Machine(spec, host=capabilities(), count_by=starts_of(spec.kernel, spec.clock)) as machine:
+        return spec, machine.wait().check()
+
+
+def test_a_loop_costs_its_instructions_to_the_last(loops):
+    """Two loops of one guest: the longer one has 600,000 rounds more, of two instructions each."""
+    _, outcome = loops
+    begins = [one for one in outcome.snapshots if one.moment == Moment.BEGIN]
+    ends = [one for one in outcome.snapshots if one.moment == Moment.END]
+    user = [end.counts[0] - begin.counts[0] for begin, end in zip(begins, ends, strict=True)]
+    assert user[1] - user[0] == 2 * 600_000
+
+
+def test_idle_time_is_told_from_instructions(loops):
+    spec, outcome = loops
+    functions = functions_of(spec.kernel)
+    begin, end = clock_parts.last_span(outcome.snapshots)
+    parts = clock_parts.parts_of(end, functions, begin=begin)
+    assert parts.clock_ns == end.tsc_ns - begin.tsc_ns
+    assert parts.clock_ns >= 20_000_000
+    assert 19_000_000 <= parts.idle_ns < parts.clock_ns  # idle begins after what the kernel does until it halts
+    assert 0 < parts.executed_ns < 2_000_000
+
+
+def test_the_counts_are_the_clock_but_for_repeated_instructions(loops):
+    """An instruction that faults is counted again; QEMU's clock counts it once."""
+    _, outcome = loops
+    marks = [one for one in outcome.snapshots if one.moment != Moment.EXIT]
+    assert len(marks) == 7
+    for one in marks:
+        assert 0 <= one.counted - (one.tsc_ns - one.idle_ns) < 200
+
+
+def test_counting_does_not_move_the_clock(loops):
+    spec, outcome = loops
+    with Machine(spec, host=capabilities()) as machine:
+        plain = machine.wait().check()
+    said = [line for line in plain.tail if "Power down" in line]
+    assert said == [line for line in outcome.tail if "Power down" in line]
+    assert plain.snapshots == ()
+
+
+def test_the_parts_of_each_row_add_up_to_the_clock(guide_kernel, boot_initrd):
+    fixed = {"kernel": str(guide_kernel.image), "initrd": f"file:{boot_initrd}", "milestones": True}
+    plan = Plan(name="parts", study="boot", fixed=fixed, runs=1, warmups=0)
+    row = run_plan(plan, BootExperiment(plan)).iloc[0].to_dict()
+    parts = clock_parts.parts_of_row(row)
+    assert sum(parts.values()) == row["guest_ns_reset_to_init"]
+    waits = {wait["function"]: wait["ns"] for wait in clock_parts.waits_of_row(row)}
+    assert sum(waits.values()) == parts["busy_waiting"]
+    assert waits["quick_pit_calibrate"] > 100_000
+    assert "setup_boot_APIC_clock" not in waits or waits["setup_boot_APIC_clock"] < 1000
+    assert row["functions"].splitlines()[0].startswith("(before the kernel, above 1 MiB) ")
+
+
+def fetch_qemu(suite: str, folder: Path) -> Path:
+    """Unpack a suite's QEMU with its libraries below `folder`; returns a script that runs it."""
+    uris = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    mirror = next((line.removeprefix("Debian ") for line in uris if line.startswith("Debian ")), None)
+    if mirror is None:
+        pytest.skip("apt of this host has no source labelled Debian")
+    for name in (
+        "etc/apt/trusted.gpg.d",
+        "var/lib/apt/lists/partial",
+        "var/cache/apt/archives/partial",
+        "var/lib/dpkg",
+    ):
+        (folder / name).mkdir(parents=True)
+    (folder / "var/lib/dpkg/status").touch()
+    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    (folder / "etc/apt/sources.list").write_text(f"deb [signed-by={keys}] {mirror} {suite} main\n")
+    settings = {
+        "Dir::State": folder / "var/lib/apt", "Dir::State::status": folder / "var/lib/dpkg/status",
+        "Dir::Cache": folder / "var/cache/apt", "Dir::Etc::sourcelist": folder / "etc/apt/sources.list",
+        "Dir::Etc::sourceparts": "/dev/null", "APT::Sandbox::User": "root", "APT::Install-Recommends": "false",
+        "Acquire::Languages": "none",
+    }  # fmt: skip
+    apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in settings.items())]
+    packages = ["qemu-system-x86", "seabios", "libc6"]
+    for command in (["update"], ["-y", "--download-only", "install", *packages]):
+        done = subprocess.run([*apt, *command], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"{suite} cannot be fetched: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    root = folder / "root"
+    for package in (folder / "var/cache/apt/archives").glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, root], check=True)
+    libraries = root / "usr/lib/x86_64-linux-gnu"
+    script = folder / "qemu"
+    script.write_text(
+        f"#!/bin/sh\nexec {libraries}/ld-linux-x86-64.so.2 --library-path {libraries}"
+        f' {root}/usr/bin/qemu-system-x86_64 -L {root}/usr/share/qemu -L {root}/usr/share/seabios "$@"\n'
+    )
+    script.chmod(0o755)
+    return script
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_plugin_counts_in_a_later_qemu(suite, guide_kernel, tmp_path):
+    if shutil.which("apt-get") is None:
+        pytest.skip("QEMUs of other suites come by apt")
+    qemu = fetch_qemu(suite, tmp_path / suite)
+    said = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout
+    version = tuple(map(int, re.search(r"version (\d+)\.(\d+)\.(\d+)", said).groups()))
+    assert version[0] >= SUITES[suite]
+    cell = BootCell(name="loops", kernel=guide_kernel.image, initrd=loops_initrd(tmp_path), clock=Clock.INSTRUCTIONS)
+    spec = replace(cell.spec(), initrd=cell.initrd, append=cell.spec().append.replace("rdinit=/acon/init ", ""))
+    flags = ("erms", "fsrm", "fzrm", "fsrs", "fsrc")
+    host = Capabilities(qemu=qemu, version=version, string_flags=flags)
+    with Machine(spec, host=host, count_by=starts_of(spec.kernel, spec.clock)) as machine:
+        outcome = machine.wait().check()
+    begins = [one for one in outcome.snapshots if one.moment == Moment.BEGIN]
+    ends = [one for one in outcome.snapshots if one.moment == Moment.END]
+    user = [end.counts[0] - begin.counts[0] for begin, end in zip(begins, ends, strict=True)]
+    assert user[1] - user[0] == 2 * 600_000
+    for one in (*begins, *ends):
+        assert 0 <= one.counted - (one.tsc_ns - one.idle_ns) < 200
