@@ -19,9 +19,9 @@ FLOORS = [
     ("guest", "kernel", "initrd", "vm"),
     ("bootcheck", "td", "results", "doctor"),
     ("study",),
-    ("analysis",),
+    ("analysis", "profile"),
     ("boot", "swap"),
-    ("plots", "tour"),
+    ("plots", "tour", "changes"),
     ("widgets", "cli"),
 ]
 APART = {"guest", "kernel", "initrd", "vm", "boot", "swap", "host", "tdx", "jupyter"}

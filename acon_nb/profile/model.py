@@ -1,0 +1,118 @@
+"""A profile: instructions by function and phase, which add up to what the guest executed; as a file, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from acon_nb.cache import atomic_file, json_sha256
+from acon_nb.errors import InvalidInput
+
+_FORMAT = 1
+
+
+class Region(StrEnum):
+    """What a counted place belongs to."""
+
+    KERNEL = "kernel"
+    MODULE = "module"
+    USER = "user"
+    UNPACKING = "unpacking"
+    FIRMWARE = "firmware"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionCount:
+    """Instructions that one function executed itself in one phase, without what it called.
+
+    `file` is the source file as the kernel's tree names it ("mm/page_alloc.c"; a program's path for user space), ""
+    where it is not known. A region whose functions are not known is one entry, whose name is in brackets.
+    """
+
+    name: str
+    phase: str
+    self_count: int
+    file: str = ""
+    region: Region = Region.KERNEL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What one guest executed.
+
+    `total` is the instructions executed, of the guest's clock (ns of it less idle time), over all `phases` in their
+    order. `stacks` are instructions by call stack, the phase first and then the outermost function; empty for a flat
+    profile. `origin` is what it was made from: names and SHA-256 of kernel and initrd, command line, QEMU's version.
+    """
+
+    total: int
+    phases: tuple[str, ...]
+    functions: tuple[FunctionCount, ...]
+    stacks: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def unattributed(self) -> int:
+        """What `functions` do not explain of `total`; below 0 by the instructions that faulted and were repeated."""
+        return self.total - sum(function.self_count for function in self.functions)
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of all counts, the same for two guests that executed the same; not of `origin`."""
+        return json_sha256({name: value for name, value in self.values().items() if name != "origin"})
+
+    def values(self) -> dict[str, Any]:
+        """The profile as values for JSON; `of_values` reads them."""
+        return {
+            "format": _FORMAT,
+            "total": self.total,
+            "phases": list(self.phases),
+            "functions": [asdict(function) for function in self.functions],
+            "stacks": [[list(stack), count] for stack, count in sorted(self.stacks.items())],
+            "origin": dict(self.origin),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the profile as JSON, whole or not at all."""
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(self.values(), indent=0))
+
+
+def of_values(values: Mapping[str, Any], *, source: object = "profile") -> Profile:
+    """The profile of `Profile.values`. Errors: `InvalidInput` for anything else, with `source` as its value."""
+    try:
+        if values["format"] != _FORMAT:
+            raise InvalidInput("profile", source, f"has format {values['format']}, not {_FORMAT}")
+        return Profile(
+            total=int(values["total"]),
+            phases=tuple(map(str, values["phases"])),
+            functions=tuple(
+                FunctionCount(
+                    name=str(row["name"]),
+                    phase=str(row["phase"]),
+                    self_count=int(row["self_count"]),
+                    file=str(row["file"]),
+                    region=Region(row["region"]),
+                )
+                for row in values["functions"]
+            ),
+            stacks={tuple(map(str, stack)): int(count) for stack, count in values["stacks"]},
+            origin={str(name): str(value) for name, value in values["origin"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInput("profile", source, f"is not a profile: {error!r}") from error
+
+
+def load(path: Path) -> Profile:
+    """Read a profile that `Profile.save` wrote. Errors: `InvalidInput`."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidInput("profile", path, f"cannot be read as a profile: {error}") from error
+    return of_values(values, source=path)
