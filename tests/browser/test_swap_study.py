@@ -46,7 +46,7 @@ def run_cell(page, number):
 
 def test_guests_are_watched_and_what_they_gave_is_explored(parts, run_cells, look):
     page = run_cells
-    page.set_default_timeout(600_000)  # four guests in turn, on a host that may be busy
+    page.set_default_timeout(1_200_000)  # four guests in turn, on a host that may be busy
     run_cell(page, 1)
     page.get_by_text("waiting for a guest").wait_for()
     page.locator("button.jupyter-button", has_text="Start").click()

@@ -36,7 +36,7 @@ def dockerd(folder: Path) -> Iterator[str]:
         argv = ["dockerd", "--storage-driver=vfs", "--iptables=false", "--bridge=none", f"--host={host}"]
         argv += [f"--data-root={folder}/data", f"--exec-root={short}/exec", f"--pidfile={short}/pid"]
         with (folder / "log").open("wb") as log, process.Child(argv, stdout=log, stderr=log) as daemon:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while docker(host, "info", check=False).returncode:
                 if daemon.poll() is not None or time.monotonic() > deadline:
                     last = (folder / "log").read_text(errors="replace").splitlines()[-5:]
@@ -48,7 +48,7 @@ def dockerd(folder: Path) -> Iterator[str]:
 
 def docker(host: str, *argv: str, check: bool = True, **fields: Any) -> subprocess.CompletedProcess[bytes]:
     command = ["docker", "--host", host, *argv]
-    return subprocess.run(command, check=check, capture_output=True, timeout=120, **fields)
+    return subprocess.run(command, check=check, capture_output=True, timeout=600, **fields)
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def podman_service(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
         base = ["podman", "--root", str(folder / "root"), "--runroot", str(short), "--storage-driver", "vfs"]
 
         def podman(*argv: str) -> bytes:
-            done = subprocess.run([*base, *argv], env=local, capture_output=True, timeout=120)
+            done = subprocess.run([*base, *argv], env=local, capture_output=True, timeout=600)
             if done.returncode and argv[0] in ("info", "import"):
                 pytest.skip(f"podman does not work here: {done.stderr.decode(errors='replace')[-300:]}")
             assert done.returncode == 0, done.stderr
@@ -106,14 +106,14 @@ class Registry:
         """Push all blobs of a layout, and the last entry as NAME:TAG (or by its digest); return the reference."""
         for path, data in layout.blobs.items():
             digest = path.removeprefix("blobs/").replace("/", ":")
-            answer = requests.post(f"{self._url}/{name}/blobs/uploads/", timeout=60)
-            put = requests.put(answer.headers["Location"], params={"digest": digest}, data=data, timeout=60)
+            answer = requests.post(f"{self._url}/{name}/blobs/uploads/", timeout=600)
+            put = requests.put(answer.headers["Location"], params={"digest": digest}, data=data, timeout=600)
             assert put.status_code == 201, put.text
         for entry in entries:
             data = layout.blobs["blobs/" + entry["digest"].replace(":", "/")]
             where = tag if entry is entries[-1] else entry["digest"]
             headers = {"Content-Type": entry["mediaType"]}
-            put = requests.put(f"{self._url}/{name}/manifests/{where}", data=data, headers=headers, timeout=60)
+            put = requests.put(f"{self._url}/{name}/manifests/{where}", data=data, headers=headers, timeout=600)
             assert put.status_code == 201, put.text
         return f"{self.host}/{name}:{tag}"
 
@@ -136,7 +136,7 @@ def registry(folder: Path) -> Iterator[Registry]:
         process.Child([program, "serve", folder / "config.yml"], stdout=log, stderr=log) as server,
     ):
         served = Registry(port)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             with contextlib.suppress(requests.ConnectionError):
                 requests.get(f"http://{served.host}/v2/", timeout=10)

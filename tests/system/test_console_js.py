@@ -21,7 +21,9 @@ def test_what_the_package_holds_is_built_from_js(tmp_path):
     install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     subprocess.run(install, cwd=tmp_path, check=True, timeout=240)
     built = tmp_path / "built"
-    subprocess.run(["npm", "run", "build"], cwd=tmp_path, check=True, timeout=60, env={**os.environ, "OUT": str(built)})
+    subprocess.run(
+        ["npm", "run", "build"], cwd=tmp_path, check=True, timeout=600, env={**os.environ, "OUT": str(built)}
+    )
     kept = ROOT / "acon_nb/widgets/static"
     assert {path.name for path in built.iterdir()} == {"console.js", "console.css"}
     for path in built.iterdir():

@@ -68,7 +68,7 @@ def test_what_runs_in_a_root_ends_when_the_script_is_ended(tmp_path: Path) -> No
         assert script.stdout is not None
         assert script.stdout.readline() == "began\n"
         script.terminate()
-        assert script.wait(30) == 143
+        assert script.wait(120) == 143
     processes = subprocess.run(["ps", "ax", "-o", "args"], capture_output=True, text=True, check=True)
     assert "sleep 7654321" not in processes.stdout.splitlines()
     assert list(tmp_path.iterdir()) == []

@@ -149,7 +149,7 @@ def test_an_initrd_is_built_from_a_dockerfile_by_one_command(images, tmp_path):
     env = {**os.environ, "DOCKER_HOST": images, "FROM_ENV": "of env"}
     target = tmp_path / "made.cpio"
     argv = [*ACON_NB, "from", "--build", tmp_path, "--build-arg", "WHO=me", "--build-arg", "FROM_ENV"]
-    done = subprocess.run([*argv, "--network", "host", "-o", target], env=env, capture_output=True, timeout=120)
+    done = subprocess.run([*argv, "--network", "host", "-o", target], env=env, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert b"Step 5/5 : RUN echo" in done.stderr
     tree = initrd.load(target)
@@ -157,7 +157,7 @@ def test_an_initrd_is_built_from_a_dockerfile_by_one_command(images, tmp_path):
     assert tree["etc/hello"].content.read() == b"from the context\n"
     other = tmp_path / "other"
     other.write_text("FROM bbox:uclibc\nRUN seq 100; echo last words; exit 7\n")
-    done = subprocess.run([*argv, "-f", other, "-o", tmp_path / "x.cpio"], env=env, capture_output=True, timeout=120)
+    done = subprocess.run([*argv, "-f", other, "-o", tmp_path / "x.cpio"], env=env, capture_output=True, timeout=600)
     assert done.returncode == 1
     error = done.stderr.partition(b"acon-nb: building")[2]
     assert b"  | Step 2/2 : RUN seq 100; echo last words; exit 7\n" in error
@@ -195,7 +195,7 @@ def test_a_killed_export_leaves_nothing(images, tmp_path):
     target.parent.mkdir()
     child = subprocess.Popen([*ACON_NB, "from", "bbox:uclibc", "-o", target], env=env, stderr=subprocess.PIPE)
     threading.Timer(0.8, lambda: child.send_signal(signal.SIGKILL)).start()
-    child.communicate(timeout=60)
+    child.communicate(timeout=600)
     assert [path for path in target.parent.iterdir() if path.name != target.name] == []
     assert not (tmp_path / "cache/acon_nb/spool").exists() or not any((tmp_path / "cache/acon_nb/spool").iterdir())
     assert left(images) == []
@@ -203,12 +203,12 @@ def test_a_killed_export_leaves_nothing(images, tmp_path):
 
 def test_tar_container_of_the_command_line_matches_the_guide(images, tmp_path):
     env = {**os.environ, "DOCKER_HOST": images}
-    done = subprocess.run([*ACON_NB, "tar", "bbox:uclibc", "bin", "etc"], env=env, capture_output=True, timeout=120)
+    done = subprocess.run([*ACON_NB, "tar", "bbox:uclibc", "bin", "etc"], env=env, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     subprocess.run(["tar", "-x", "-C", tmp_path], input=done.stdout, check=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "etc"]
     assert (tmp_path / "bin/busybox").stat().st_mode & 0o777 == 0o755
-    done = subprocess.run([*ACON_NB, "tar", "bbox:uclibc", "nowhere"], env=env, capture_output=True, timeout=120)
+    done = subprocess.run([*ACON_NB, "tar", "bbox:uclibc", "nowhere"], env=env, capture_output=True, timeout=600)
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"'nowhere' is not in the image" in done.stderr
 

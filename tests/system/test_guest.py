@@ -186,7 +186,7 @@ def test_no_guest_outlives_its_owner(scripted, number):
     assert wait_for_guests(spec.initrd)
     owner.send_signal(number)
     owner.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while guests_of(spec.initrd) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not guests_of(spec.initrd)
@@ -204,7 +204,7 @@ def test_many_guests_leak_no_descriptor(scripted, host):
 def test_the_command_to_paste_runs_by_itself(scripted, host):
     outcome = vm.boot(scripted("report '{\"ok\":1}'\npoweroff -f; sleep 9"), host=host).check()
     argv = shlex.split(outcome.command)
-    subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)
+    subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=600, check=True)
 
 
 def test_the_transcript_is_kept(scripted, host):
@@ -225,7 +225,7 @@ def guests_of(image: Path | None) -> list[int]:
 
 
 def wait_for_guests(image: Path | None) -> list[int]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         found = guests_of(image)
         if found:

@@ -37,14 +37,14 @@ def test_no_guest_outlives_the_kernel(guide_kernel, tmp_path, number):
         said = []
         code = LAUNCH.format(kernel=str(guide_kernel.image), folder=str(tmp_path / "run"))
         reply = client.execute_interactive(
-            code, timeout=90, output_hook=lambda message: said.append(message["content"])
+            code, timeout=600, output_hook=lambda message: said.append(message["content"])
         )
         assert reply["content"]["status"] == "ok", reply["content"]
         text = "".join(content.get("text", "") for content in said)
         pid = int(text.rpartition("pid ")[2])
         assert lives(pid)
         os.kill(manager.provisioner.pid, number)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while lives(pid):
             assert time.monotonic() < deadline, "QEMU outlived the kernel"
             time.sleep(0.1)

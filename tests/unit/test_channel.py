@@ -36,13 +36,13 @@ def test_a_view_is_heard_and_answered_until_it_hangs_up(here, heard) -> None:
     assert not here.send(key, "a", {}), "nobody has called yet"
     with channel.connect(here.name) as page:
         page.send(channel.pack({"channel": key, "view": "a", "number": 0}, b"\n\x00key\n"))
-        assert received.get(timeout=5) == ({"channel": key, "view": "a", "number": 0}, [b"\n\x00key\n"])
+        assert received.get(timeout=60) == ({"channel": key, "view": "a", "number": 0}, [b"\n\x00key\n"])
         assert here.send(key, "a", {"kind": "output"}, b"echo\n")
         assert channel.unpack(page.recv(1000)) == ({"kind": "output"}, b"echo\n")
         assert not here.send(key, "b", {}), "another view has no channel"
     page = channel.connect(here.name)
     page.send(channel.pack({"channel": key, "view": "b"}, b""))
-    received.get(timeout=5)
+    received.get(timeout=60)
     assert not here.send(key, "a", {}), "its page is gone"
     here.close(key)
     assert not here.send(key, "b", {}), "the channel is closed"
@@ -67,7 +67,7 @@ def test_a_sender_of_invalid_messages_is_dropped_and_others_are_not(here, heard,
         page.send(message)
         assert page.recv(100) == b""
         other.send(channel.pack({"channel": key, "view": "b"}, b"still"))
-        assert received.get(timeout=5)[1] == [b"still"]
+        assert received.get(timeout=60)[1] == [b"still"]
 
 
 def test_a_receiver_that_fails_ends_one_connection_only(here) -> None:
@@ -84,7 +84,7 @@ def test_a_page_that_takes_nothing_does_not_stop_the_sender(here, heard) -> None
     key, received = heard
     with channel.connect(here.name) as page:
         page.send(channel.pack({"channel": key, "view": "a"}, b""))
-        received.get(timeout=5)
+        received.get(timeout=60)
         sent = 0
         while here.send(key, "a", {}, bytes(16 << 10)):
             sent += 1

@@ -25,7 +25,7 @@ def through_qemu(path: Path, *commands: str) -> str:
     drive = f"file={path},format={path.suffix[1:]},if=none,id=d"
     argv = [binary, "-M", "none", "-S", "-display", "none", "-nodefaults", "-qmp", "stdio", "-drive", drive]
     text = "".join(json.dumps(line) + "\n" for line in [*lines, {"execute": "quit"}])
-    return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=30, check=True).stdout
+    return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 @settings(max_examples=8, deadline=None)

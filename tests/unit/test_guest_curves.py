@@ -55,7 +55,7 @@ def test_the_view_draws_until_the_study_has_ended() -> None:
     guests = {"disk, seed 1": (sample(0), sample(1))}
     study: Any = SimpleNamespace(state=state, experiment=SimpleNamespace(samples=lambda: guests))
     (curves,) = GuestCurves(study).view().children
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while "disk, seed 1" not in curves.value:
         assert time.monotonic() < deadline
         time.sleep(0.05)

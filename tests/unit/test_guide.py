@@ -353,7 +353,7 @@ def test_writing_an_archive_to_a_terminal_is_refused(tmp_path: Path, command: li
     (tmp_path / "init").touch(mode=0o755)
     master, slave = pty.openpty()
     argv = [sys.executable, "-m", "acon_nb.cli", "initrd", *[w.replace("TREE", str(tmp_path)) for w in command]]
-    done = subprocess.run(argv, stdout=slave, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, stdout=slave, stderr=subprocess.PIPE, text=True, timeout=600, check=False)
     os.close(slave)
     os.close(master)
     assert done.returncode == 2
@@ -362,7 +362,7 @@ def test_writing_an_archive_to_a_terminal_is_refused(tmp_path: Path, command: li
 
 def test_tar_container_writes_a_tar_that_gnu_tar_reads(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "acon_nb.cli", "initrd", "tar", container(tmp_path / "x.tar"), "etc", "bin/busybox"]
-    done = subprocess.run(argv, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(argv, capture_output=True, timeout=600, check=True)
     listed = subprocess.run(["tar", "-t"], input=done.stdout, capture_output=True, check=True).stdout.split()
     assert listed == [b"bin/", b"bin/busybox", b"etc/", b"etc/passwd", b"etc/shadow"]
 

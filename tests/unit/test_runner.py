@@ -223,7 +223,7 @@ def test_an_error_of_ours_ends_the_study_and_keeps_the_rows(tmp_path: Path) -> N
 
 
 def test_counted_guests_run_side_by_side_and_need_no_warm_up(tmp_path: Path) -> None:
-    together = threading.Barrier(2, timeout=20)
+    together = threading.Barrier(2, timeout=300)
 
     def meet(_: PlanCell, __: int) -> Measured:
         together.wait()
@@ -398,9 +398,9 @@ def test_one_who_needs_the_host_alone_is_not_kept_out_by_those_who_share_it(tmp_
     threads = [threading.Thread(target=share, args=(first,)) for first in (0, 0.1)]
     for thread in threads:
         thread.start()
-    held.wait(20)
+    held.wait(120)
     cancel = CancelToken()
-    threading.Timer(20, cancel.cancel).start()
+    threading.Timer(120, cancel.cancel).start()
     try:
         with host_lock(shared=False, folder=tmp_path, cancel=cancel):
             pass

@@ -31,7 +31,7 @@ def run_load(folder: Path, **cell: object) -> tuple[int, list[dict[str, Any]]]:
     told = {"folder": files, "pages": 600, "accesses": 2000, "samples": 8, **cell}
     environment = {f"cell_{name}": str(value) for name, value in told.items()}
     argv = [str(load_program(Cache())), "run", str(folder / "pages"), str(folder / "out")]
-    done = subprocess.run(argv, env={**os.environ, **environment}, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(argv, env={**os.environ, **environment}, capture_output=True, timeout=600, check=False)
     return done.returncode, [json.loads(line) for line in (folder / "out").read_text().splitlines()]
 
 

@@ -142,7 +142,7 @@ def start(spec: VmSpec, channels: Channels) -> subprocess.CompletedProcess[str]:
     if binary is None:
         pytest.skip("QEMU is not here")
     argv = [*argument_list(spec, Capabilities(qemu=Path(binary)), channels), "-S", "-qmp", "stdio"]
-    return subprocess.run(argv, input=QMP, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(argv, input=QMP, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_qemu_itself_finds_every_file_in_a_folder_with_commas_and_spaces(kernel: Path) -> None:
