@@ -17,7 +17,7 @@ from typing import Any
 from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, require_space, sha256_file
 from acon_nb.errors import InvalidInput
-from acon_nb.kernel import dotconfig, features, folders, make, sizes
+from acon_nb.kernel import dotconfig, features, folders, make, objects, sizes
 from acon_nb.kernel.features import OptionRequest, requested_options
 from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch
@@ -364,5 +364,6 @@ def _build(
         shutil.copyfile(work / "System.map", folder / "System.map")
         shutil.copyfile(log, folder / "build.log")
         sizes.save(sizes.measure(work), folder)
+        objects.keep(work, folder)
     facts = {"version": release, "wishes": [asdict(row) for row in rows]}
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
