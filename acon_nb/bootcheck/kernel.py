@@ -19,8 +19,8 @@ from acon_nb import bzimage
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.guest import kallsyms
+from acon_nb.initrd.archive.decompress import compression_of, decompressed
 from acon_nb.initrd.check import Kernel
-from acon_nb.initrd.decompress import compression_of, decompressed
 from acon_nb.kernel import dotconfig
 
 _READER = 1  # of the cached facts

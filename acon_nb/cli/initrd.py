@@ -111,7 +111,8 @@ def _built_or_named(
     **options: Any,
 ) -> Any:
     from acon_nb import initrd
-    from acon_nb.initrd import engine, sources
+    from acon_nb.initrd import sources
+    from acon_nb.initrd.sources import engine
 
     common = _options(**options)
     if build is None:

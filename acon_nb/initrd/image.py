@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 from acon_nb.cache import atomic_file, raising_no_space
 from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd import cpio, segments, spool
-from acon_nb.initrd.compress import SUFFIXES, Writable, compressor
+from acon_nb.initrd.archive import cpio, segments, spool
+from acon_nb.initrd.archive.compress import SUFFIXES, Writable, compressor
 from acon_nb.initrd.tree import FileTree, ImageLimits
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd.tar import Member
-from acon_nb.initrd.tar.header import HINT
+from acon_nb.initrd.archive.tar import Member
+from acon_nb.initrd.archive.tar.header import HINT
 from acon_nb.initrd.tree import LINKS_LIMIT, Entry, FileTree, ImageLimits, clean_name, follow, shown
 
 _WHITEOUT = b".wh."

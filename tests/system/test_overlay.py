@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd import Content, FileTree, ImageLimits, layers, tar
+from acon_nb.initrd import Content, FileTree, ImageLimits, layers
+from acon_nb.initrd.archive import tar
 from tests.unit.stacks import Memory
 
 pytestmark = pytest.mark.system

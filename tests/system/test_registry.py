@@ -17,7 +17,7 @@ from acon_nb import initrd
 from acon_nb.cache import Cache
 from acon_nb.errors import AconError, Cancelled, InvalidInput
 from acon_nb.host import apt
-from acon_nb.initrd.oci.platforms import of_this_machine
+from acon_nb.initrd.sources.oci.platforms import of_this_machine
 from acon_nb.progress import CancelToken, Progress
 from tests.system import engines
 from tests.unit.image_archives import OCI_LAYER, Descriptor, Layout, files_of
@@ -154,7 +154,7 @@ def test_a_pull_from_a_silent_registry_can_be_cancelled(docker: str) -> None:
 
 def test_a_cancelled_build_ends_its_container(docker: str, tmp_path: Path) -> None:
     tree = initrd.tree_of("busybox")
-    from acon_nb.initrd import tar
+    from acon_nb.initrd.archive import tar
 
     with (tmp_path / "rootfs.tar").open("wb") as file:
         tar.write(tree, file)

@@ -18,7 +18,8 @@ import lz4.frame
 import zstandard
 
 from acon_nb.errors import AconError
-from acon_nb.initrd import cpio, tree_of
+from acon_nb.initrd import tree_of
+from acon_nb.initrd.archive import cpio
 
 INIT = b"#!/bin/sh\n"
 

@@ -15,7 +15,7 @@ from acon_nb.errors import AconError, InvalidInput
 from acon_nb.host import apt
 from acon_nb.host.apt import Package, Unpacked, find, merged_usr_alias
 from acon_nb.initrd import FileTree
-from acon_nb.initrd.packages import add_unpacked
+from acon_nb.initrd.sources.packages import add_unpacked
 from acon_nb.kernel import DistroKernel
 
 

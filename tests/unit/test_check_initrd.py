@@ -21,7 +21,8 @@ from acon_nb.bootcheck import initrd as bootcheck
 from acon_nb.cache import Cache
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput
-from acon_nb.initrd import Content, FileTree, segments
+from acon_nb.initrd import Content, FileTree
+from acon_nb.initrd.archive import segments, tar
 from acon_nb.initrd.check import BootVerdict, Image, Kernel, Memory, Severity, Start, judge
 from acon_nb.initrd.init import FILES
 from tests.unit.archives import TRAILER, archive, legacy_lz4, member
@@ -350,7 +351,7 @@ def rootfs_tar(path: Path, **entries: bytes) -> Path:
     for name, data in entries.items():
         tree.add_file(name.replace("__", "/"), data, mode=0o755)
     with path.open("wb") as file:
-        initrd.tar.write(tree, file)
+        tar.write(tree, file)
     return path
 
 
@@ -419,7 +420,7 @@ def test_initrd_from_warns_of_what_will_not_boot_or_work(tmp_path: Path) -> None
     tree = FileTree()
     tree.add_symlink("init", "usr/bin/systemd")
     with (tmp_path / "d.tar").open("wb") as file:
-        initrd.tar.write(tree, file)
+        tar.write(tree, file)
     done = CliRunner().invoke(main, ["initrd", "from", f"tar:{tmp_path / 'd.tar'}", "-o", str(tmp_path / "d.cpio")])
     assert "/init is a link that leads nowhere" in done.stderr
 

@@ -9,11 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd import Content, Entry, FileTree, cpio
+from acon_nb.initrd import Content, Entry, FileTree
+from acon_nb.initrd.archive import cpio
 
 needs_cpio = pytest.mark.skipif(shutil.which("cpio") is None, reason="GNU cpio is not here")
 WORD = st.integers(0, 0xFFFFFFFF)
@@ -211,6 +212,7 @@ def test_a_truncated_archive_is_refused(data: st.DataObject) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400), st.booleans())
 def test_garbage_is_refused(raw: bytes, magic: bool) -> None:
+    assume(magic or not raw or raw.strip(b"\0"))  # zeros are padding, of which a kernel takes any number
     with pytest.raises(TreeError):
         cpio.read(io.BytesIO((b"070701" if magic else b"") + raw))
 

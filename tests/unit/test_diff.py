@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from acon_nb.cli import main
 from acon_nb.errors import AconError
-from acon_nb.initrd import Content, Entry, FileTree, cpio, create, diff, load
+from acon_nb.initrd import Content, Entry, FileTree, create, diff, load
+from acon_nb.initrd.archive import cpio
 
 
 def small() -> FileTree:

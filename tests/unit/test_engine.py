@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from acon_nb.errors import InvalidInput, MissingRequirement
-from acon_nb.initrd import ContainerBuild, Engine, engine, tree_of
+from acon_nb.initrd import ContainerBuild, Engine, tree_of
+from acon_nb.initrd.sources import engine
 
 
 def test_docker_host_is_the_only_socket_if_set() -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from acon_nb.errors import Cancelled, InvalidInput
 from acon_nb.initrd import ContainerBuild
-from acon_nb.initrd.engine import build_arguments
-from acon_nb.initrd.engine_stream import BuildLog, PullProgress, explain, interruptible, printable
+from acon_nb.initrd.sources.engine import build_arguments
+from acon_nb.initrd.sources.engine_stream import BuildLog, PullProgress, explain, interruptible, printable
 from acon_nb.progress import CancelToken
 
 # Recorded from Docker 20.10: a pull of two layers, the second of which it had.

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd import Content, FileTree, cpio, create, diff_trees, guide, load, segments, tree_of
+from acon_nb.initrd import Content, FileTree, create, diff_trees, guide, load, tree_of
+from acon_nb.initrd.archive import cpio, segments
 
 MICROCODE = "kernel/x86/microcode/GenuineIntel.bin"
 

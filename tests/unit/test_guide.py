@@ -31,7 +31,6 @@ from acon_nb.initrd import (
     FileTree,
     abs2relinks,
     abs2rellinks,
-    cpio,
     create,
     diff_trees,
     from_folder,
@@ -42,7 +41,8 @@ from acon_nb.initrd import (
     overlay,
     write_folder,
 )
-from acon_nb.initrd.folder import SIDECAR, edit_folder
+from acon_nb.initrd.archive import cpio
+from acon_nb.initrd.sources.folder import SIDECAR, edit_folder
 from tests.unit import stacks
 
 NOTHING = {"F": "", "C": "", "T": ""}

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd import Content, FileTree, ImageLimits, layers, tar, tree_of
+from acon_nb.initrd import Content, FileTree, ImageLimits, layers, tree_of
+from acon_nb.initrd.archive import tar
 from tests.unit import stacks
 
 

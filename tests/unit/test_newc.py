@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd import Content, Entry, FileTree, ImageLimits, cpio, create, guide, tree_of
+from acon_nb.initrd import Content, Entry, FileTree, ImageLimits, create, guide, tree_of
+from acon_nb.initrd.archive import cpio
 from acon_nb.initrd.tree import Source
 
 FILE, LINK = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777

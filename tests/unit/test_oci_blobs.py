@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from acon_nb.errors import AconError, TreeError
 from acon_nb.initrd import tree_of
-from acon_nb.initrd.oci import platforms
+from acon_nb.initrd.sources.oci import platforms
 from tests.unit.image_archives import (
     AMD64,
     OCI_CONFIG,

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import InitrdSpec, load, plan, tree_of
-from acon_nb.initrd.oci import platforms
-from acon_nb.initrd.oci.platforms import ImagePlatform
+from acon_nb.initrd.sources.oci import platforms
+from acon_nb.initrd.sources.oci.platforms import ImagePlatform
 from tests.unit.image_archives import (
     AMD64,
     ARM64,

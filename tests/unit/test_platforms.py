@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acon_nb.errors import InvalidInput
-from acon_nb.initrd.oci.choice import ImageSelector, choose
-from acon_nb.initrd.oci.manifests import ArchivedImage
-from acon_nb.initrd.oci.platforms import ImagePlatform, of_this_machine, warning
+from acon_nb.initrd.sources.oci.choice import ImageSelector, choose
+from acon_nb.initrd.sources.oci.manifests import ArchivedImage
+from acon_nb.initrd.sources.oci.platforms import ImagePlatform, of_this_machine, warning
 
 V2 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3"
 V3 = f"{V2} abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"

@@ -9,8 +9,8 @@ import functools
 import stat
 from dataclasses import dataclass
 
-from acon_nb.initrd.newc import NAME_BYTES, PATH_BYTES
-from acon_nb.initrd.rootfs import BUILT_IN
+from acon_nb.initrd.archive.newc import NAME_BYTES, PATH_BYTES
+from acon_nb.initrd.archive.rootfs import BUILT_IN
 from acon_nb.initrd.tree import LINKS_LIMIT, Entry, FileTree, shown
 
 _ROOT = Entry(mode=stat.S_IFDIR | 0o755)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd import spool, tar
+from acon_nb.initrd.archive import spool, tar
 from acon_nb.initrd.layers import add_layer, drop_devices
-from acon_nb.initrd.oci.choice import ImageSelector, choose
-from acon_nb.initrd.oci.files import (
+from acon_nb.initrd.sources.oci.choice import ImageSelector, choose
+from acon_nb.initrd.sources.oci.files import (
     HINT,
     FolderFiles,
     ImageFiles,
@@ -27,7 +27,7 @@ from acon_nb.initrd.oci.files import (
     strings,
     verify,
 )
-from acon_nb.initrd.oci.manifests import ArchivedImage, images_of
+from acon_nb.initrd.sources.oci.manifests import ArchivedImage, images_of
 from acon_nb.initrd.tree import Content, FileTree, ImageLimits
 from acon_nb.progress import OnProgress, Progress, silent
 

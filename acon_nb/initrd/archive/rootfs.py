@@ -10,7 +10,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd.newc import NAME_BYTES
+from acon_nb.initrd.archive.newc import NAME_BYTES
 from acon_nb.initrd.tree import LINKS_LIMIT, Content, Entry, FileTree, ImageLimits, clean_name, shown
 
 _EMPTY = Content.of(b"")

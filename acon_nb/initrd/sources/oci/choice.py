@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from acon_nb.errors import InvalidInput
-from acon_nb.initrd.oci import platforms
-from acon_nb.initrd.oci.manifests import ArchivedImage
-from acon_nb.initrd.oci.platforms import ImagePlatform
+from acon_nb.initrd.sources.oci import platforms
+from acon_nb.initrd.sources.oci.manifests import ArchivedImage
+from acon_nb.initrd.sources.oci.platforms import ImagePlatform
 
 _POSITION = re.compile(r"[0-9]{1,5}")
 _DIGEST = re.compile(r"(?:(sha256|sha512):)?([0-9a-f]{6,128})")

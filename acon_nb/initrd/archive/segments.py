@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd import cpio, spool, streams
-from acon_nb.initrd.cpio import Stopped, Truncated
-from acon_nb.initrd.decompress import is_skippable
-from acon_nb.initrd.formats import HEAD_BYTES, recognise
-from acon_nb.initrd.rootfs import Rootfs
+from acon_nb.initrd.archive import cpio, spool, streams
+from acon_nb.initrd.archive.cpio import Stopped, Truncated
+from acon_nb.initrd.archive.decompress import is_skippable
+from acon_nb.initrd.archive.formats import HEAD_BYTES, recognise
+from acon_nb.initrd.archive.rootfs import Rootfs
 from acon_nb.initrd.tree import Content, FileTree, ImageLimits, Source, clean_name
 
 BOOTCONFIG = "bootconfig"

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb.errors import AconError, InvalidInput, MissingRequirement
-from acon_nb.initrd import oci, spool
-from acon_nb.initrd.engine_stream import (
+from acon_nb.initrd.archive import spool
+from acon_nb.initrd.sources import oci
+from acon_nb.initrd.sources.engine_stream import (
     BuildLog,
     EngineMessage,
     PullProgress,
@@ -28,8 +29,8 @@ from acon_nb.initrd.engine_stream import (
     printable,
     watched,
 )
-from acon_nb.initrd.oci.manifests import INDEX_TYPES
-from acon_nb.initrd.oci.platforms import ImagePlatform
+from acon_nb.initrd.sources.oci.manifests import INDEX_TYPES
+from acon_nb.initrd.sources.oci.platforms import ImagePlatform
 from acon_nb.initrd.tree import FileTree, ImageLimits
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 

@@ -12,10 +12,10 @@ import struct
 from typing import BinaryIO, NamedTuple
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd.compress import Writable
-from acon_nb.initrd.formats import HEAD_BYTES, recognise
-from acon_nb.initrd.newc import FIELD_LIMIT, TRAILER, check_tree
-from acon_nb.initrd.rootfs import CpioMember, Rootfs
+from acon_nb.initrd.archive.compress import Writable
+from acon_nb.initrd.archive.formats import HEAD_BYTES, recognise
+from acon_nb.initrd.archive.newc import FIELD_LIMIT, TRAILER, check_tree
+from acon_nb.initrd.archive.rootfs import CpioMember, Rootfs
 from acon_nb.initrd.tree import Content, Entry, FileTree, ImageLimits, Source, shown
 
 _MAGIC = b"070701"

@@ -12,7 +12,7 @@ from pathlib import Path
 from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput
 from acon_nb.host import apt
-from acon_nb.initrd.folder import from_folder
+from acon_nb.initrd.sources.folder import from_folder
 from acon_nb.initrd.tree import FileTree
 from acon_nb.progress import OnProgress, silent
 

@@ -11,9 +11,9 @@ from typing import BinaryIO, cast
 
 from acon_nb.cache import default_root, raising_no_space
 from acon_nb.errors import InvalidInput, TreeError
+from acon_nb.initrd.archive.decompress import compression_of, decompressed
+from acon_nb.initrd.archive.tar.header import BLOCK_BYTES, is_header
 from acon_nb.initrd.content import SourceStream
-from acon_nb.initrd.decompress import compression_of, decompressed
-from acon_nb.initrd.tar.header import BLOCK_BYTES, is_header
 from acon_nb.initrd.tree import Content, ImageLimits
 from acon_nb.units import format_bytes
 

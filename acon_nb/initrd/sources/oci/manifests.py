@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from acon_nb.errors import TreeError
-from acon_nb.initrd.oci.files import HINT, ImageFiles, StoredFile, as_dict, as_list, parsed, strings
-from acon_nb.initrd.oci.platforms import ImagePlatform
+from acon_nb.initrd.sources.oci.files import HINT, ImageFiles, StoredFile, as_dict, as_list, parsed, strings
+from acon_nb.initrd.sources.oci.platforms import ImagePlatform
 from acon_nb.initrd.tree import Content
 
 INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")

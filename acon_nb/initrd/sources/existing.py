@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput
-from acon_nb.initrd import segments
+from acon_nb.initrd.archive import segments
 from acon_nb.initrd.layers import drop_devices
 from acon_nb.initrd.tree import FileTree, ImageLimits
 
