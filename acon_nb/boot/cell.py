@@ -12,7 +12,7 @@ What is ready is the cell's rule (`vm.Ready`); `boot.report` has how any initrd 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -187,13 +187,23 @@ def boot_initrd(
     return create(tree, path)
 
 
-def boot_once(cell: BootCell, host: Capabilities | None, cancel: CancelToken) -> Outcome:
-    """Boot the guest of a cell and wait until it is ready or ends; the caller holds the host's lock."""
-    spec, until = cell.spec(), None if cell.reports_itself else cell.until
+def boot_once(
+    cell: BootCell,
+    host: Capabilities | None,
+    cancel: CancelToken,
+    *,
+    starts: Sequence[int] | None = None,
+    to_end: bool = False,
+) -> Outcome:
+    """Boot the guest of a cell and wait until it is ready or ends; the caller holds the host's lock.
+
+    `starts` are the addresses to count by (default: as of `study.functions`). With `to_end` it runs until it ends.
+    """
+    spec, until = cell.spec(), None if cell.reports_itself or to_end else cell.until
     if until is not None and until.rule is Rule.PORT:
         spec = replace(spec, forwards=(Forward(host_port=free_port(), guest_port=until.port),))
-    functions = starts_of(cell.kernel, cell.clock, cell.system_map)
-    with Machine(spec, host=host, until=until, count_by=functions) as machine:
+    count_by = starts_of(cell.kernel, cell.clock, cell.system_map) if starts is None else starts
+    with Machine(spec, host=host, until=until, count_by=count_by) as machine:
         return machine.wait(cancel)
 
 

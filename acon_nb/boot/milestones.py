@@ -29,10 +29,11 @@ from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import guest_code
 from acon_nb.progress import CancelToken
 from acon_nb.study import clock_parts
-from acon_nb.vm import Capabilities, Clock, Machine, Moment
+from acon_nb.vm import Capabilities, Clock, Machine, Moment, Snapshot
 
 _MARK = re.compile(rb"ACON(.{8})", re.DOTALL)
 _POLL_S = 0.05
+_OWN_INSTRUCTIONS = 2  # milestone.S: up to and with the one that reads the clock
 
 _PE_MAGIC, _PE_ENTRY = b"PE\0\0", 40
 _PAGE_BYTES, _MARGIN_BYTES = 4096, 8
@@ -46,10 +47,14 @@ _Mark = Callable[[bytes, Cache | None], bytes | None]
 
 @dataclass(frozen=True)
 class Milestone:
-    """When a place of a boot is reached: the clock's ns since reset, and the idle time in it (None: not known)."""
+    """When a place of a boot is reached: the clock's ns since reset, and the idle time in it (None: not known).
+
+    `counted` is what any boot of the cell has executed until there, with its time: without the copy's own instructions.
+    """
 
     clock_ns: int
     idle_ns: int | None
+    counted: Snapshot | None = None
 
 
 def measure(
@@ -96,7 +101,9 @@ def _reach(cell: BootCell, image: bytes, host: Capabilities | None, cancel: Canc
             outcome = machine.wait()
             clock_ns = _read(machine.transcript)
     place = clock_parts.first(outcome.snapshots, Moment.PLACE)
-    return None if clock_ns is None else Milestone(clock_ns, None if place is None else place.idle_ns)
+    if clock_ns is None or place is None:
+        return None if clock_ns is None else Milestone(clock_ns, None)
+    return Milestone(clock_ns, place.idle_ns, replace(place, tsc_ns=clock_ns - _OWN_INSTRUCTIONS))
 
 
 def _read(transcript: Path) -> int | None:

@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from acon_nb.cli import answers, bench, boot, cluster, initrd, kernel, measure, nightly, notebook, run, selfcheck, swap
+from acon_nb.cli import (
+    answers,
+    bench,
+    boot,
+    cluster,
+    initrd,
+    kernel,
+    measure,
+    nightly,
+    notebook,
+    profile,
+    run,
+    selfcheck,
+    swap,
+)
 from acon_nb.cli.base import main
 from acon_nb.lazy import submodules
 
@@ -23,6 +37,7 @@ __all__ = [
     "measure",
     "nightly",
     "notebook",
+    "profile",
     "run",
     "selfcheck",
     "swap",

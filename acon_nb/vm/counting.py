@@ -40,9 +40,9 @@ class Moment(IntEnum):
 class Snapshot:
     """What had been counted at a moment.
 
-    `tsc_ns` is the guest's clock at it (0 where no mark carries it), `idle_ns` the idle time that QEMU had skipped
-    (None: this QEMU does not tell). `counts` are instructions by the address at which a function starts, `physical`
-    those from before the kernel ran at its own addresses, by 64 KiB.
+    `tsc_ns` is the guest's clock at it (0 at a place, which does not carry it), `idle_ns` the idle time that QEMU had
+    skipped (None: this QEMU does not tell). `counts` are instructions by the address at which a function starts,
+    `physical` those from before the kernel ran at its own addresses, by 64 KiB.
     """
 
     moment: int

@@ -9,6 +9,7 @@
  *
  *   mark NUMBER TSC IDLE      IDLE: ns of idle time that QEMU has skipped so far, or -1 where it cannot be known;
  *                             number 0: a place in a kernel's image (guest/src/milestone.S), which says no TSC
+ *   end 0 CLOCK IDLE          CLOCK: as a TSC, or 0 where it cannot be known
  *   NUMBER COUNT              instructions counted from that address of `starts` to the next
  *   physical ADDRESS COUNT    instructions counted in 64 KiB before the kernel ran
  *   .
@@ -181,9 +182,14 @@ static size_t counter_of(uint64_t address)
 	return low;
 }
 
+struct reading {
+	int64_t clock_ns, idle_ns;
+};
+
 /* In a thread of its own: within a block the vCPU's may not read its clock. The vCPU waits, so the clock stands. */
-static void *read_idle(void *result)
+static void *read_clock(void *result)
 {
+	struct reading *reading = result;
 	int64_t before, clock, after;
 
 	do {
@@ -191,18 +197,19 @@ static void *read_idle(void *result)
 		clock = icount_get();
 		after = icount_get_raw();
 	} while (before != after);
-	*(int64_t *)result = clock - after;
+	*reading = (struct reading){ clock, clock - after };
 	return NULL;
 }
 
-static int64_t idle_ns(void)
+/* The clock is right between blocks only; its idle time always is. */
+static struct reading clock_now(void)
 {
-	int64_t found = -1;
+	struct reading now = { 0, -1 };
 	pthread_t thread;
 
-	if (icount_get && icount_get_raw && !pthread_create(&thread, NULL, read_idle, &found))
+	if (icount_get && icount_get_raw && !pthread_create(&thread, NULL, read_clock, &now))
 		pthread_join(thread, NULL);
-	return found;
+	return now;
 }
 
 static void take_snapshot(void)
@@ -230,7 +237,7 @@ static void at_mark(unsigned int vcpu, void *data)
 {
 	count_one(vcpu, (uintptr_t)data);
 	take_snapshot();
-	mark.idle_ns = idle_ns();
+	mark.idle_ns = clock_now().idle_ns;
 	mark.bits = 0;
 	mark.tsc = mark.number = 0;
 }
@@ -260,11 +267,13 @@ static void at_mark_end(unsigned int vcpu, void *data)
 	mark.bits = -1;
 }
 
+/* Without the place's own instructions, which no other guest has: this one and the one before it. */
 static void at_place(unsigned int vcpu, void *data)
 {
-	count_one(vcpu, (uintptr_t)data);
 	take_snapshot();
-	fprintf(out, "mark 0 0 %lld\n", (long long)idle_ns());
+	snapshot[(uintptr_t)data]--;
+	count_one(vcpu, (uintptr_t)data);
+	fprintf(out, "mark 0 0 %lld\n", (long long)clock_now().idle_ns);
 	write_snapshot();
 }
 
@@ -324,8 +333,10 @@ static void instrument(struct qemu_plugin_tb *tb)
 
 static void finish(void)
 {
+	struct reading now = clock_now();
+
 	take_snapshot();
-	fprintf(out, "end 0 0 %lld\n", (long long)idle_ns());
+	fprintf(out, "end 0 %lld %lld\n", (long long)now.clock_ns, (long long)now.idle_ns);
 	write_snapshot();
 	fclose(out);
 }

@@ -1,0 +1,170 @@
+"""From counts to a profile: phases are differences, what is counted twice is named, and everything adds up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acon_nb.boot import BootCell, profiling
+from acon_nb.errors import AconError, InvalidInput
+from acon_nb.profile import Region, tables
+from acon_nb.profile.counts import REPEATED, Functions, PhaseEnd, base_name, profile_of
+from acon_nb.study.functions import MODULES_BASE
+from acon_nb.vm import Clock, Moment, Snapshot
+from acon_nb.vm.counting import KERNEL_BASE
+
+TEXT = 0xFFFF_FFFF_8100_0000
+FAULT, FIRST, SECOND, LONE = TEXT, TEXT + 0x40, TEXT + 0x80, TEXT + 0xC0
+NAMES = {FAULT: "asm_exc_page_fault", FIRST: "type_show", SECOND: "type_show", LONE: "copy_page.cold"}
+FUNCTIONS = Functions(NAMES, {LONE: "arch/x86/lib/copy_page_64.S"})
+
+
+def snapshot(
+    executed: int, counts: dict[int, int], *, idle_ns: int | None = 0, physical: dict[int, int] | None = None
+) -> Snapshot:
+    return Snapshot(
+        moment=Moment.INIT,
+        tsc_ns=executed + (idle_ns or 0),
+        idle_ns=idle_ns,
+        counts=counts,
+        physical=physical or {},
+    )
+
+
+EARLY = snapshot(100, {}, physical={0xE0000: 60, 0x10_0000: 40})
+KERNEL = snapshot(
+    160,
+    {FAULT: 1, FAULT + 1: 9, FIRST: 20, SECOND: 10, LONE: 5, MODULES_BASE: 7, KERNEL_BASE: 2},
+    idle_ns=1000,
+    physical={0xE0000: 60, 0x10_0000: 47},
+)
+READY = snapshot(
+    190,
+    {FAULT: 3, FAULT + 1: 27, FIRST: 20, SECOND: 10, LONE: 5, MODULES_BASE: 7, KERNEL_BASE: 2, 0: 12},
+    idle_ns=5000,
+    physical={0xE0000: 60, 0x10_0000: 47},
+)
+PHASES = [
+    PhaseEnd(name="firmware", end=EARLY, early=("(firmware)", Region.FIRMWARE)),
+    PhaseEnd(name="kernel", end=KERNEL),
+    PhaseEnd(name="/init", end=READY),
+]
+
+
+def test_each_phase_has_what_was_counted_in_it() -> None:
+    profile = profile_of(PHASES, FUNCTIONS, origin={"kernel": "bzImage"})
+    counts = {(one.name, one.phase): one.self_count for one in profile.functions}
+    assert counts == {
+        ("(firmware)", "firmware"): 100,
+        ("type_show#1", "kernel"): 20,
+        ("type_show#2", "kernel"): 10,
+        ("asm_exc_page_fault", "kernel"): 10,
+        ("(kernel at physical addresses)", "kernel"): 7,
+        ("(modules)", "kernel"): 7,
+        ("copy_page.cold", "kernel"): 5,
+        ("(other kernel addresses)", "kernel"): 2,
+        (REPEATED, "kernel"): -1,
+        ("asm_exc_page_fault", "/init"): 20,
+        ("(user space)", "/init"): 12,
+        (REPEATED, "/init"): -2,
+    }
+    assert profile.total == 190
+    assert profile.unattributed == 0
+    assert profile.phases == ("firmware", "kernel", "/init")
+    assert {one.file for one in profile.functions if one.name == "copy_page.cold"} == {"arch/x86/lib/copy_page_64.S"}
+
+
+def test_functions_of_one_name_stay_apart() -> None:
+    names = FUNCTIONS.unique_names()
+    assert names[FIRST] != names[SECOND]
+    assert base_name(names[FIRST]) == base_name(names[SECOND]) == "type_show"
+    assert names[LONE] == "copy_page.cold"
+
+
+def test_more_instructions_than_faults_explain_are_unattributed() -> None:
+    late = snapshot(150, dict(KERNEL.counts), physical=dict(KERNEL.physical))
+    profile = profile_of([PHASES[0], PhaseEnd(name="kernel", end=late)], FUNCTIONS)
+    repeated = [one.self_count for one in profile.functions if one.name == REPEATED]
+    assert repeated == [-1]
+    assert profile.unattributed == -10
+
+
+def test_a_fault_without_a_repeated_instruction_adds_none() -> None:
+    fetched = snapshot(161, dict(KERNEL.counts), physical=dict(KERNEL.physical))
+    profile = profile_of([PHASES[0], PhaseEnd(name="kernel", end=fetched)], FUNCTIONS)
+    assert REPEATED not in {one.name for one in profile.functions}
+    assert profile.unattributed == 0
+
+
+def test_a_kernel_without_symbols_is_one_entry() -> None:
+    end = snapshot(30, {KERNEL_BASE: 20, MODULES_BASE: 3, 0: 7})
+    profile = profile_of([PhaseEnd(name="kernel", end=end)], Functions({}))
+    assert {one.name: one.self_count for one in profile.functions} == {
+        "(kernel)": 20,
+        "(user space)": 7,
+        "(modules)": 3,
+    }
+
+
+def test_part_of_a_guest_is_profiled_from_its_beginning() -> None:
+    profile = profile_of([PHASES[2]], FUNCTIONS, begin=KERNEL)
+    assert profile.total == 30
+    assert sum(one.self_count for one in profile.functions) == 30
+
+
+def test_without_the_idle_time_there_is_no_profile() -> None:
+    with pytest.raises(AconError, match="idle time"):
+        profile_of([PhaseEnd(name="kernel", end=snapshot(10, {}, idle_ns=None))], FUNCTIONS)
+
+
+ADDRESSES = [0, KERNEL_BASE, MODULES_BASE, *NAMES, FAULT + 1]
+GROWTH = st.dictionaries(st.sampled_from(ADDRESSES), st.integers(0, 1 << 40))
+EARLIER = st.dictionaries(st.sampled_from([0x10000, 0xF0000, 0x10_0000]), st.integers(0, 1 << 40))
+
+
+@given(st.lists(st.tuples(GROWTH, EARLIER, st.integers(0, 1 << 44), st.integers(0, 1 << 50)), min_size=1, max_size=5))
+def test_functions_and_the_remainder_are_the_total(
+    spans: list[tuple[dict[int, int], dict[int, int], int, int]],
+) -> None:
+    counts: dict[int, int] = {}
+    physical: dict[int, int] = {}
+    executed, idle = 0, 0
+    phases = []
+    for number, (grown, early, instructions, slept) in enumerate(spans):
+        counts = {address: counts.get(address, 0) + grown.get(address, 0) for address in {*counts, *grown}}
+        physical = {address: physical.get(address, 0) + early.get(address, 0) for address in {*physical, *early}}
+        executed, idle = executed + instructions, idle + slept
+        phases.append(PhaseEnd(name=f"phase {number}", end=snapshot(executed, counts, idle_ns=idle, physical=physical)))
+    profile = profile_of(phases, FUNCTIONS)
+    assert profile.total == executed
+    assert sum(one.self_count for one in profile.functions) + profile.unattributed == executed
+    counted = sum(one.self_count for one in profile.functions if one.name != REPEATED)
+    assert counted == phases[-1].end.counted
+    assert sum(tables.phase_counts(profile).values()) == counted - sum(
+        -one.self_count for one in profile.functions if one.name == REPEATED
+    )
+    assert profile_of(phases, FUNCTIONS).sha256 == profile.sha256
+
+
+def test_the_table_ranks_functions_of_all_phases() -> None:
+    table = tables.ranked(profile_of(PHASES, FUNCTIONS))
+    assert list(table["function"][:2]) == ["(firmware)", "asm_exc_page_fault"]
+    assert list(table["kernel"][:2]) == [0, 10]
+    assert table["self"].sum() == 190
+    assert "asm_exc_page_fault" in tables.ranked_text(profile_of(PHASES, FUNCTIONS), 2)
+
+
+def test_the_wall_clock_and_unmarked_moments_are_refused(tmp_path: Path) -> None:
+    initrd = tmp_path / "any.cpio"
+    initrd.write_bytes(b"")
+    wall = BootCell(name="one", kernel=initrd, initrd=initrd, clock=Clock.WALL)
+    with pytest.raises(InvalidInput, match="counted in instructions"):
+        profiling.profile(wall)
+    counted = BootCell(name="one", kernel=initrd, initrd=initrd, clock=Clock.INSTRUCTIONS)
+    with pytest.raises(InvalidInput, match="not marked"):
+        profiling.profile(counted, until="ready")
+    with pytest.raises(InvalidInput, match="not a moment"):
+        profiling.profile(counted, until="soon")
