@@ -299,7 +299,7 @@ def initrd_sbom(image: str, form: str, output: Path | None) -> None:
     from acon_nb.initrd import guide
     from acon_nb.initrd.sbom import SbomFormat, sbom
 
-    path = Path(image)
+    path = Path(image).expanduser()
     made = sbom(
         initrd.tree_of_image(image),
         path.name if path.is_file() else image,

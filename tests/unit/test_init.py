@@ -233,3 +233,14 @@ def test_modules_are_listed_with_their_dependencies(tmp_path: Path) -> None:
     lines = tree["lib/modules/6.12.1/modules.dep"].content.read().decode().splitlines()
     assert lines == ["virtio.ko:", "virtio_ring.ko: virtio.ko", "virtio-pci.ko: virtio_ring.ko virtio.ko"]
     assert tree["lib/modules/6.12.1/virtio.ko"].content.read() == b"module"
+
+
+def test_modules_that_an_image_has_stay_known(tmp_path: Path) -> None:
+    tree = FileTree()
+    tree.add_file("lib/modules/6.12.1/modules.dep", b"kernel/fs/ext4.ko: kernel/fs/jbd2.ko\nkernel/virtio.ko: old.ko\n")
+    tree.add_file("etc/modules", b"ext4\n")
+    (tmp_path / "virtio.ko").write_bytes(b"module")
+    add_modules(tree, "6.12.1", [tmp_path / "virtio.ko"], ["virtio"])
+    lines = tree["lib/modules/6.12.1/modules.dep"].content.read().decode().splitlines()
+    assert lines == ["virtio.ko:", "kernel/fs/ext4.ko: kernel/fs/jbd2.ko"]
+    assert tree["etc/modules"].content.read() == b"ext4\nvirtio\n"
