@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 
+from acon_nb.archive import cpio, layers, tar
 from acon_nb.errors import AconError
-from acon_nb.initrd import Content, FileTree, ImageLimits, layers
-from acon_nb.initrd.archive import cpio, tar
+from acon_nb.initrd import Content, FileTree, ImageLimits
 
 Line = tuple[str, str]  # a name and "" for a file, "/" a folder, "->" or "=>" and a target
 LIMITS = ImageLimits()

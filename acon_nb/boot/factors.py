@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from acon_nb.archive.compress import SUFFIXES
 from acon_nb.boot.report import command_line
 from acon_nb.errors import InvalidInput
-from acon_nb.initrd.archive.compress import SUFFIXES
 from acon_nb.kernel import BuildSpec
 from acon_nb.tdx.firmware import find_firmware
 from acon_nb.units import parse_bytes

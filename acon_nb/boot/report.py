@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acon_nb.archive import cpio
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.guest import kernel_log
 from acon_nb.guest.programs import report_program
 from acon_nb.initrd import DEFAULT_MTIME, FileTree, load
-from acon_nb.initrd.archive import cpio
 from acon_nb.vm import Clock, Message
 
 REPORT = "/acon/boot-report"

@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from acon_nb.archive import segments
+from acon_nb.archive.rootfs import CpioMember, Rootfs
+from acon_nb.archive.segments import UnpackedInitrd
+from acon_nb.archive.tree import Content, FileTree, ImageLimits
 from acon_nb.bootcheck import kernel as kernels
 from acon_nb.cache import Cache, json_sha256, sha256_file
 from acon_nb.errors import AconError, InvalidInput, TreeError
 from acon_nb.initrd import gen_init, tree_of
-from acon_nb.initrd.archive import segments
-from acon_nb.initrd.archive.rootfs import CpioMember, Rootfs
-from acon_nb.initrd.archive.segments import UnpackedInitrd
 from acon_nb.initrd.check import (
     NO_KERNEL,
     BootFinding,
@@ -29,7 +30,6 @@ from acon_nb.initrd.check import (
     judge,
     verdict,
 )
-from acon_nb.initrd.tree import Content, FileTree, ImageLimits
 from acon_nb.units import format_bytes
 from acon_nb.validation import Meta, check_fields
 from acon_nb.vm.spec import GUIDE_APPEND, VmSpec, least_memory_bytes

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import bzimage
+from acon_nb.archive.decompress import compression_of, decompressed
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.guest import kallsyms
-from acon_nb.initrd.archive.decompress import compression_of, decompressed
 from acon_nb.initrd.check import Kernel
 from acon_nb.kernel import dotconfig
 

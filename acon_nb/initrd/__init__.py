@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from acon_nb.archive.tree import Content, Entry, FileTree, ImageLimits
 from acon_nb.initrd.diff import ImageDifference, diff, diff_trees, tree_of_image
 from acon_nb.initrd.image import DEFAULT_MTIME, InitrdImage, create, load, suffix_of
 from acon_nb.initrd.init import add_modules, gen_init, text_of
@@ -12,7 +13,6 @@ from acon_nb.initrd.sources import tree_of
 from acon_nb.initrd.sources.engine import ContainerBuild, Engine
 from acon_nb.initrd.sources.folder import from_folder, overlay, write_folder
 from acon_nb.initrd.spec import BuiltInitrd, FolderSize, InitrdSpec, folder_sizes, largest_files, make, plan
-from acon_nb.initrd.tree import Content, Entry, FileTree, ImageLimits
 from acon_nb.lazy import submodules
 
 __all__ = [

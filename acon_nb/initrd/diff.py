@@ -6,12 +6,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from acon_nb.archive import segments, spool
+from acon_nb.archive.tree import Content, Entry, FileTree, ImageLimits, shown
 from acon_nb.cache import sha256_file
 from acon_nb.initrd import image
-from acon_nb.initrd.archive import segments, spool
 from acon_nb.initrd.links import hard_links
 from acon_nb.initrd.sources import PREFIXES, tree_of
-from acon_nb.initrd.tree import Content, Entry, FileTree, ImageLimits, shown
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from acon_nb.archive.tree import FileTree
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd.diff import diff_trees
 from acon_nb.initrd.package_databases import InstalledPackage, installed
-from acon_nb.initrd.tree import FileTree
 
 NO_PACKAGE = "(no package)"
 NO_LAYER = "(no layer)"

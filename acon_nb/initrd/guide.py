@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from acon_nb.archive import cpio, newc, tar
+from acon_nb.archive.compress import SUFFIXES
+from acon_nb.archive.tree import FileTree
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd import image, init, links
-from acon_nb.initrd.archive import cpio, newc, tar
-from acon_nb.initrd.archive.compress import SUFFIXES
 from acon_nb.initrd.check import boot_warnings
 from acon_nb.initrd.image import ALIASES, DEFAULT_MTIME, InitrdImage
 from acon_nb.initrd.sources import folder, tree_of
 from acon_nb.initrd.sources.existing import drop_early
-from acon_nb.initrd.tree import FileTree
 from acon_nb.progress import OnProgress, silent
 
 _OWNER = (0, 0)

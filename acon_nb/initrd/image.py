@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from acon_nb.archive import cpio, segments, spool
+from acon_nb.archive.compress import SUFFIXES, Writable, compressor
+from acon_nb.archive.tree import FileTree, ImageLimits
 from acon_nb.cache import atomic_file, raising_no_space
 from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd.archive import cpio, segments, spool
-from acon_nb.initrd.archive.compress import SUFFIXES, Writable, compressor
-from acon_nb.initrd.tree import FileTree, ImageLimits
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 # The guide's `T=.`: midnight of 1 January 2000, UTC

@@ -7,9 +7,9 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from acon_nb.archive.tree import Entry, FileTree
 from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import fstab
-from acon_nb.initrd.tree import Entry, FileTree
 
 FILES = Path(__file__).with_name("files")
 NAMES = ("init", "profile", "fstab", "resolv.conf", "udhcpc")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import stat
 from dataclasses import replace
 
+from acon_nb.archive.tree import Content, Entry, FileTree, clean_name, shown
 from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd.tree import Content, Entry, FileTree, clean_name, shown
 
 # Multi-call programs: if a group of hard links contains one of these, the others become links to it
 _PROGRAMS = (b"busybox", b"toybox", b"coreutils")

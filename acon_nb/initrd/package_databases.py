@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as memoised
 
+from acon_nb.archive.tree import FileTree, shown
 from acon_nb.errors import TreeError
-from acon_nb.initrd.tree import FileTree, shown
 
 _FILE_LIMIT_BYTES = 256 << 20  # of a database: it is held in memory
 _DPKG = "var/lib/dpkg"

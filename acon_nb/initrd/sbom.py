@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import __version__
+from acon_nb.archive.tree import FileTree
 from acon_nb.cache import sha256_file
 from acon_nb.errors import AconError, MissingRequirement
 from acon_nb.initrd.image import DEFAULT_MTIME
 from acon_nb.initrd.package_databases import InstalledPackage, InstalledPackages, installed
-from acon_nb.initrd.tree import FileTree
 
 NO_DATABASE = "no package database of dpkg, apk or rpm was read: the SBOM lists no package"
 _NAMESPACE = uuid.UUID("6c1f4d8e-7a55-5b0e-9d0b-3a9e0f2c4b11")

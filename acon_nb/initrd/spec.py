@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from acon_nb.archive.compress import SUFFIXES
+from acon_nb.archive.tree import FileTree, clean_name
 from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import fstab
-from acon_nb.initrd.archive.compress import SUFFIXES
 from acon_nb.initrd.check import boot_warnings
 from acon_nb.initrd.image import DEFAULT_MTIME, InitrdImage, create
 from acon_nb.initrd.init import gen_init
 from acon_nb.initrd.sources import tree_of
 from acon_nb.initrd.sources.folder import overlay
 from acon_nb.initrd.sources.oci.platforms import ImagePlatform
-from acon_nb.initrd.tree import FileTree, clean_name
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.validation import OneOf, check_fields
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from acon_nb.archive.tree import FileTree
 from acon_nb.initrd import fstab
 from acon_nb.initrd.growth import Growth, SizeChange
 from acon_nb.initrd.image import InitrdImage
 from acon_nb.initrd.spec import InitrdSpec, folder_sizes, largest_files
-from acon_nb.initrd.tree import FileTree
 from acon_nb.units import format_bytes
 
 if TYPE_CHECKING:

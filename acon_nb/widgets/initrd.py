@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import initrd, plots
+from acon_nb.archive.compress import SUFFIXES
 from acon_nb.errors import AconError
 from acon_nb.initrd import fstab, tables
-from acon_nb.initrd.archive.compress import SUFFIXES
 from acon_nb.jupyter import show
 from acon_nb.widgets.parts import Runner, dense, lines_of, pre
 from acon_nb.widgets.session import headless, steady

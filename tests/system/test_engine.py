@@ -41,7 +41,7 @@ def images(engine_host, tmp_path_factory) -> str:
     tree.add_file("etc/gone", b"x")
     tree.add_file("opt/old/x", b"x")
     with (folder / "rootfs.tar").open("wb") as file:
-        from acon_nb.initrd.archive import tar
+        from acon_nb.archive import tar
 
         tar.write(tree, file)
     docker(engine_host, "import", str(folder / "rootfs.tar"), "bbox:uclibc")
@@ -248,7 +248,7 @@ def test_the_guides_busybox_example_boots_with_its_swap_line(images, guide_kerne
 @pytest.mark.weekly
 def test_the_guides_alpine_example_has_swap_ext4_and_ssh(images, guide_kernel, host, tmp_path):
     """Its steps 1 to 6 as it gives them; `alpine:latest` has busybox and Debian's packages: RUN reaches no mirror."""
-    from acon_nb.initrd.archive import tar
+    from acon_nb.archive import tar
 
     with (tmp_path / "rootfs.tar").open("wb") as file:
         tar.write(initrd.tree_of("busybox+dmsetup+e2fsprogs+openssh-server"), file)
@@ -297,7 +297,7 @@ def test_the_same_image_and_edits_give_the_same_bytes(engine, tmp_path):
 @pytest.fixture
 def podman(tmp_path, monkeypatch) -> Iterator[Callable[..., bytes]]:
     """Podman with `bbox:uclibc`."""
-    from acon_nb.initrd.archive import tar
+    from acon_nb.archive import tar
 
     with (tmp_path / "rootfs.tar").open("wb") as file:
         tar.write(initrd.tree_of("busybox"), file)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from acon_nb import initrd, vm
+from acon_nb.archive import tar
 from acon_nb.errors import InvalidInput
-from acon_nb.initrd.archive import tar
 from tests.unit import stacks
 
 pytestmark = pytest.mark.system

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from acon_nb.archive import layers, tar
 from acon_nb.errors import TreeError
-from acon_nb.initrd import Content, FileTree, ImageLimits, layers
-from acon_nb.initrd.archive import tar
+from acon_nb.initrd import Content, FileTree, ImageLimits
 from tests.unit.stacks import Memory
 
 pytestmark = pytest.mark.system

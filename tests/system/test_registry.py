@@ -154,7 +154,7 @@ def test_a_pull_from_a_silent_registry_can_be_cancelled(docker: str) -> None:
 
 def test_a_cancelled_build_ends_its_container(docker: str, tmp_path: Path) -> None:
     tree = initrd.tree_of("busybox")
-    from acon_nb.initrd.archive import tar
+    from acon_nb.archive import tar
 
     with (tmp_path / "rootfs.tar").open("wb") as file:
         tar.write(tree, file)

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import pytest
 
 from acon_nb import kernel, vm
+from acon_nb.archive import cpio, segments
 from acon_nb.errors import TreeError
 from acon_nb.initrd import Content, Entry, FileTree, ImageLimits
-from acon_nb.initrd.archive import cpio, segments
 from tests.unit.archives import OPTIONS, PACK, REFUSED, TRAILER, aligned, archive, member, random_archive
 
 pytestmark = pytest.mark.system

@@ -17,9 +17,9 @@ import lz4.block
 import lz4.frame
 import zstandard
 
+from acon_nb.archive import cpio
 from acon_nb.errors import AconError
 from acon_nb.initrd import tree_of
-from acon_nb.initrd.archive import cpio
 
 INIT = b"#!/bin/sh\n"
 

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb import initrd
+from acon_nb.archive import segments, tar
 from acon_nb.bootcheck import initrd as bootcheck
 from acon_nb.cache import Cache
 from acon_nb.cli import main
-from acon_nb.errors import InvalidInput
+from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import Content, FileTree
-from acon_nb.initrd.archive import segments, tar
 from acon_nb.initrd.check import BootVerdict, Image, Kernel, Memory, Severity, Start, judge
 from acon_nb.initrd.init import FILES
 from tests.unit.archives import TRAILER, archive, legacy_lz4, member
@@ -398,7 +398,7 @@ def test_a_kernel_must_be_one(tmp_path: Path) -> None:
 @given(st.binary(max_size=300), st.integers(0, len(PLAIN) - 1), st.booleans())
 def test_any_bytes_have_a_verdict(data: bytes, place: int, cut: bool) -> None:
     raw = PLAIN[:place] + data + (b"" if cut else PLAIN[place + len(data) :])
-    with contextlib.suppress(initrd.tree.TreeError):
+    with contextlib.suppress(TreeError):
         assert judged(raw).boots in (True, False, None)
 
 

@@ -17,9 +17,9 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from acon_nb.archive import compress, spool
 from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import Content, ImageLimits
-from acon_nb.initrd.archive import compress, spool
 
 TOOLS = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd", "lz4": "lz4"}
 QUICK = {"gz": 1, "bz2": 1, "xz": 0, "zst": 1, "lz4": 1}

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from acon_nb.archive import cpio
 from acon_nb.errors import TreeError
 from acon_nb.initrd import Content, Entry, FileTree
-from acon_nb.initrd.archive import cpio
 
 needs_cpio = pytest.mark.skipif(shutil.which("cpio") is None, reason="GNU cpio is not here")
 WORD = st.integers(0, 0xFFFFFFFF)

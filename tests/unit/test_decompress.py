@@ -17,10 +17,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_nb.archive import spool
+from acon_nb.archive.tree import Content
 from acon_nb.errors import TreeError
 from acon_nb.initrd import ImageLimits, tree_of
-from acon_nb.initrd.archive import spool
-from acon_nb.initrd.tree import Content
 
 DATA = random.Random(1).randbytes(3000) * 40 + bytes(300_000)
 ONE = {

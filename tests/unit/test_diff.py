@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_nb.archive import cpio
 from acon_nb.cli import main
 from acon_nb.errors import AconError
 from acon_nb.initrd import Content, Entry, FileTree, create, diff, load
-from acon_nb.initrd.archive import cpio
 
 
 def small() -> FileTree:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from acon_nb.archive import cpio, segments
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import Content, FileTree, create, diff_trees, guide, load, tree_of
-from acon_nb.initrd.archive import cpio, segments
 
 MICROCODE = "kernel/x86/microcode/GenuineIntel.bin"
 

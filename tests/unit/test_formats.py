@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from acon_nb.archive import cpio
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.initrd import FileTree, tree_of
-from acon_nb.initrd.archive import cpio
 from tests.unit.archives import tar_of
 
 

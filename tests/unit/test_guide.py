@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_nb.archive import cpio
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import (
@@ -41,7 +42,6 @@ from acon_nb.initrd import (
     overlay,
     write_folder,
 )
-from acon_nb.initrd.archive import cpio
 from acon_nb.initrd.sources.folder import SIDECAR, edit_folder
 from tests.unit import stacks
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from acon_nb.archive import cpio
 from acon_nb.errors import Cancelled, InvalidInput, NoSpace, TreeError
 from acon_nb.initrd import DEFAULT_MTIME, FileTree, create
-from acon_nb.initrd.archive import cpio
 from acon_nb.progress import CancelToken, Progress
 
 SUFFIXES = ["", ".cpio", ".gz", ".bz2", ".xz", ".zst", ".zstd", ".lz4"]

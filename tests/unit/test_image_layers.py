@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_nb.archive import layers, tar
 from acon_nb.errors import TreeError
-from acon_nb.initrd import Content, FileTree, ImageLimits, layers, tree_of
-from acon_nb.initrd.archive import tar
+from acon_nb.initrd import Content, FileTree, ImageLimits, tree_of
 from tests.unit import stacks
 
 

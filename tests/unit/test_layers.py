@@ -15,6 +15,7 @@ FLOORS = [
     ("", "errors", "lazy"),
     ("units", "progress", "cache", "stats", "validation", "registry", "bzimage"),
     ("process", "process_supervisor"),
+    ("archive",),
     ("host", "tdx", "jupyter"),
     ("guest", "kernel", "initrd", "vm"),
     ("bootcheck", "td", "results", "doctor"),

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from acon_nb.archive import cpio
+from acon_nb.archive.tree import Source
 from acon_nb.errors import TreeError
 from acon_nb.initrd import Content, Entry, FileTree, ImageLimits, create, guide, tree_of
-from acon_nb.initrd.archive import cpio
-from acon_nb.initrd.tree import Source
 
 FILE, LINK = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777
 

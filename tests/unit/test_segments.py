@@ -15,9 +15,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_nb.archive import segments
 from acon_nb.errors import AconError, TreeError
 from acon_nb.initrd import Content, FileTree, ImageLimits, load
-from acon_nb.initrd.archive import segments
 from tests.unit.archives import INIT, MODERN_LZ4, OPTIONS, PACK, REFUSED, TRAILER, aligned, archive, member, xz
 
 
@@ -143,7 +143,7 @@ def test_filters_of_xz_need_an_option_of_the_kernel() -> None:
 
 
 def test_the_dictionary_of_every_xz_block_counts() -> None:
-    from acon_nb.initrd.archive.compress import compressor
+    from acon_nb.archive.compress import compressor
 
     out = io.BytesIO()
     with compressor("xz", out, level=1, workers=1) as stream:

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_nb.archive import cpio
+from acon_nb.archive import tar as tars
 from acon_nb.errors import AconError, TreeError
 from acon_nb.initrd import Entry, FileTree, ImageLimits, diff_trees, from_folder, tree_of
-from acon_nb.initrd.archive import cpio
-from acon_nb.initrd.archive import tar as tars
 from tests.unit.archives import assert_read_or_refused, mutated
 
 needs_tar = pytest.mark.skipif(shutil.which("tar") is None, reason="GNU tar is not here")

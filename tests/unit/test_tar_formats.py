@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_nb.archive import cpio
 from acon_nb.errors import TreeError
 from acon_nb.initrd import FileTree, diff_trees, from_folder, tree_of
-from acon_nb.initrd.archive import cpio
 from tests.unit.archives import assert_read_or_refused, mutated
 
 END = bytes(1024)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from acon_nb.initrd.archive.spool import OpenFile
-from acon_nb.initrd.tree import Content, Entry, Source
+from acon_nb.archive.spool import OpenFile
+from acon_nb.archive.tree import Content, Entry, Source
 
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile

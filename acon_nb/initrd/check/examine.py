@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from acon_nb.archive.tree import FileTree
 from acon_nb.initrd.check import accounts, services
 from acon_nb.initrd.check.command_line import Start
 from acon_nb.initrd.check.files import Files, Found, Missing, executable, plain
 from acon_nb.initrd.check.findings import Severity, Trouble
 from acon_nb.initrd.check.memory import Footprint, footprint
 from acon_nb.initrd.check.programs import Programs
-from acon_nb.initrd.tree import FileTree
 
 # What the kernel tries to execute if /init cannot be (kernel_init in init/main.c)
 _FALLBACKS = (b"/sbin/init", b"/etc/init", b"/bin/init", b"/bin/sh")

@@ -9,9 +9,9 @@ import functools
 import stat
 from dataclasses import dataclass
 
-from acon_nb.initrd.archive.newc import NAME_BYTES, PATH_BYTES
-from acon_nb.initrd.archive.rootfs import BUILT_IN
-from acon_nb.initrd.tree import LINKS_LIMIT, Entry, FileTree, shown
+from acon_nb.archive.newc import NAME_BYTES, PATH_BYTES
+from acon_nb.archive.rootfs import BUILT_IN
+from acon_nb.archive.tree import LINKS_LIMIT, Entry, FileTree, shown
 
 _ROOT = Entry(mode=stat.S_IFDIR | 0o755)
 

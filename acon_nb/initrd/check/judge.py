@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from acon_nb.initrd.archive.decompress import program_of
-from acon_nb.initrd.archive.segments import Segment, UnpackedInitrd, UnpackingProblem
+from acon_nb.archive.decompress import program_of
+from acon_nb.archive.segments import Segment, UnpackedInitrd, UnpackingProblem
+from acon_nb.archive.tree import FileTree
 from acon_nb.initrd.check.command_line import Start
 from acon_nb.initrd.check.examine import Examination, examine
 from acon_nb.initrd.check.findings import BootFinding, BootVerdict, Kernel, Severity, Trouble, verdict, weigh
 from acon_nb.initrd.check.memory import PAGE_BYTES, Memory, Room, room
-from acon_nb.initrd.tree import FileTree
 
 _LOST = "lost: the memory is full when the kernel unpacks it"
 _HARMLESS = ("BOOT_CONFIG",)  # without it the kernel omits the parameters at the end, but unpacks all

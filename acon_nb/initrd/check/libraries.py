@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from acon_nb.archive.tree import Entry
 from acon_nb.initrd.check import elf
 from acon_nb.initrd.check.elf import Damaged, Elf
 from acon_nb.initrd.check.files import Files, Found, head, plain
-from acon_nb.initrd.tree import Entry
 
 # Folders below each folder of libraries that are searched first, and that a guest's processor model can use
 _CAPABILITIES = (b"glibc-hwcaps/x86-64-v3", b"glibc-hwcaps/x86-64-v2", b"tls/x86_64", b"tls", b"x86_64", b"")

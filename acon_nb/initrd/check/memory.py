@@ -9,9 +9,9 @@ import bisect
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from acon_nb.archive.tree import FileTree
 from acon_nb.initrd.check.command_line import Start
 from acon_nb.initrd.check.findings import BootFinding, Kernel, Severity
-from acon_nb.initrd.tree import FileTree
 from acon_nb.units import format_bytes
 
 PAGE_BYTES = 4096

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from acon_nb.archive.tree import Entry, shown
 from acon_nb.initrd.check import elf
 from acon_nb.initrd.check.elf import Damaged, Elf
 from acon_nb.initrd.check.files import Files, Missing, executable, head, plain
 from acon_nb.initrd.check.findings import Severity, Trouble
 from acon_nb.initrd.check.libraries import Loader
-from acon_nb.initrd.tree import Entry, shown
 
 _HEAD_BYTES = 256  # BINPRM_BUF_SIZE
 _MOST_SCRIPTS = 5  # scripts that may name each other as interpreter (exec_binprm)

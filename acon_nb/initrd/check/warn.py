@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from acon_nb.archive.tree import FileTree
 from acon_nb.initrd.check.command_line import Start
 from acon_nb.initrd.check.examine import examine
 from acon_nb.initrd.check.findings import NO_KERNEL, Severity, verdict, weigh
-from acon_nb.initrd.tree import FileTree
 
 
 def boot_warnings(tree: FileTree) -> list[str]:

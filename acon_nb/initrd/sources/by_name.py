@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from acon_nb import process
+from acon_nb.archive import layers, spool, tar
+from acon_nb.archive.decompress import compression_of
+from acon_nb.archive.formats import HEAD_BYTES, recognise
+from acon_nb.archive.tree import FileTree, ImageLimits
 from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput
 from acon_nb.host import apt
-from acon_nb.initrd import layers
-from acon_nb.initrd.archive import spool, tar
-from acon_nb.initrd.archive.decompress import compression_of
-from acon_nb.initrd.archive.formats import HEAD_BYTES, recognise
 from acon_nb.initrd.sources import oci
 from acon_nb.initrd.sources.engine import ContainerBuild, Engine, check_reference
 from acon_nb.initrd.sources.existing import from_initrd
 from acon_nb.initrd.sources.folder import from_folder
 from acon_nb.initrd.sources.packages import add_packages
-from acon_nb.initrd.tree import FileTree, ImageLimits
 from acon_nb.progress import CancelToken, OnProgress, silent
 
 KNOWN = (

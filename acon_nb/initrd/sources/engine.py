@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from acon_nb.archive import spool
+from acon_nb.archive.tree import FileTree, ImageLimits
 from acon_nb.errors import AconError, InvalidInput, MissingRequirement
-from acon_nb.initrd.archive import spool
 from acon_nb.initrd.sources import oci
 from acon_nb.initrd.sources.engine_stream import (
     BuildLog,
@@ -31,7 +32,6 @@ from acon_nb.initrd.sources.engine_stream import (
 )
 from acon_nb.initrd.sources.oci.manifests import INDEX_TYPES
 from acon_nb.initrd.sources.oci.platforms import ImagePlatform
-from acon_nb.initrd.tree import FileTree, ImageLimits
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 # An approximation of Docker's grammar of references (distribution/reference)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from acon_nb.archive import segments
+from acon_nb.archive.layers import drop_devices
+from acon_nb.archive.tree import FileTree, ImageLimits
 from acon_nb.errors import InvalidInput
-from acon_nb.initrd.archive import segments
-from acon_nb.initrd.layers import drop_devices
-from acon_nb.initrd.tree import FileTree, ImageLimits
 
 EARLY_LOST = "the early archive (microcode, ACPI tables) is omitted: only initrd from keeps it"
 BOOTCONFIG_LOST = "appended parameters are omitted; give them on the command line"

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from acon_nb.archive.tree import NO_XATTRS, Content, Entry, FileTree, shown
 from acon_nb.cache import raising_no_space
 from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd.links import hard_links, inside
-from acon_nb.initrd.tree import NO_XATTRS, Content, Entry, FileTree, shown
 
 SIDECAR = ".acon-tree.jsonl"
 _VERSION = 1

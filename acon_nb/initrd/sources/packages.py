@@ -9,11 +9,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from acon_nb.archive.tree import FileTree
 from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput
 from acon_nb.host import apt
 from acon_nb.initrd.sources.folder import from_folder
-from acon_nb.initrd.tree import FileTree
 from acon_nb.progress import OnProgress, silent
 
 # Of a package's dependencies only libraries are added, and these packages of programs

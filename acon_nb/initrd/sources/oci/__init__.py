@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from acon_nb.archive import spool, tar
+from acon_nb.archive.layers import add_layer, drop_devices
+from acon_nb.archive.tree import Content, FileTree, ImageLimits
 from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd.archive import spool, tar
-from acon_nb.initrd.layers import add_layer, drop_devices
 from acon_nb.initrd.sources.oci.choice import ImageSelector, choose
 from acon_nb.initrd.sources.oci.files import (
     HINT,
@@ -28,7 +29,6 @@ from acon_nb.initrd.sources.oci.files import (
     verify,
 )
 from acon_nb.initrd.sources.oci.manifests import ArchivedImage, images_of
-from acon_nb.initrd.tree import Content, FileTree, ImageLimits
 from acon_nb.progress import OnProgress, Progress, silent
 
 __all__ = ["ImageSelector", "from_archive", "from_stream", "prefix_of"]

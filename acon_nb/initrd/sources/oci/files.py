@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from acon_nb.archive.spool import OpenFile
+from acon_nb.archive.tree import Content, FileTree, clean_name, shown
 from acon_nb.errors import TreeError
-from acon_nb.initrd.archive.spool import OpenFile
-from acon_nb.initrd.tree import Content, FileTree, clean_name, shown
 
 HINT = "create the archive again: docker save NAME -o FILE, or skopeo copy ... oci:FOLDER"
 _JSON_BYTES = 8 << 20

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from acon_nb.archive.tree import Content
 from acon_nb.errors import TreeError
 from acon_nb.initrd.sources.oci.files import HINT, ImageFiles, StoredFile, as_dict, as_list, parsed, strings
 from acon_nb.initrd.sources.oci.platforms import ImagePlatform
-from acon_nb.initrd.tree import Content
 
 INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")

@@ -9,9 +9,9 @@ import stat
 from collections import Counter
 from typing import NamedTuple
 
+from acon_nb.archive.newc import NAME_BYTES
+from acon_nb.archive.tree import LINKS_LIMIT, Content, Entry, FileTree, ImageLimits, clean_name, shown
 from acon_nb.errors import TreeError
-from acon_nb.initrd.archive.newc import NAME_BYTES
-from acon_nb.initrd.tree import LINKS_LIMIT, Content, Entry, FileTree, ImageLimits, clean_name, shown
 
 _EMPTY = Content.of(b"")
 _PERMISSIONS = 0o7777

@@ -6,7 +6,7 @@ import stat
 import tarfile
 from typing import BinaryIO
 
-from acon_nb.initrd.tree import Content, FileTree
+from acon_nb.archive.tree import Content, FileTree
 
 
 def write(tree: FileTree, stream: BinaryIO) -> None:

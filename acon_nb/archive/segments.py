@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from acon_nb.archive import cpio, spool, streams
+from acon_nb.archive.cpio import Stopped, Truncated
+from acon_nb.archive.decompress import is_skippable
+from acon_nb.archive.formats import HEAD_BYTES, recognise
+from acon_nb.archive.rootfs import Rootfs
+from acon_nb.archive.tree import Content, FileTree, ImageLimits, Source, clean_name
 from acon_nb.errors import TreeError
-from acon_nb.initrd.archive import cpio, spool, streams
-from acon_nb.initrd.archive.cpio import Stopped, Truncated
-from acon_nb.initrd.archive.decompress import is_skippable
-from acon_nb.initrd.archive.formats import HEAD_BYTES, recognise
-from acon_nb.initrd.archive.rootfs import Rootfs
-from acon_nb.initrd.tree import Content, FileTree, ImageLimits, Source, clean_name
 
 BOOTCONFIG = "bootconfig"
 _BOOTCONFIG_MAGIC = b"#BOOTCONFIG\n"

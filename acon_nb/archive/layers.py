@@ -12,10 +12,10 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from acon_nb.archive.tar import Member
+from acon_nb.archive.tar.header import HINT
+from acon_nb.archive.tree import LINKS_LIMIT, Entry, FileTree, ImageLimits, clean_name, follow, shown
 from acon_nb.errors import TreeError
-from acon_nb.initrd.archive.tar import Member
-from acon_nb.initrd.archive.tar.header import HINT
-from acon_nb.initrd.tree import LINKS_LIMIT, Entry, FileTree, ImageLimits, clean_name, follow, shown
 
 _WHITEOUT = b".wh."
 _META = b".wh..wh."  # what aufs, the first storage driver, stores; only the opaque mark has a meaning in layers

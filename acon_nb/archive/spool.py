@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from acon_nb.archive.content import SourceStream
+from acon_nb.archive.decompress import compression_of, decompressed
+from acon_nb.archive.tar.header import BLOCK_BYTES, is_header
+from acon_nb.archive.tree import Content, ImageLimits
 from acon_nb.cache import default_root, raising_no_space
 from acon_nb.errors import InvalidInput, TreeError
-from acon_nb.initrd.archive.decompress import compression_of, decompressed
-from acon_nb.initrd.archive.tar.header import BLOCK_BYTES, is_header
-from acon_nb.initrd.content import SourceStream
-from acon_nb.initrd.tree import Content, ImageLimits
 from acon_nb.units import format_bytes
 
 _CHUNK_BYTES = 1 << 20

@@ -5,8 +5,8 @@ Sources: POSIX.1-2017 pax, "ustar Interchange Format"; the GNU tar manual, "Basi
 
 from __future__ import annotations
 
+from acon_nb.archive.tree import shown
 from acon_nb.errors import TreeError
-from acon_nb.initrd.tree import shown
 
 BLOCK_BYTES = 512
 HINT = "the archive is damaged or hostile: create or download it again"

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
-from acon_nb.initrd.archive.cpio import Stopped
-from acon_nb.initrd.archive.decompress import LZ4_BLOCK_LIMIT_BYTES, LZ4_LEGACY, lz4_block, zstd_block
-from acon_nb.initrd.content import SourceStream
+from acon_nb.archive.content import SourceStream
+from acon_nb.archive.cpio import Stopped
+from acon_nb.archive.decompress import LZ4_BLOCK_LIMIT_BYTES, LZ4_LEGACY, lz4_block, zstd_block
 
 _CHUNK_BYTES = 1 << 20
 _MEMORY_BYTES = 1 << 30  # for a dictionary

@@ -11,12 +11,12 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from acon_nb.archive.formats import HEAD_BYTES, TAR, recognise
+from acon_nb.archive.tar.header import BLOCK_BYTES, HINT, Header, is_header
+from acon_nb.archive.tar.pax import Records, check_global, parse
+from acon_nb.archive.tar.sparse import Reader, map_of
+from acon_nb.archive.tree import NO_XATTRS, Content, Entry, ImageLimits, clean_name, shown
 from acon_nb.errors import TreeError
-from acon_nb.initrd.archive.formats import HEAD_BYTES, TAR, recognise
-from acon_nb.initrd.archive.tar.header import BLOCK_BYTES, HINT, Header, is_header
-from acon_nb.initrd.archive.tar.pax import Records, check_global, parse
-from acon_nb.initrd.archive.tar.sparse import Reader, map_of
-from acon_nb.initrd.tree import NO_XATTRS, Content, Entry, ImageLimits, clean_name, shown
 
 Warn = Callable[[str, bytes], None]
 

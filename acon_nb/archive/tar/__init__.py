@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from acon_nb.initrd.archive.tar.read import Member, members
-from acon_nb.initrd.archive.tar.write import write
+from acon_nb.archive.tar.read import Member, members
+from acon_nb.archive.tar.write import write
 
 __all__ = ["Member", "members", "write"]

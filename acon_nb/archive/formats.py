@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acon_nb.initrd.archive.decompress import MAGIC, program_of
+from acon_nb.archive.decompress import MAGIC, program_of
 
 HEAD_BYTES = 66 << 10  # as far as the signs below reach
 _UNPACK = "unpack it into a folder, then give dir:FOLDER"

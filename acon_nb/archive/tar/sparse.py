@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from acon_nb.archive.tar.header import BLOCK_BYTES, GNU, HINT, STAR, Header, number
+from acon_nb.archive.tar.pax import Records, decimal
+from acon_nb.archive.tree import Content, Source
 from acon_nb.errors import TreeError
-from acon_nb.initrd.archive.tar.header import BLOCK_BYTES, GNU, HINT, STAR, Header, number
-from acon_nb.initrd.archive.tar.pax import Records, decimal
-from acon_nb.initrd.tree import Content, Source
 
 # Of a header of type S: where its four pairs are, where it says that more follow, where the size of the file is
 _IN_HEADER = {GNU: (386, 482, 483), STAR: (356, 355, 452)}

@@ -11,12 +11,12 @@ import stat
 import struct
 from typing import BinaryIO, NamedTuple
 
+from acon_nb.archive.compress import Writable
+from acon_nb.archive.formats import HEAD_BYTES, recognise
+from acon_nb.archive.newc import FIELD_LIMIT, TRAILER, check_tree
+from acon_nb.archive.rootfs import CpioMember, Rootfs
+from acon_nb.archive.tree import Content, Entry, FileTree, ImageLimits, Source, shown
 from acon_nb.errors import TreeError
-from acon_nb.initrd.archive.compress import Writable
-from acon_nb.initrd.archive.formats import HEAD_BYTES, recognise
-from acon_nb.initrd.archive.newc import FIELD_LIMIT, TRAILER, check_tree
-from acon_nb.initrd.archive.rootfs import CpioMember, Rootfs
-from acon_nb.initrd.tree import Content, Entry, FileTree, ImageLimits, Source, shown
 
 _MAGIC = b"070701"
 _WITH_SUM = b"070702"  # with a checksum of the data, which the kernel verifies

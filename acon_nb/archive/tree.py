@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from acon_nb.archive.content import Content as Content
+from acon_nb.archive.content import Source as Source
 from acon_nb.errors import TreeError
-from acon_nb.initrd.content import Content as Content
-from acon_nb.initrd.content import Source as Source
 
 _NAME_LIMIT_BYTES = 4095  # PATH_MAX of the kernel's unpacker, without the NUL
 LINKS_LIMIT = 40  # as the kernel's MAXSYMLINKS

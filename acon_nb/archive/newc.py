@@ -9,8 +9,8 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
+from acon_nb.archive.tree import Entry, FileTree, shown
 from acon_nb.errors import TreeError
-from acon_nb.initrd.tree import Entry, FileTree, shown
 
 FIELD_LIMIT = 0xFFFFFFFF  # of every number in a header: eight hexadecimal digits
 TRAILER = b"TRAILER!!!"

@@ -11,8 +11,8 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
+from acon_nb.archive.tar.header import HINT
 from acon_nb.errors import TreeError
-from acon_nb.initrd.archive.tar.header import HINT
 
 _DECIMAL = re.compile(rb"-?[0-9]{1,20}")
 _SECONDS = re.compile(rb"-?(?=[0-9.]*[0-9])[0-9]{0,20}(\.[0-9]*)?")
