@@ -1,0 +1,236 @@
+"""How two profiles differ: by function and phase, by file and folder; the changes sum exactly to that of the totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from acon_nb.profile import layout, sources
+from acon_nb.profile.layout import Layout, Pair
+from acon_nb.profile.model import FunctionCount, Profile, Region
+
+
+class Change(StrEnum):
+    """What happened to a function between two profiles."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+    EQUAL = "equal"
+
+
+class DifferenceVerdict(StrEnum):
+    """What a difference amounts to; `LAYOUT`: equal, but for instructions of layout."""
+
+    EQUAL = "equal"
+    LAYOUT = "layout"
+    DIFFERENT = "different"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionChange:
+    """What a function executed in one phase of two profiles, and why a change is one of layout (None: it is not).
+
+    `name` is without what the compiler adds; `before_name` is the name of the first profile where it differs.
+    """
+
+    name: str
+    phase: str
+    before: int
+    after: int
+    kind: Change
+    file: str = ""
+    region: Region = Region.KERNEL
+    layout: Layout | None = None
+    before_name: str = ""
+
+    @property
+    def change(self) -> int:
+        """Instructions more in the second profile."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartChange:
+    """What a file, a folder or a phase executed in two profiles, and how much of the change is of layout."""
+
+    part: str
+    before: int
+    after: int
+    layout: int
+
+    @property
+    def change(self) -> int:
+        """Instructions more in the second profile."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Two profiles compared: all functions by phase, equal ones too, those that changed most first.
+
+    `unattributed` is what either profile's functions do not explain of its total.
+    """
+
+    before: int
+    after: int
+    functions: tuple[FunctionChange, ...]
+    unattributed: tuple[int, int]
+
+    @property
+    def change(self) -> int:
+        """Instructions more in the second profile: the sum of all changes, the unattributed one included."""
+        return self.after - self.before
+
+    @cached_property
+    def changes(self) -> tuple[FunctionChange, ...]:
+        """The functions that changed and not by layout, by phase."""
+        return tuple(row for row in self.functions if row.change and row.layout is None)
+
+    @cached_property
+    def of_layout(self) -> tuple[FunctionChange, ...]:
+        """The functions that layout changed, by phase; those too that have another name and the same counts."""
+        return tuple(row for row in self.functions if row.layout is not None)
+
+    @property
+    def layout_change(self) -> int:
+        """Instructions more in the second profile that are of layout."""
+        return sum(row.change for row in self.of_layout)
+
+    @property
+    def unattributed_change(self) -> int:
+        """Instructions more in the second profile that no function explains."""
+        return self.unattributed[1] - self.unattributed[0]
+
+    @property
+    def verdict(self) -> DifferenceVerdict:
+        """Whether the profiles are equal, equal but for layout, or different."""
+        if self.changes or self.unattributed_change:
+            return DifferenceVerdict.DIFFERENT
+        return DifferenceVerdict.LAYOUT if self.of_layout else DifferenceVerdict.EQUAL
+
+    def by(self, part: Callable[[FunctionChange], str]) -> tuple[PartChange, ...]:
+        """Sum all functions by a part (`file_part`, `folder_part`, ...), those that changed most first."""
+        sums: dict[str, list[int]] = {}
+        for row in self.functions:
+            counts = sums.setdefault(part(row), [0, 0, 0])
+            counts[0] += row.before
+            counts[1] += row.after
+            counts[2] += row.change if row.layout else 0
+        parts = [PartChange(part=name, before=b, after=a, layout=moved) for name, (b, a, moved) in sums.items()]
+        return tuple(sorted(parts, key=lambda one: (-abs(one.change), one.part)))
+
+    def layout_groups(self) -> dict[Layout, tuple[int, int]]:
+        """For each kind of layout change: how many functions it concerns, and instructions more."""
+        groups: dict[Layout, tuple[set[tuple[str, str]], int]] = {}
+        for row in self.of_layout:
+            if row.layout is not None:
+                names, change = groups.get(row.layout, (set(), 0))
+                groups[row.layout] = ({*names, (row.name, row.file)}, change + row.change)
+        return {kind: (len(names), change) for kind, (names, change) in groups.items()}
+
+
+def difference(before: Profile, after: Profile) -> Difference:
+    """Compare two profiles, of one kernel or two.
+
+    Functions are the same if they have the same name and file, names without what the compiler adds to them. Where only
+    one profile knows files, or none, names alone count.
+    """
+    pairs = layout.joined(_paired(before, after))
+    layout.mark(pairs)
+    phases = tuple(dict.fromkeys((*before.phases, *after.phases)))
+    rows = [row for pair in pairs for row in _rows(pair, phases)]
+    return Difference(
+        before=before.total,
+        after=after.total,
+        functions=tuple(sorted(rows, key=lambda row: (-abs(row.change), row.name, row.file, row.phase))),
+        unattributed=(before.unattributed, after.unattributed),
+    )
+
+
+def file_part(row: FunctionChange) -> str:
+    """The source file of a row, or what takes its place."""
+    return sources.file_of(_counted(row))
+
+
+def folder_part(row: FunctionChange) -> str:
+    """The folder of a row's source file, or what takes its place."""
+    return sources.folder_of(_counted(row))
+
+
+def subsystem_part(row: FunctionChange) -> str:
+    """The subsystem of a row, or what takes its place."""
+    return sources.subsystem_of(_counted(row))
+
+
+def phase_part(row: FunctionChange) -> str:
+    """The phase of a row."""
+    return row.phase
+
+
+def json_values(compared: Difference) -> dict[str, Any]:
+    """A difference as values for JSON, its equal functions omitted."""
+    rows = [row for row in compared.functions if row.change or row.layout]
+    return {
+        "before": compared.before,
+        "after": compared.after,
+        "change": compared.change,
+        "verdict": compared.verdict.value,
+        "unattributed": list(compared.unattributed),
+        "layout": {
+            "change": compared.layout_change,
+            "groups": [
+                {"kind": kind.value, "functions": number, "change": change}
+                for kind, (number, change) in compared.layout_groups().items()
+            ],
+        },
+        "functions": [{**asdict(row), "change": row.change} for row in rows],
+        **{
+            name: [{**asdict(one), "change": one.change} for one in compared.by(part) if one.change or one.layout]
+            for name, part in (("files", file_part), ("folders", folder_part), ("phases", phase_part))
+        },
+    }
+
+
+def _paired(before: Profile, after: Profile) -> Iterable[Pair]:
+    with_files = all(any(one.file for one in profile.functions) for profile in (before, after))
+    pairs: dict[tuple[Region, str, str], Pair] = {}
+    for profile, second in ((before, False), (after, True)):
+        for one in profile.functions:
+            name = layout.canonical(one.name)
+            key = (one.region, one.file if with_files else "", name)
+            pair = pairs.setdefault(key, Pair(name=name, region=one.region, file=one.file))
+            pair.file = pair.file or one.file
+            (pair.after if second else pair.before)[one.phase] += one.self_count
+            (pair.after_names if second else pair.before_names).add(one.name.partition("#")[0])
+    return pairs.values()
+
+
+def _rows(pair: Pair, phases: Iterable[str]) -> Iterable[FunctionChange]:
+    """The rows of one function; of one that only has another name, its first phase says so."""
+    old, new = sorted(pair.before_names), sorted(pair.after_names)
+    for phase in phases:
+        if phase not in pair.before and phase not in pair.after:
+            continue
+        before, after = pair.before[phase], pair.after[phase]
+        kind = Change.CHANGED if before != after else Change.EQUAL
+        if not (old and new):
+            kind = Change.REMOVED if old else Change.ADDED
+        yield FunctionChange(
+            name=(new or old)[0] if len(new or old) == 1 else pair.name,
+            phase=phase,
+            before=before,
+            after=after,
+            kind=kind,
+            file=pair.file,
+            region=pair.region,
+            layout=pair.layout,
+            before_name="+".join(old) if old and new and old != new else "",
+        )
+
+
+def _counted(row: FunctionChange) -> FunctionCount:
+    return FunctionCount(name=row.name, phase=row.phase, self_count=row.after, file=row.file, region=row.region)
