@@ -20,6 +20,7 @@ from acon_nb.guest.programs import guest_script
 from acon_nb.host import probe_qemu
 from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
 from acon_nb.profile.model import Profile, Region
+from acon_nb.profile.sources import files_of
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study import clock_parts
 from acon_nb.study.functions import functions_of
@@ -43,6 +44,7 @@ def profile(
     cell: BootCell,
     *,
     until: str = "init",
+    build: Path | None = None,
     host: Capabilities | None = None,
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
@@ -52,13 +54,15 @@ def profile(
 
     `until` is init (the first instruction of user space), ready (the end of /init, for an initrd that reports it) or
     end (of the guest, which must end by itself). Before the kernel, three short boots find where phases end; they are
-    cached.
+    cached. `build` is the folder of the kernel's build, or its vmlinux with debug information, for the source files of
+    its functions; those of kernels that were built here are known.
     Errors: `InvalidInput` for a cell of the wall clock or a moment that the initrd does not mark; `GuestFailed` for a
     guest that does not reach it; those of `Machine`, as for a QEMU without plugins; `Cancelled`.
     """
     check(cell, until)
     host = host or capabilities()
-    functions = Functions(functions_of(cell.kernel, cell.system_map))
+    names = functions_of(cell.kernel, cell.system_map)
+    functions = Functions(names, files_of(cell.kernel, names, build, cache=cache))
     on_progress(Progress("profile", 0.0, "boot, counted by function"))
     outcome, _ = run_locked(
         lambda token: boot_once(cell, host, token, starts=functions.starts(), to_end=until == "end"),

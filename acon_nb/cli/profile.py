@@ -18,7 +18,13 @@ _PATH = click.Path(path_type=Path)
 
 
 @bench_group.command("profile")
-@click.option("--kernel", "kernel_path", type=_PATH, required=True)
+@click.option("--kernel", "kernel_path", type=_PATH, required=True, help="A bzImage, or a saved profile.")
+@click.option("--diff", "other_path", type=_PATH, help="Compare with another kernel's profile, or a saved one.")
+@click.option(
+    "--build",
+    type=_PATH,
+    help="Folder of the kernel's build, or its vmlinux with debug information.  [default: known if built here]",
+)
 @click.option("--initrd", "initrd_path", type=_PATH, help="Any initrd.  [default: busybox]")
 @click.option("--until", type=click.Choice(["init", "ready", "end"]), default="init", show_default=True)
 @click.option("--memory", default="512M", show_default=True)
@@ -32,6 +38,8 @@ _PATH = click.Path(path_type=Path)
 @as_json_option
 def bench_profile(
     kernel_path: Path,
+    other_path: Path | None,
+    build: Path | None,
     initrd_path: Path | None,
     until: str,
     memory: str,
@@ -44,7 +52,7 @@ def bench_profile(
 ) -> None:
     """Count what each function of a boot executes, exactly (docs/profile.md)."""
     from acon_nb import boot
-    from acon_nb.boot import profiling
+    from acon_nb.boot import profile_diff
     from acon_nb.units import parse_bytes
     from acon_nb.vm import Clock
 
@@ -58,9 +66,15 @@ def bench_profile(
         system_map=system_map,
         timeout_s=timeout_s,
     )
-    made = profiling.profile(cell, until=until, on_progress=TextProgress())
+    if other_path is not None:
+        profile_diff.is_saved(other_path)
+    made = profile_diff.of_path(kernel_path, cell, until=until, build=build, on_progress=TextProgress())
     if save_path is not None:
         made.save(save_path)
+    if other_path is not None:
+        other = profile_diff.of_path(other_path, cell, until=until, on_progress=TextProgress())
+        show_difference(made, other, most=most, as_json=as_json)
+        return
     show(made, most=most, as_json=as_json)
 
 
@@ -72,6 +86,17 @@ def show(profile: Profile, *, most: int, as_json: bool) -> None:
         print_json(profile_json(profile))
         return
     click.echo("\n".join([tables.ranked_text(profile, most), *tables.sentences(profile)]))
+
+
+def show_difference(before: Profile, after: Profile, *, most: int, as_json: bool) -> None:
+    """Print how two profiles differ: a sentence and tables, or all changes as JSON."""
+    from acon_nb.profile import diff, diff_text
+
+    compared = diff.difference(before, after)
+    if as_json:
+        print_json(diff.json_values(compared))
+        return
+    click.echo(diff_text.text(compared, most))
 
 
 def profile_json(profile: Profile) -> dict[str, Any]:

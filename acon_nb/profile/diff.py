@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from acon_nb.profile import layout, sources
-from acon_nb.profile.layout import Layout, Pair
+from acon_nb.profile.layout import FunctionPair, Layout
 from acon_nb.profile.model import FunctionCount, Profile, Region
 
 
-class Change(StrEnum):
+class ChangeKind(StrEnum):
     """What happened to a function between two profiles."""
 
     ADDED = "added"
@@ -41,7 +41,7 @@ class FunctionChange:
     phase: str
     before: int
     after: int
-    kind: Change
+    kind: ChangeKind
     file: str = ""
     region: Region = Region.KERNEL
     layout: Layout | None = None
@@ -195,30 +195,30 @@ def json_values(compared: Difference) -> dict[str, Any]:
     }
 
 
-def _paired(before: Profile, after: Profile) -> Iterable[Pair]:
+def _paired(before: Profile, after: Profile) -> Iterable[FunctionPair]:
     with_files = all(any(one.file for one in profile.functions) for profile in (before, after))
-    pairs: dict[tuple[Region, str, str], Pair] = {}
+    pairs: dict[tuple[Region, str, str], FunctionPair] = {}
     for profile, second in ((before, False), (after, True)):
         for one in profile.functions:
             name = layout.canonical(one.name)
             key = (one.region, one.file if with_files else "", name)
-            pair = pairs.setdefault(key, Pair(name=name, region=one.region, file=one.file))
+            pair = pairs.setdefault(key, FunctionPair(name=name, region=one.region, file=one.file))
             pair.file = pair.file or one.file
             (pair.after if second else pair.before)[one.phase] += one.self_count
             (pair.after_names if second else pair.before_names).add(one.name.partition("#")[0])
     return pairs.values()
 
 
-def _rows(pair: Pair, phases: Iterable[str]) -> Iterable[FunctionChange]:
-    """The rows of one function; of one that only has another name, its first phase says so."""
+def _rows(pair: FunctionPair, phases: Iterable[str]) -> Iterable[FunctionChange]:
+    """The rows of one function; those of one function have one name."""
     old, new = sorted(pair.before_names), sorted(pair.after_names)
     for phase in phases:
         if phase not in pair.before and phase not in pair.after:
             continue
         before, after = pair.before[phase], pair.after[phase]
-        kind = Change.CHANGED if before != after else Change.EQUAL
+        kind = ChangeKind.CHANGED if before != after else ChangeKind.EQUAL
         if not (old and new):
-            kind = Change.REMOVED if old else Change.ADDED
+            kind = ChangeKind.REMOVED if old else ChangeKind.ADDED
         yield FunctionChange(
             name=(new or old)[0] if len(new or old) == 1 else pair.name,
             phase=phase,

@@ -38,7 +38,7 @@ class Layout(StrEnum):
 
 
 @dataclass(kw_only=True, eq=False)
-class Pair:
+class FunctionPair:
     """One function in two profiles: its names, its file and its counts by phase on either side."""
 
     name: str
@@ -67,7 +67,7 @@ def canonical(name: str) -> str:
     return (_SUFFIX.sub("", base) or base) if not base.startswith("(") else base
 
 
-def joined(pairs: Iterable[Pair]) -> list[Pair]:
+def joined(pairs: Iterable[FunctionPair]) -> list[FunctionPair]:
     """Join functions of one profile with those of the other that are the same under another name or in another file."""
     left = list(pairs)
     both = [pair for pair in left if pair.before_names and pair.after_names]
@@ -80,9 +80,9 @@ def joined(pairs: Iterable[Pair]) -> list[Pair]:
     return [*both, *moved, *renamed, *single]
 
 
-def _matched(single: Sequence[Pair], why: Layout) -> tuple[list[Pair], list[Pair]]:
+def _matched(single: Sequence[FunctionPair], why: Layout) -> tuple[list[FunctionPair], list[FunctionPair]]:
     """Join functions of which each side has exactly one of a key; those that remain come second."""
-    sides: dict[object, tuple[list[Pair], list[Pair]]] = {}
+    sides: dict[object, tuple[list[FunctionPair], list[FunctionPair]]] = {}
     for pair in single:
         key = _key(pair, why)
         if key is not None:
@@ -99,7 +99,7 @@ def _matched(single: Sequence[Pair], why: Layout) -> tuple[list[Pair], list[Pair
     return matched, [pair for pair in single if pair not in taken]
 
 
-def _key(pair: Pair, why: Layout) -> object | None:
+def _key(pair: FunctionPair, why: Layout) -> object | None:
     if pair.region is not Region.KERNEL:
         return None
     if why is Layout.MOVED:
@@ -108,12 +108,12 @@ def _key(pair: Pair, why: Layout) -> object | None:
     return (pair.file, tuple(sorted(counts.items()))) if pair.file else None
 
 
-def mark(pairs: Sequence[Pair]) -> None:
+def mark(pairs: Sequence[FunctionPair]) -> None:
     """Mark the changes that are of layout."""
     for pair in pairs:
         if pair.region in _IMAGE_REGIONS and 0 < abs(pair.change) <= _IMAGE_SHARE * pair.before.total():
             pair.layout = Layout.IMAGE
-    by_file: dict[str, list[Pair]] = {}
+    by_file: dict[str, list[FunctionPair]] = {}
     for pair in pairs:
         if pair.file and pair.region is Region.KERNEL and pair.change:
             by_file.setdefault(pair.file, []).append(pair)
@@ -121,7 +121,7 @@ def mark(pairs: Sequence[Pair]) -> None:
         _mark_inlined(changed)
 
 
-def _mark_inlined(changed: Sequence[Pair]) -> None:
+def _mark_inlined(changed: Sequence[FunctionPair]) -> None:
     """Mark functions of one file that vanished or appeared together with the callers that make up for them."""
     odd = [pair for pair in changed if pair.before_names != pair.after_names]
     steady = [pair for pair in changed if pair.before_names == pair.after_names]
@@ -137,7 +137,7 @@ def _mark_inlined(changed: Sequence[Pair]) -> None:
             one.layout = Layout.INLINED
 
 
-def _callers(gone: Sequence[Pair], others: Sequence[Pair]) -> tuple[Pair, ...]:
+def _callers(gone: Sequence[FunctionPair], others: Sequence[FunctionPair]) -> tuple[FunctionPair, ...]:
     """The fewest functions whose change makes up for that of `gone`, those that fit best; () if none do."""
     moved = sum(pair.change for pair in gone)
     candidates = sorted((one for one in others if one.change * moved < 0), key=lambda one: -abs(one.change))

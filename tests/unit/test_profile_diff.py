@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_nb.profile import FunctionCount, Profile, Region, diff, diff_text
-from acon_nb.profile.diff import Change, DifferenceVerdict, difference
+from acon_nb.profile.diff import ChangeKind, DifferenceVerdict, difference
 from acon_nb.profile.layout import Layout, canonical
 
 KERNEL = "kernel"
@@ -100,7 +100,7 @@ def test_a_function_that_is_gone_and_not_inlined_is_a_change(growth: int) -> Non
     after = tuple(replace(one, self_count=50_000 + growth) if one.self_count == 50_000 else one for one in after)
     compared = difference(profile(*BASE), profile(*after))
     gone = next(one for one in compared.changes if one.name == "helper")
-    assert (gone.kind, gone.change) == (Change.REMOVED, -1_000)
+    assert (gone.kind, gone.change) == (ChangeKind.REMOVED, -1_000)
     assert sum(one.change for one in compared.changes) == growth - 1_000
 
 
