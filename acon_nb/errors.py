@@ -131,6 +131,12 @@ class GuestFailed(AconError):
         super().__init__(what, hint=hint, details=details)
 
 
+class CannotTell(AconError):
+    """A question has no answer in what was measured, though nothing failed."""
+
+    exit_status = 3
+
+
 class ResultsError(AconError):
     """A file of results cannot be read."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import process
-from acon_nb.cache import Cache, atomic_file, require_space, sha256_file
+from acon_nb.cache import Cache, atomic_file, key_of, require_space, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.kernel import dotconfig, features, folders, make, objects, sizes
 from acon_nb.kernel.features import OptionRequest, requested_options
@@ -70,6 +70,7 @@ class KernelImage:
 def build(
     spec: BuildSpec,
     *,
+    tree: SourceTree | None = None,
     cache: Cache | None = None,
     jobs: int | None = None,
     on_progress: OnProgress = silent,
@@ -77,6 +78,7 @@ def build(
 ) -> KernelImage:
     """Build the kernel of `spec`, or take it from the cache (key: source, requested options, compiler).
 
+    `tree` takes the place of the spec's source and patches (`source.tree_in`).
     `jobs` is the number of parallel jobs (default: the number of CPUs). A cancelled or killed build resumes where it
     stopped.
     Errors: `InvalidInput`, `MissingRequirement`, `KernelConfigError` (before anything is compiled), `BuildFailed`,
@@ -84,7 +86,7 @@ def build(
     """
     store = cache or Cache()
     make.require_tools()
-    plan = _plan(spec, store, on_progress, cancel)
+    plan = _plan(spec, store, on_progress, cancel, tree=tree)
     inputs = _inputs(spec, plan)
     purpose = {"compiler": inputs["compiler"], "profiles": spec.profiles, "start": inputs["start"]}
 
@@ -213,11 +215,18 @@ class _Plan:
 
 
 def _plan(
-    spec: BuildSpec, store: Cache, on_progress: OnProgress, cancel: CancelToken | None, *, refuse: bool = True
+    spec: BuildSpec,
+    store: Cache,
+    on_progress: OnProgress,
+    cancel: CancelToken | None,
+    *,
+    tree: SourceTree | None = None,
+    refuse: bool = True,
 ) -> _Plan:
     requested_options(spec.profiles, (0, 0), settings=spec.settings)  # refuse invalid names before fetching anything
-    patches = (*features.patches(spec.profiles), *spec.patches)
-    tree = fetch(spec.source, patches=patches, cache=store, on_progress=on_progress, cancel=cancel)
+    if tree is None:
+        patches = (*features.patches(spec.profiles), *spec.patches)
+        tree = fetch(spec.source, patches=patches, cache=store, on_progress=on_progress, cancel=cancel)
     symbols = _symbols(tree, store)
     requests = requested_options(spec.profiles, tree.version, symbols, spec.settings)
     if refuse:
@@ -259,7 +268,8 @@ def _configure(plan: _Plan, store: Cache, cancel: CancelToken | None) -> tuple[t
     with folders.configuring(store, plan.tree, plan.compiler) as work:
         argv, environment = make.argument_list(plan.tree, work), make.environment()
         path = work / ".config"
-        tiny = work / "tinyconfig"  # the same for all requests
+        # the same for all requests of a tree
+        tiny = work / (f"tinyconfig-{key_of({'source': plan.tree.identity})}" if plan.tree.place else "tinyconfig")
         if plan.start is None and not tiny.is_file():
             process.run([*argv, "tinyconfig"], env=environment, timeout_s=300, cancel=cancel)
             with atomic_file(tiny) as temporary:

@@ -31,7 +31,7 @@ KEPT = 8
 @contextlib.contextmanager
 def configuring(store: Cache, tree: SourceTree, compiler: Sequence[str]) -> Iterator[Path]:
     """Yield the locked folder in which `tree` is configured for a compiler; only Kconfig itself is compiled there."""
-    folder = store.workdir(_CHECK_KIND, {"source": tree.identity, "compiler": list(compiler)})
+    folder = store.workdir(_CHECK_KIND, {"source": tree.place or tree.identity, "compiler": list(compiler)})
     with store.lock(f"{_CHECK_KIND}-{folder.name}"):
         yield folder
 
@@ -64,7 +64,7 @@ def _lock_of(folder: Path) -> str:
 
 def _family(tree: SourceTree, purpose: Mapping[str, Any]) -> str:
     """The name that the build folders of a tree and compiler begin with."""
-    return key_of({"source": tree.identity, "compiler": purpose["compiler"]})[:16]
+    return key_of({"source": tree.place or tree.identity, "compiler": purpose["compiler"]})[:16]
 
 
 def _start_from_nearest(

@@ -33,7 +33,9 @@ _KINDS = "debian:VERSION, a folder, FILE.tar.xz[#sha256=HEX], or URL#REF (git)"
 class SourceTree:
     """An unpacked kernel tree: its folder, the identity of its content, its version (major, minor), its release.
 
-    `base` is the tree that it was patched from, if any.
+    `base` is the tree that it was patched from, if any. `place` ("": none) names the build folder of a folder whose
+    content changes from one identity to the next, as a checkout does: it is built in again, so that make compiles what
+    changed.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class SourceTree:
     version: tuple[int, int]
     release: str
     base: SourceTree | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,11 @@ def fetch(
     fetcher = _Fetcher(cache=cache or Cache(), on_progress=on_progress, cancel=cancel)
     tree = _fetch(source, fetcher)
     return _patched(tree, patches, fetcher) if patches else tree
+
+
+def tree_in(folder: Path, *, identity: str, place: str = "") -> SourceTree:
+    """The kernel tree in a folder whose content the caller identifies. Errors: `InvalidInput` (not a kernel tree)."""
+    return replace(_tree(folder, identity, _release(folder, str(folder))), place=place)
 
 
 def _fetch(source: str, fetcher: _Fetcher) -> SourceTree:

@@ -117,3 +117,12 @@ def test_only_the_folders_that_were_used_last_are_kept(cache: Cache) -> None:
     latest = build(cache, "latest", "CONFIG_A=y\n")
     assert not rest[0].exists()
     assert set((cache.root / "kernel-build").iterdir()) == {first, *rest[1:], latest}
+
+
+def test_a_checkout_is_built_in_the_same_folder_from_commit_to_commit(cache: Cache) -> None:
+    commits = [replace(TREE, identity=f"commit {number}", place="checkout") for number in range(2)]
+    first = build(cache, "guide", "CONFIG_A=y\n", tree=commits[0])
+    with folders.building(cache, commits[1], purpose("guide"), "CONFIG_A=y\n") as work:
+        assert work == first
+    with folders.configuring(cache, commits[0], ["gcc 12"]) as one, folders.configuring(cache, TREE, ["gcc 12"]) as two:
+        assert one != two

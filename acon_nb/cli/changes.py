@@ -1,0 +1,42 @@
+"""`acon-nb bench bisect`: the commit that changed a number (docs/series.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli.bench import bench_group
+from acon_nb.progress import TextProgress
+
+_path = click.Path(path_type=Path)
+
+
+@bench_group.command("bisect")
+@click.option("--tree", type=_path, required=True, help="A git tree of the kernel; it is only read.")
+@click.option("--good", required=True, help="A commit that has the old number.")
+@click.option("--bad", required=True, help="A later commit that has the new one.")
+@click.option("--metric", required=True, help="Such as guest_ns_reset_to_init, executed_ns, kernel_bytes.")
+@click.option("--limit", default="", help="A difference that does not matter: 1000, or 0.5%.  [default: none]")
+@click.option("--plan", default="", help="A plan whose cell is measured.  [default: one boot]")
+@click.option("--cell", default="", help="The label of one of its cells, or a part that only one has.")
+@click.option("--profile", default="", help="Profiles of kernel options, with commas.  [default: the cell's]")
+@click.option("--config", type=_path, help="A .config to start from instead of tinyconfig.")
+@click.option("--set", "settings", multiple=True, metavar="OPT=VAL", help="An option to set in addition.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Compilers at a time.  [default: one per CPU]")
+@click.option("--out", type=_path, help="Folder of the rows and the state.  [default: the user cache]")
+@as_json_option
+def bench_bisect(jobs: int | None, as_json: bool, **fields: Any) -> None:
+    """Find the commit between GOOD and BAD that changed a number: one build and one guest for each step.
+
+    Exit status 0: found; 1: failed as named; 3: cannot tell, as the two ends are equal or what is left does not build.
+    """
+    from acon_nb.changes import bisection
+
+    answer = bisection.bisect(bisection.BisectSpec(**fields), jobs=jobs, on_progress=TextProgress())
+    if as_json:
+        print_json(answer.values())
+    else:
+        click.echo(bisection.text_of(answer))
