@@ -1,4 +1,4 @@
-"""Count a guest's instructions by function: the plugin for QEMU's TCG (`plugin.c`), and what it wrote.
+"""Count a guest's instructions by function: the plugin for QEMU's TCG (`plugin.c`, `calls.c`), and what it wrote.
 
 A guest that is counted runs as it does without: the clock's every reading is the same. What the clock has shown at a
 mark (`guest/src/mark.h`) is split exactly: idle time that QEMU skipped, and instructions.
@@ -16,10 +16,11 @@ from pathlib import Path
 from acon_nb import process
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError, CommandFailed, MissingRequirement
+from acon_nb.vm.calls import Calls, CallTree, kinds_of
 from acon_nb.vm.command import option_value
 
 KERNEL_BASE = 0xFFFF_8000_0000_0000
-_SOURCE = Path(__file__).with_name("plugin.c")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("plugin.c", "calls.c", "plugin.h"))
 _FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden")
 _APIS = (1, 3, 7, 2)  # QEMU 7.2, 10.0, 11.1, 9.0; see plugin.c
 _FEATURE = "counting a guest's instructions by function"
@@ -42,7 +43,8 @@ class Snapshot:
 
     `tsc_ns` is the guest's clock at it (0 at a place, which does not carry it), `idle_ns` the idle time that QEMU had
     skipped (None: this QEMU does not tell). `counts` are instructions by the address at which a function starts,
-    `physical` those from before the kernel ran at its own addresses, by 64 KiB.
+    `physical` those from before the kernel ran at its own addresses, by 64 KiB. `calls` are the instructions of
+    `counts` by call stack, where they were asked for.
     """
 
     moment: int
@@ -50,6 +52,7 @@ class Snapshot:
     idle_ns: int | None
     counts: Mapping[int, int]
     physical: Mapping[int, int]
+    calls: Calls | None = None
 
     @property
     def counted(self) -> int:
@@ -61,15 +64,16 @@ class Snapshot:
 class Counter:
     """The plugin with its files for one guest."""
 
-    library: Path
+    plugin: Path
     starts: Path
     out: Path
     addresses: tuple[int, ...]
+    kinds: Path | None = None  # of the functions, for the call tree
 
     @property
     def option(self) -> str:
         """The value of QEMU's option -plugin."""
-        return plugin_option(self.library, self.starts, self.out)
+        return plugin_option(self.plugin, self.starts, self.out, self.kinds)
 
     def take(self) -> tuple[Snapshot, ...]:
         """Return what was counted, in order, and remove the files; a snapshot not written to its end is left out."""
@@ -77,21 +81,39 @@ class Counter:
             lines = self.out.read_text().splitlines()
         except OSError:
             lines = []
-        for path in (self.starts, self.out):
-            path.unlink(missing_ok=True)
+        for path in (self.starts, self.out, self.kinds):
+            if path is not None:
+                path.unlink(missing_ok=True)
         return tuple(read_snapshots(lines, self.addresses))
 
 
-def counter(qemu: Path, folder: Path, starts: Sequence[int], *, cache: Cache | None = None) -> Counter:
+def counter(
+    qemu: Path,
+    folder: Path,
+    starts: Sequence[int],
+    *,
+    calls: Mapping[int, str] | None = None,
+    cache: Cache | None = None,
+) -> Counter:
     """Prepare counting in `folder`, which holds the files of one guest.
 
-    `starts` are the addresses at which functions start. Errors: `MissingRequirement` (no C compiler), `AconError`
-    (this QEMU loads no plugin).
+    `starts` are the addresses at which functions start; `calls` names functions, for counts by call stack. Errors:
+    `MissingRequirement` (no C compiler), `AconError` (this QEMU loads no plugin), `InvalidInput` (`calls` are not the
+    functions of a kernel).
     """
     addresses = tuple(sorted({0, KERNEL_BASE, *starts}))
-    path = folder / "starts"
+    kinds = None if calls is None else kinds_of(addresses, calls)
+    path, kinds_path = folder / "starts", folder / "kinds"
     path.write_bytes(struct.pack(f"<{len(addresses)}Q", *addresses))
-    return Counter(library=plugin(qemu, cache), starts=path, out=folder / "counts", addresses=addresses)
+    if kinds is not None:
+        kinds_path.write_bytes(kinds)
+    return Counter(
+        plugin=plugin(qemu, cache),
+        starts=path,
+        out=folder / "counts",
+        addresses=addresses,
+        kinds=None if kinds is None else kinds_path,
+    )
 
 
 def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[Snapshot]:
@@ -99,9 +121,17 @@ def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[S
     head: list[str] = []
     counts: dict[int, int] = {}
     physical: dict[int, int] = {}
+    tree = CallTree(addresses=addresses)
+    calls: Calls | None = None
     for line in lines:
         words = line.split()
         match words:
+            case ["node", parent, function]:
+                tree.add_node(int(parent), int(function))
+            case ["self", node, count]:
+                tree.add_count(int(node), int(count))
+            case ["returns", count, unmatched]:
+                calls = tree.taken(returns=int(count), unmatched_returns=int(unmatched))
             case ["mark" | "end", _, _, _]:
                 head, counts, physical = words, {}, {}
             case ["physical", address, count]:
@@ -114,15 +144,18 @@ def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[S
                     idle_ns=None if idle_ns < 0 else idle_ns,
                     counts=counts,
                     physical=physical,
+                    calls=calls,
                 )
                 head = []
             case [index, count] if int(index) < len(addresses):
                 counts[addresses[int(index)]] = int(count)
 
 
-def plugin_option(library: Path, starts: Path, out: Path) -> str:
+def plugin_option(library: Path, starts: Path, out: Path, kinds: Path | None = None) -> str:
     """The value of QEMU's option -plugin."""
-    return ",".join([option_value(library), f"starts={option_value(starts)}", f"out={option_value(out)}"])
+    files = {"starts": starts, "out": out, "kinds": kinds}
+    values = (f"{name}={option_value(path)}" for name, path in files.items() if path is not None)
+    return ",".join([option_value(library), *values])
 
 
 def plugin(qemu: Path, cache: Cache | None = None) -> Path:
@@ -139,14 +172,16 @@ def plugin(qemu: Path, cache: Cache | None = None) -> Path:
 
 def _build(compiler: str, api: int, cache: Cache) -> Path:
     inputs = {
-        "plugin": sha256_file(_SOURCE),
+        "plugin": [sha256_file(path) for path in _SOURCES],
         "api": api,
         "flags": _FLAGS,
         "compiler": process.output([compiler, "--version"]).splitlines()[0],
     }
 
     def make(folder: Path) -> None:
-        argv: list[str | Path] = [compiler, *_FLAGS, f"-DAPI={api}", "-o", folder / "counts.so", _SOURCE, "-lpthread"]
+        argv: list[str | Path] = [compiler, *_FLAGS, f"-DAPI={api}", "-o", folder / "counts.so"]
+        argv += [path for path in _SOURCES if path.suffix == ".c"]
+        argv += ["-lpthread"]
         process.run(argv, cwd=folder, hint="apt-get install gcc libc6-dev")
 
     return cache.get("plugin", inputs, make).path / "counts.so"
@@ -155,7 +190,8 @@ def _build(compiler: str, api: int, cache: Cache) -> Path:
 def _api(qemu: Path, compiler: str, cache: Cache) -> int:
     """The version of the API for which this QEMU loads the plugin, found by loading it once."""
     binary = qemu.resolve()
-    inputs = {"qemu": str(binary), "changed_ns": binary.stat().st_mtime_ns, "plugin": sha256_file(_SOURCE)}
+    hashes = [sha256_file(path) for path in _SOURCES]
+    inputs = {"qemu": str(binary), "changed_ns": binary.stat().st_mtime_ns, "plugin": hashes}
 
     def make(folder: Path) -> None:
         why: list[str] = []

@@ -68,8 +68,8 @@ class Machine:
     also puts QEMU's monitor on that console, with QEMU's keys (^A c, ^A x), as the guide's script does. `end_on_panic`
     ends an interactive guest two seconds after its kernel panicked; otherwise, without `panic=`, it would stay there
     forever. `count_by` are addresses at which functions start: the guest's instructions are counted by them
-    (`vm.counting`), for the outcome's `snapshots`. `until` ends the guest as soon as it is ready, which is then its end
-    (`READY`).
+    (`vm.counting`), for the outcome's `snapshots`; with `calls`, functions by address, also by call stack. `until` ends
+    the guest as soon as it is ready, which is then its end (`READY`).
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Machine:
         mux: bool = False,
         end_on_panic: bool = True,
         count_by: Sequence[int] | None = None,
+        calls: Mapping[int, str] | None = None,
         transcript_limit_bytes: int = _TRANSCRIPT_LIMIT_BYTES,
         until: Ready | None = None,
     ) -> None:
@@ -98,6 +99,7 @@ class Machine:
         if interactive or mux:
             self._console = Console(self.transcript, transcript_limit_bytes=transcript_limit_bytes)
         self._count_by = count_by
+        self._calls = calls
         self._counter: Counter | None = None
         self._mux = mux
         self._end_on_panic = end_on_panic
@@ -146,7 +148,7 @@ class Machine:
             raise AconError("this machine was started before", hint="create a new Machine from its spec")
         preflight.check(self.spec)
         if self._count_by is not None:
-            self._counter = counter(self.host.qemu, self.folder, self._count_by)
+            self._counter = counter(self.host.qemu, self.folder, self._count_by, calls=self._calls)
         self._paused = paused
         self._thread = threading.Thread(target=self._main, name="acon-vm", daemon=True)
         self._thread.start()

@@ -20,69 +20,17 @@
  *
  * Built once for each version of QEMU's API that differs in what is used: 1 (QEMU 7.2), 2 (inline operations on
  * scoreboards), 3 (instructions are copied), 7 (QEMU 11.1: user data in all callbacks). No Debian package has
- * qemu-plugin.h, so what is used of it is declared here.
+ * qemu-plugin.h, so what is used of it is declared in plugin.h. With kinds=FILE also the call tree is counted: calls.c.
  * Source: QEMU's qemu-plugin.h, "Versioning plugins"; accel/tcg/icount-common.c.
  */
 #include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define KERNEL_BASE 0xffff800000000000u
+#include "plugin.h"
+
 #define GRAIN_SHIFT 16
 #define PHYSICAL_COUNTERS (1u << 16) /* 4 GiB; what lies above shares the last */
-
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-struct qemu_plugin_scoreboard;
-
-typedef uint64_t qemu_plugin_id_t;
-typedef struct {
-	const char *target_name;
-	struct {
-		int min, cur;
-	} version;
-	bool system_emulation;
-} qemu_info_t;
-typedef void (*exec_cb)(unsigned int vcpu, void *data);
-
-#define EXPORT __attribute__((visibility("default")))
-
-#if API >= 7
-typedef void (*trans_cb)(struct qemu_plugin_tb *, void *data);
-typedef void (*exit_cb)(void *data);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, trans_cb cb, void *data);
-#else
-typedef void (*trans_cb)(qemu_plugin_id_t, struct qemu_plugin_tb *);
-typedef void (*exit_cb)(qemu_plugin_id_t, void *data);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, trans_cb cb);
-#endif
-void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn, exec_cb cb, int flags, void *data);
-void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, exit_cb cb, void *data);
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
-size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
-#if API >= 3
-size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *dest, size_t length);
-#else
-const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *insn);
-#endif
-#if API >= 2
-typedef struct {
-	struct qemu_plugin_scoreboard *score;
-	size_t offset;
-} qemu_plugin_u64;
-struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t element_size);
-void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn *insn, int op, qemu_plugin_u64 entry,
-							 uint64_t number);
-void qemu_plugin_u64_add(qemu_plugin_u64 entry, unsigned int vcpu, uint64_t number);
-uint64_t qemu_plugin_u64_sum(qemu_plugin_u64 entry);
-#else
-void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *insn, int op, void *counter, uint64_t number);
-#endif
 
 /* Not of the API, but exported by a QEMU that loads modules, as Debian's does. */
 __attribute__((weak)) int64_t icount_get(void);
@@ -90,13 +38,12 @@ __attribute__((weak)) int64_t icount_get_raw(void);
 
 EXPORT int qemu_plugin_version = API;
 
-enum { ADD_U64 = 0, NO_REGS = 0 };
-
-static uint64_t *starts;
-static size_t starts_count, counters_count;
+uint64_t *starts;
+size_t starts_count;
+static size_t counters_count;
 static uint64_t *snapshot;
 static FILE *out;
-static bool kernel_runs;
+static bool kernel_runs, with_calls;
 static struct {
 	int bits;
 	int64_t idle_ns;
@@ -122,7 +69,7 @@ static void count_one(unsigned int vcpu, size_t index)
 	qemu_plugin_u64_add(counter(index), vcpu, 1);
 }
 
-static uint64_t counted(size_t index)
+uint64_t counted(size_t index)
 {
 	return qemu_plugin_u64_sum(counter(index));
 }
@@ -146,7 +93,7 @@ static void count_one(unsigned int vcpu, size_t index)
 	counters[index]++;
 }
 
-static uint64_t counted(size_t index)
+uint64_t counted(size_t index)
 {
 	return counters[index];
 }
@@ -214,6 +161,8 @@ static struct reading clock_now(void)
 
 static void take_snapshot(void)
 {
+	if (with_calls)
+		calls_write(out);
 	for (size_t i = 0; i < counters_count; i++)
 		snapshot[i] = counted(i);
 }
@@ -277,7 +226,7 @@ static void at_place(unsigned int vcpu, void *data)
 	write_snapshot();
 }
 
-static void read_bytes(const struct qemu_plugin_insn *insn, uint8_t *bytes, size_t size)
+void read_bytes(const struct qemu_plugin_insn *insn, uint8_t *bytes, size_t size)
 {
 #if API >= 3
 	qemu_plugin_insn_data(insn, bytes, size);
@@ -316,16 +265,18 @@ static bool is_mark(struct qemu_plugin_insn *insn, size_t index)
 
 static void instrument(struct qemu_plugin_tb *tb)
 {
-	size_t count = qemu_plugin_tb_n_insns(tb);
+	size_t count = qemu_plugin_tb_n_insns(tb), index = 0, last;
 
 	for (size_t i = 0; i < count; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
 		uint64_t address = qemu_plugin_insn_vaddr(insn);
-		size_t index;
 
 		if (address >= KERNEL_BASE)
 			kernel_runs = true;
+		last = index;
 		index = counter_of(address);
+		if (with_calls && address >= KERNEL_BASE)
+			calls_instrument(insn, index, i == 0 || index != last);
 		if (!is_mark(insn, index))
 			count_inline(insn, index);
 	}
@@ -397,13 +348,15 @@ static bool read_starts(const char *path)
 
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
 {
-	const char *starts_path = NULL, *out_path = NULL;
+	const char *starts_path = NULL, *out_path = NULL, *kinds_path = NULL;
 
 	for (int i = 0; i < argc; i++) {
 		if (!strncmp(argv[i], "starts=", 7))
 			starts_path = argv[i] + 7;
 		else if (!strncmp(argv[i], "out=", 4))
 			out_path = argv[i] + 4;
+		else if (!strncmp(argv[i], "kinds=", 6))
+			kinds_path = argv[i] + 6;
 	}
 	if (!info->system_emulation || !starts_path || !out_path || !read_starts(starts_path)) {
 		fputs("counts: needs starts=FILE (8 bytes an address) and out=FILE\n", stderr);
@@ -412,7 +365,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 	counters_count = starts_count + PHYSICAL_COUNTERS;
 	snapshot = calloc(counters_count, sizeof(*snapshot));
 	out = fopen(out_path, "w");
-	if (!snapshot || !out || !make_counters()) {
+	with_calls = kinds_path != NULL;
+	if (!snapshot || !out || !make_counters() || (with_calls && !calls_begin(kinds_path))) {
 		perror("counts");
 		return 1;
 	}
