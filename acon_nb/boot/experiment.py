@@ -8,21 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import kernel, results
-from acon_nb.boot import milestones, report
+from acon_nb.boot import milestones, profiling, report
 from acon_nb.boot.cell import VIRTIO_MODULES, BootCell, BootRun, boot_once, kept_initrd, not_ready, row_of, spec_hash
+from acon_nb.boot.counted import init_mark
 from acon_nb.boot.factors import BootFactors, boot_factors
 from acon_nb.cache import Cache
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.guest import kernel_log, symbols
 from acon_nb.guest.programs import guest_program, host_tsc_khz
 from acon_nb.kernel import sizes
+from acon_nb.profile.counts import Functions
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study.builds import Builds
 from acon_nb.study.faults import host_fault
 from acon_nb.study.functions import system_map_of
 from acon_nb.study.plan import Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
-from acon_nb.vm import GOOD_ENDS, Capabilities, Clock, capabilities
+from acon_nb.vm import GOOD_ENDS, Capabilities, Clock, Outcome, capabilities, counting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ class BootExperiment:
 
     def __init__(self, plan: Plan, *, cache: Cache | None = None) -> None:
         self._store = cache or Cache()
+        self._profile = plan.profile
         self._factors = {row.label: boot_factors(row.levels) for row in plan.all_cells}
         self._parts: dict[str, _Parts] = {}
         self._facts: dict[str, dict[str, Any]] = {}
@@ -75,6 +78,8 @@ class BootExperiment:
         guest that cannot be.
         """
         self._host = capabilities()
+        if self._profile:
+            counting.plugin(self._host.qemu, self._store)
         for factors in self._factors.values():
             check_host(factors, self._host)
         for number, (label, factors) in enumerate(self._factors.items()):
@@ -119,15 +124,15 @@ class BootExperiment:
         boot_cell = self._cell(cell.label)
         assert self._host is not None
         factors = self._factors[cell.label]
-        more = " milestones" if factors.milestones else ""
+        more = f"{' milestones' if factors.milestones else ''}{' profile' if self._profile else ''}"
         return f"{spec_hash(boot_cell)} {self._host.version} {factors.copy}{more}"
 
     def run(self, cell: PlanCell, planned: PlannedRun, cancel: CancelToken) -> Measured:
         """Boot the cell once."""
         del planned
         boot_cell, factors = self._cell(cell.label), self._factors[cell.label]
-        outcome = boot_once(boot_cell, self._host, cancel)
-        run = row_of(boot_cell, outcome)
+        outcome, functions = self._boot(boot_cell, cancel)
+        run = row_of(boot_cell, outcome if functions is None else profiling.merged(outcome, functions))
         row = {"memory_bytes": boot_cell.memory_bytes, **self._facts[cell.label], **results.flat(run)}
         if factors.milestones and run.ready:
             marks = milestones.measure(boot_cell, cache=self._store, host=self._host, cancel=cancel)
@@ -144,7 +149,23 @@ class BootExperiment:
             host_fault=host_fault(outcome),
             error="; ".join(filter(None, words)),
             kernel_log=_log_text(boot_cell.kernel, run),
+            profile=self._profile_of(boot_cell, outcome, functions, cancel) if functions and run.ready else b"",
         )
+
+    def _boot(self, cell: BootCell, cancel: CancelToken) -> tuple[Outcome, Functions | None]:
+        """Boot a cell; for a profile it is counted by the functions that are returned."""
+        if not self._profile:
+            return boot_once(cell, self._host, cancel), None
+        functions = profiling.functions(cell, cache=self._store)
+        return boot_once(cell, self._host, cancel, starts=functions.starts()), functions
+
+    def _profile_of(self, cell: BootCell, outcome: Outcome, functions: Functions, cancel: CancelToken) -> bytes:
+        """The profile of a guest up to the last moment that it marked."""
+        assert self._host is not None
+        if init_mark(outcome) is None:
+            return b""
+        made = profiling.of_outcome(cell, outcome, functions, host=self._host, cancel=cancel, cache=self._store)
+        return made.encoded()
 
     def _cell(self, label: str) -> BootCell:
         factors, parts = self._factors[label], self._parts[label]

@@ -15,6 +15,7 @@ KIND = StudyKind(
     typical_s={"instructions": (11.0, 24.0), "wall": (5.0, 6.3)},  # of 18 and 34 runs, 2 CPUs, QEMU 7.2 with TCG
     alike=("memory", "kernel", "machine"),
     table=boot_table,
+    profiles=True,
     figures={
         "phases": "acon_nb.plots.boot_phases:plot_phases",
         "qemu-memory": "acon_nb.plots.boot_memory:plot_qemu_memory",

@@ -18,9 +18,9 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import guest_script
 from acon_nb.host import probe_qemu
+from acon_nb.profile import sources
 from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
 from acon_nb.profile.model import Profile, Region
-from acon_nb.profile.sources import files_of
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study import clock_parts
 from acon_nb.study.functions import functions_of
@@ -61,17 +61,16 @@ def profile(
     """
     check(cell, until)
     host = host or capabilities()
-    names = functions_of(cell.kernel, cell.system_map)
-    functions = Functions(names, files_of(cell.kernel, names, build, cache=cache))
+    counted = functions(cell, build, cache=cache)
     on_progress(Progress("profile", 0.0, "boot, counted by function"))
-    outcome, _ = run_locked(
-        lambda token: boot_once(cell, host, token, starts=functions.starts(), to_end=until == "end"),
-        alone=False,
-        cancel=cancel,
-        on_progress=on_progress,
-    )
-    on_progress(Progress("profile", 0.5, "find where firmware and unpacking end"))
-    made = of_outcome(cell, outcome, functions, until=until, host=host, cancel=cancel, cache=cache)
+
+    def count(token: CancelToken) -> Profile:
+        outcome = boot_once(cell, host, token, starts=counted.starts(), to_end=until == "end")
+        token.check()
+        on_progress(Progress("profile", 0.5, "find where firmware and unpacking end"))
+        return of_outcome(cell, outcome, counted, until=until, host=host, cancel=token, cache=cache)
+
+    made, _ = run_locked(count, alone=False, cancel=cancel, on_progress=on_progress)
     on_progress(Progress("profile", 1.0, f"{made.total:,} instructions"))
     return made
 
@@ -87,17 +86,33 @@ def check(cell: BootCell, until: str) -> None:
         raise InvalidInput("until", until, f"is not marked by {cell.initrd.name}", hint=hint)
 
 
+def functions(cell: BootCell, build: Path | None = None, *, cache: Cache | None = None) -> Functions:
+    """The functions of a cell's kernel, with their source files where they are known; `build` is as of `profile`."""
+    names = functions_of(cell.kernel, cell.system_map)
+    return Functions(names, sources.files_of(cell.kernel, names, build, cache=cache))
+
+
+def merged(outcome: Outcome, functions: Functions) -> Outcome:
+    """The outcome of a guest that was counted by `functions.starts()`, as if it were counted by functions alone."""
+    return replace(outcome, snapshots=tuple(map(functions.merged, outcome.snapshots)))
+
+
 def of_outcome(
     cell: BootCell,
     outcome: Outcome,
     functions: Functions,
     *,
-    until: str,
+    until: str = "",
     host: Capabilities,
     cancel: CancelToken | None = None,
     cache: Cache | None = None,
 ) -> Profile:
-    """The profile of a cell's guest that was counted by `functions.starts()`. Errors: as of `profile`."""
+    """The profile of a cell's guest that was counted by `functions.starts()`, under the host's lock.
+
+    `until` is as of `profile`; "" is ready where the guest marked it, else init. Errors: as of `profile`.
+    """
+    if not until:
+        until = "init" if clock_parts.first(outcome.snapshots, Moment.READY) is None else "ready"
     phases = _marked(outcome.snapshots, until)
     if not phases:
         row = row_of(cell, replace(outcome, snapshots=()))
@@ -150,9 +165,7 @@ def _cached_milestones(
     reached: dict[str, Snapshot] = {}
 
     def make(folder: Path) -> None:
-        marks, _ = run_locked(
-            lambda token: milestones.measure(cell, cache=cache, host=host, cancel=token), alone=False, cancel=cancel
-        )
+        marks = milestones.measure(cell, cache=cache, host=host, cancel=cancel)
         reached.update({name: mark.counted for name, mark in marks.items() if mark.counted is not None})
         if "kernel" not in reached:
             raise _Incomplete

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from acon_nb.cli.base import as_json_option, print_json
 from acon_nb.cli.bench import bench_group
@@ -15,10 +17,27 @@ if TYPE_CHECKING:
     from acon_nb.profile.model import Profile
 
 _PATH = click.Path(path_type=Path)
+_OF_A_BOOT = ("initrd_path", "until", "memory", "append", "system_map", "timeout_s", "build")
+_OF_A_STUDY = ("cell", "out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Boot:
+    """The guest to profile, as the options give it."""
+
+    kernel_path: Path
+    build: Path | None
+    initrd_path: Path | None
+    until: str
+    memory: str
+    append: str
+    system_map: Path | None
+    timeout_s: float
 
 
 @bench_group.command("profile")
-@click.option("--kernel", "kernel_path", type=_PATH, required=True, help="A bzImage, or a saved profile.")
+@click.argument("study_name", metavar="[STUDY]", required=False)
+@click.option("--kernel", "kernel_path", type=_PATH, help="A bzImage, or a saved profile, in place of a study.")
 @click.option("--diff", "other_path", type=_PATH, help="Compare with another kernel's profile, or a saved one.")
 @click.option(
     "--build",
@@ -33,49 +52,87 @@ _PATH = click.Path(path_type=Path)
     "--system-map", type=_PATH, help="The kernel's System.map.  [default: the one next to it, or its symbols]"
 )
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=600, show_default=True, help="Seconds.")
+@click.option("--cell", default="", help="A cell of the study; part of its label is enough.")
+@click.option("--out", type=_PATH, default=Path("results"), show_default=True, help="The study's folder of results.")
 @click.option("--most", type=click.IntRange(1), default=30, show_default=True, help="How many functions are shown.")
 @click.option("--save", "save_path", type=_PATH, help="Write the profile as JSON.")
 @as_json_option
 def bench_profile(
-    kernel_path: Path,
+    study_name: str | None,
+    kernel_path: Path | None,
     other_path: Path | None,
-    build: Path | None,
-    initrd_path: Path | None,
-    until: str,
-    memory: str,
-    append: str,
-    system_map: Path | None,
-    timeout_s: float,
+    cell: str,
+    out: Path,
     most: int,
     save_path: Path | None,
     as_json: bool,
+    **boot: Any,
 ) -> None:
-    """Count what each function of a boot executes, exactly (docs/profile.md)."""
+    """Count what each function of a boot executes, exactly, or show a study's stored profile (docs/profile.md)."""
+    from acon_nb.boot import profile_diff
+
+    if (study_name is None) == (kernel_path is None):
+        raise click.UsageError("give a STUDY or --kernel")
+    _refuse(*((_OF_A_STUDY, "STUDY") if study_name is None else (_OF_A_BOOT, "--kernel")))
+    saved = other_path is not None and profile_diff.is_saved(other_path)
+    asked = None if kernel_path is None else _Boot(kernel_path=kernel_path, **boot)
+    if asked is None and other_path is not None and not saved:
+        raise click.UsageError("--diff of a STUDY takes a saved profile")
+    profile = _stored(str(study_name), cell, out) if asked is None else _booted(asked, asked.kernel_path)
+    if save_path is not None:
+        profile.save(save_path)
+    if other_path is None:
+        show(profile, most=most, as_json=as_json)
+        return
+    other = _saved(other_path) if asked is None else _booted(asked, other_path)
+    show_difference(profile, other, most=most, as_json=as_json)
+
+
+def _refuse(names: tuple[str, ...], needed: str) -> None:
+    """Refuse options that were given and would not act."""
+    context = click.get_current_context()
+    given = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    options = [parameter.opts[0] for parameter in context.command.params if parameter.name in given]
+    if options:
+        raise click.UsageError(f"{', '.join(options)} needs {needed}")
+
+
+def _booted(asked: _Boot, path: Path) -> Profile:
+    """The profile of a kernel, or the saved one, at `path`; `--build` is of the kernel that was given first."""
     from acon_nb import boot
     from acon_nb.boot import profile_diff
     from acon_nb.units import parse_bytes
     from acon_nb.vm import Clock
 
     cell = boot.BootCell(
-        name=kernel_path.name,
-        kernel=kernel_path,
-        initrd=initrd_path or boot.default_initrd(),
+        name=asked.kernel_path.name,
+        kernel=asked.kernel_path,
+        initrd=asked.initrd_path or boot.default_initrd(),
         clock=Clock.INSTRUCTIONS,
-        memory_bytes=parse_bytes(memory, field="memory", bare="M"),
-        append=append,
-        system_map=system_map,
-        timeout_s=timeout_s,
+        memory_bytes=parse_bytes(asked.memory, field="memory", bare="M"),
+        append=asked.append,
+        system_map=asked.system_map,
+        timeout_s=asked.timeout_s,
     )
-    if other_path is not None:
-        profile_diff.is_saved(other_path)
-    made = profile_diff.of_path(kernel_path, cell, until=until, build=build, on_progress=TextProgress())
-    if save_path is not None:
-        made.save(save_path)
-    if other_path is not None:
-        other = profile_diff.of_path(other_path, cell, until=until, on_progress=TextProgress())
-        show_difference(made, other, most=most, as_json=as_json)
-        return
-    show(made, most=most, as_json=as_json)
+    build = asked.build if path == asked.kernel_path else None
+    return profile_diff.of_path(path, cell, until=asked.until, build=build, on_progress=TextProgress())
+
+
+def _saved(path: Path) -> Profile:
+    from acon_nb.profile.model import load
+
+    return load(path)
+
+
+def _stored(study: str, cell: str, out: Path) -> Profile:
+    """The profile that a cell of a study kept."""
+    from acon_nb import results
+    from acon_nb.profile import stored
+
+    rows = results.load(out, study=study)
+    label, profile = stored.profile_of(rows.to_dict("records"), out, cell)  # type: ignore[arg-type]
+    click.echo(f"{study}: {label}", err=True)
+    return profile
 
 
 def show(profile: Profile, *, most: int, as_json: bool) -> None:

@@ -11,7 +11,7 @@ difference is an entry of its own, below 0. A fault at the fetch of an instructi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from acon_nb.errors import AconError
@@ -37,9 +37,10 @@ _FAULTS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseEnd:
-    """A phase, and what had been counted as it ended; `end` has its time.
+    """A phase, and what had been counted as it ended.
 
-    `early` is what ran in it before the kernel did, at physical addresses.
+    Where `end` has no time (`tsc_ns` is 0), what was counted twice is an entry of the next phase whose end has one. The
+    last must have it. `early` is what ran in it before the kernel did, at physical addresses.
     """
 
     name: str
@@ -111,10 +112,14 @@ def profile_of(
     """
     names = functions.unique_names()
     rows: list[FunctionCount] = []
-    before = begin
+    before = timed = begin
     for phase in phases:
-        rows += _rows(phase, before, functions, names)
+        counts = _counts(phase, before, functions, names)
         before = phase.end
+        if phase.end.tsc_ns:
+            counts[REPEATED, "", Region.OTHER] = -_repeated(phase.end, timed, functions)
+            timed = phase.end
+        rows += _rows(phase.name, counts)
     total = executed(phases[-1].end) - (0 if begin is None else executed(begin)) if phases else 0
     return Profile(
         total=total,
@@ -124,28 +129,33 @@ def profile_of(
     )
 
 
-def _rows(
+def _counts(
     phase: PhaseEnd, before: Snapshot | None, functions: Functions, names: Mapping[int, str]
-) -> Iterable[FunctionCount]:
-    """The entries of one phase, the most instructions first."""
-    merged = functions.merged(phase.end)
-    earlier = None if before is None else functions.merged(before)
+) -> Counter[tuple[str, str, Region]]:
+    """What was counted in a phase, by name, file and region."""
     counts: Counter[tuple[str, str, Region]] = Counter()
-    for snapshot, sign in ((merged, 1), (earlier, -1)):
+    for snapshot, sign in ((phase.end, 1), (before, -1)):
         if snapshot is None:
             continue
-        for address, count in snapshot.counts.items():
+        for address, count in functions.merged(snapshot).counts.items():
             counts[_entry(address, functions, names)] += sign * count
         for address, count in snapshot.physical.items():
             counts[_physical(address, phase.early)] += sign * count
-    excess = sum(counts.values()) - (executed(phase.end) - (0 if before is None else executed(before)))
-    faults = functions.faults(phase.end) - (0 if before is None else functions.faults(before))
-    counts[REPEATED, "", Region.OTHER] = -max(0, min(excess, faults))
-    order = sorted((entry for entry in counts if counts[entry]), key=lambda entry: (-counts[entry], entry))
-    for name, file, region in order:
-        yield FunctionCount(
-            name=name, phase=phase.name, self_count=counts[name, file, region], file=file, region=region
-        )
+    return counts
+
+
+def _repeated(end: Snapshot, begin: Snapshot | None, functions: Functions) -> int:
+    """The instructions that were counted twice between two moments, as far as faults explain them."""
+    excess, faults = end.counted - executed(end), functions.faults(end)
+    if begin is not None:
+        excess, faults = excess - (begin.counted - executed(begin)), faults - functions.faults(begin)
+    return max(0, min(excess, faults))
+
+
+def _rows(phase: str, counts: Counter[tuple[str, str, Region]]) -> Iterator[FunctionCount]:
+    """The entries of one phase, the most instructions first."""
+    for name, file, region in sorted((entry for entry in counts if counts[entry]), key=lambda one: (-counts[one], one)):
+        yield FunctionCount(name=name, phase=phase, self_count=counts[name, file, region], file=file, region=region)
 
 
 def _entry(address: int, functions: Functions, names: Mapping[int, str]) -> tuple[str, str, Region]:

@@ -78,10 +78,14 @@ class Profile:
             "origin": dict(self.origin),
         }
 
+    def encoded(self) -> bytes:
+        """The profile as JSON; equal profiles of equal origin have equal bytes."""
+        return json.dumps(self.values(), indent=0).encode()
+
     def save(self, path: Path) -> None:
         """Write the profile as JSON, whole or not at all."""
         with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(self.values(), indent=0))
+            temporary.write_bytes(self.encoded())
 
 
 def of_values(values: Mapping[str, Any], *, source: object = "profile") -> Profile:

@@ -1,14 +1,16 @@
 """Results as data: one row per run, each written atomically to a Parquet file of its own when its run ends.
 
 The dataset is `FOLDER/KIND/date=YYYY-MM-DD/study=NAME/RUN_ID.parquet`; the logs of a study's runs are next to it under
-`FOLDER/logs`. Any number of writers may add rows at the same time. `columns.toml` documents the schema, which is
-checked on reading; a damaged file is set aside (renamed to `*.torn`) and named, and the others are still read.
+`FOLDER/logs`, profiles under `FOLDER/profiles`. Any number of writers may add rows at the same time. `columns.toml`
+documents the schema, which is checked on reading; a damaged file is set aside (renamed to `*.torn`) and named, and the
+others are still read.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import hashlib
 import os
 import re
 import uuid
@@ -27,7 +29,7 @@ from acon_nb.results.older import SCHEMA, SINGLE
 if TYPE_CHECKING:
     import pandas as pd
 
-_LOGS = "logs"
+_LOGS, _PROFILES = "logs", "profiles"
 NO_COLUMN = {"column": False}  # metadata of a dataclass's field that is not a column
 
 
@@ -115,6 +117,20 @@ class Store:
                     temporary.write_bytes(data)
         return columns
 
+    def keep_profile(self, profile: bytes) -> dict[str, str]:
+        """Write a run's profile, named by its content; return the columns `profile` and `profile_sha256` (b"": none).
+
+        Runs that executed the same share one file.
+        """
+        if not profile:
+            return {}
+        digest = hashlib.sha256(profile).hexdigest()
+        path = Path(_PROFILES, f"{digest}.json")
+        if not (self.folder / path).is_file():
+            with atomic_file(self.folder / path) as temporary:
+                temporary.write_bytes(profile)
+        return {"profile": str(path), "profile_sha256": digest}
+
     def load(self, kind: str = "", study: str | None = None, *, only: Sequence[str] | None = None) -> pd.DataFrame:
         """Read all rows of a kind (and of a study), oldest first; `attrs["set_aside"]` names files that were damaged.
 
@@ -139,7 +155,7 @@ class Store:
 
     def kinds(self, study: str | None = None) -> list[str]:
         """Return the kinds that have rows (of a study)."""
-        folders = (path.name for path in self.folder.iterdir() if path.is_dir() and path.name != _LOGS)
+        folders = (path.name for path in self.folder.iterdir() if path.is_dir() and path.name not in (_LOGS, _PROFILES))
         return sorted(kind for kind in folders if next(self._files(kind, study), None) is not None)
 
     def compact(self, kind: str, *, before: dt.date | None = None) -> int:

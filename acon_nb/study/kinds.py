@@ -46,6 +46,8 @@ class StudyKind:
     know. With `failures_are_results` a guest that ends badly is a result, not a failure of the command that ran the
     study.
 
+    With `profiles` its experiment keeps the profile of each run for a plan that asks for it.
+
     **To draw it.** `figures` are functions of the rows, by name; `live` is a class whose `view()` shows a running
     study, made of the `Study`. Both are given as MODULE:NAME and loaded when they are drawn.
     """
@@ -65,6 +67,7 @@ class StudyKind:
     failures_are_results: bool = False
     figures: Mapping[str, str] = field(default_factory=dict)
     live: str = ""
+    profiles: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "followed", tuple(self.followed or self.measures))
@@ -82,8 +85,17 @@ class StudyKind:
 
     def check(self, plan: Plan) -> None:
         """Check every cell of a plan. Errors: `InvalidInput`."""
-        for cell in plan.all_cells:
-            self.read(cell.levels)
+        factors = {cell.label: self.read(cell.levels) for cell in plan.all_cells}
+        if not plan.profile:
+            return
+        if not self.profiles:
+            raise InvalidInput("profile", True, f"is not known of {self.name} studies", hint="omit it")
+        for label, levels in factors.items():
+            if Clock(str(levels.clock)) is not Clock.INSTRUCTIONS:
+                hint = "set clock=instructions"
+                raise InvalidInput(
+                    "profile", True, f"is counted in instructions: {label} is on the wall clock", hint=hint
+                )
 
     def figure(self, name: str) -> Callable[[pd.DataFrame], Any]:
         """Load the function that draws a figure. Errors: `InvalidInput` for a figure that the kind does not have."""
@@ -124,7 +136,10 @@ def kind_of_rows(rows: pd.DataFrame) -> StudyKind | None:
 
 def experiment_of(plan: Plan) -> Experiment:
     """The experiment of a plan. Errors: `InvalidInput` for an unknown kind of study, or an invalid cell."""
-    return kind(plan.study).experiment(plan)
+    study = kind(plan.study)
+    experiment = study.experiment(plan)
+    study.check(plan)
+    return experiment
 
 
 def study_of(

@@ -54,7 +54,7 @@ class Plan:
     everywhere. A block is one run of every cell in random order (`seed`); the order of two cells alternates. `warmups`
     runs of each cell come first and never count; the instruction clock has none. `minimum_effect` is the share
     (0.01: 1 %) below which a difference does not matter. `baseline` are levels that pick the cell to compare with
-    (default: the first).
+    (default: the first). With `profile` each run's profile is kept with its row (instruction clock; docs/profile.md).
     Errors: `InvalidInput` at construction.
     """
 
@@ -68,6 +68,7 @@ class Plan:
     seed: Annotated[int, Meta(ge=0)] = 1
     minimum_effect: Annotated[float, Meta(ge=0, lt=1, description="give a share, such as 0.01 for 1 %")] = 0.01
     baseline: Mapping[str, Level] = field(default_factory=dict)
+    profile: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -76,9 +77,12 @@ class Plan:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Plan:
-        """Build a plan from a mapping of its fields. Errors: `InvalidInput`, also for an unknown name."""
+        """Build a plan from a mapping of its fields; `profile = true` may also be among the fixed factors.
+
+        Errors: `InvalidInput`, also for an unknown name.
+        """
         try:
-            return build(cls, data, what="a plan")
+            return build(cls, _with_profile(data), what="a plan")
         except InvalidInput as error:
             if error.field != "study" or "study" in data:
                 raise
@@ -123,7 +127,8 @@ class Plan:
     @property
     def key(self) -> str:
         """A hash of the plan's text: what was requested, not what it was run with."""
-        return key_of({item.name: _plain(getattr(self, item.name)) for item in fields(self)})
+        values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        return key_of({name: value for name, value in values.items() if name != "profile" or value})
 
     def _check_factors(self) -> None:
         for name, levels in self.factors.items():
@@ -190,6 +195,15 @@ def _built_in() -> Mapping[str, Path]:
                 hint = f"rename the plan, or uninstall {kind.distribution}"
                 raise InvalidInput("plan", path.stem, f"is both {files[path.stem]} and {path}", hint=hint)
     return files
+
+
+def _with_profile(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a plan whose fixed factors say `profile = true`, which is not a factor: those may have its name."""
+    fixed = data.get("fixed")
+    if not isinstance(fixed, Mapping) or not isinstance(fixed.get("profile"), bool):
+        return data
+    others = {name: level for name, level in fixed.items() if name != "profile"}
+    return {"profile": fixed["profile"], **data, "fixed": others}
 
 
 def _label(levels: Mapping[str, Level]) -> str:

@@ -47,7 +47,8 @@ class Measured:
     """The result of one run: columns of its row, its end, its console's transcript, and the fault of the host, if any.
 
     `end` is one of `vm.End`, or `NOT_BUILT`. `host_fault` names a fault of the host, not of the guest (a `HostFault`):
-    the run is repeated. `kernel_log` is the guest's log as dmesg shows it, where the guest could send it.
+    the run is repeated. `kernel_log` is the guest's log as dmesg shows it, where the guest could send it; `profile` its
+    profile as JSON, where the plan asks for it.
     """
 
     row: Mapping[str, Any]
@@ -56,6 +57,7 @@ class Measured:
     host_fault: str = ""
     error: str = ""
     kernel_log: str = ""
+    profile: bytes = b""
 
 
 class Experiment(Protocol):
@@ -271,7 +273,7 @@ class Study:
             host=environment(),
         )
         console = console_tail(measured.console) if log is None else log
-        row |= self.store.keep_logs(row, console, measured.kernel_log)
+        row |= self.store.keep_logs(row, console, measured.kernel_log) | self.store.keep_profile(measured.profile)
         path = self.store.add(self.experiment.kind, row)
         with self._lock:
             self._written.append(path)

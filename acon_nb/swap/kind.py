@@ -21,6 +21,7 @@ KIND = StudyKind(
     more_tables={"Classes of work, host and guest": class_table},
     sentences=checks,
     failures_are_results=True,
+    profiles=True,
     figures={"guest": "acon_nb.plots.swap.files:guest_figure"},
     live="acon_nb.widgets.guest_curves:GuestCurves",
     # quartiles of 66 and 32 runs of study kernels, 2 CPUs, QEMU 7.2 (tests/unit/data/rows_v2; the wall clock: swap.md)

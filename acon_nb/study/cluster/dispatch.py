@@ -265,6 +265,7 @@ class Dispatch:
             host=reply.host,
         )
         row |= {"worker": sent.address, **self.store.keep_logs(row, reply.console, reply.kernel_log)}
+        row |= self.store.keep_profile(reply.profile)
         self._fresh.append((sent, reply, row))
         if not reply.host_fault:
             self._fill(sent.host)
@@ -336,5 +337,10 @@ def plan_of(plan: Plan, number: int) -> Plan:
     names = list(plan.factors) if number < products else list(plan.cells[number - products])
     levels = plan.all_cells[number].levels
     return Plan(
-        name=plan.name, study=plan.study, cells=[{name: levels[name] for name in names}], fixed=plan.fixed, runs=1
+        name=plan.name,
+        study=plan.study,
+        cells=[{name: levels[name] for name in names}],
+        fixed=plan.fixed,
+        runs=1,
+        profile=plan.profile,
     )

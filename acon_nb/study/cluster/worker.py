@@ -91,6 +91,7 @@ class Reply:
     host_fault: str = ""
     console: bytes = b""
     kernel_log: str = ""
+    profile: bytes = b""
     seconds: float = 0.0
     host: Environment
     stale: tuple[str, ...] = ()
@@ -165,6 +166,7 @@ def _run(ticket: Ticket, cancel: CancelToken) -> Reply:
         host_fault=measured.host_fault,
         console=console_tail(measured.console),
         kernel_log=measured.kernel_log,
+        profile=measured.profile,
         seconds=seconds,
         host=environment(),
     )
