@@ -134,3 +134,55 @@ def kernel_cost(groups: str, source: str, memory: str, out: Path | None, plot: P
         print_json({"steps": json.loads(steps.to_json(orient="records"))})
     else:
         click.echo(cost.cost_table(steps).to_string(index=False))
+
+
+@kernel_group.command("unused")
+@click.argument("profiles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PROFILE...")
+@click.option("--kernel", "kernel_path", type=click.Path(path_type=Path), required=True, help="The profiles' bzImage.")
+@click.option("--source", default="debian:6.12", show_default=True, help="What it was built from, as for kernel build.")
+@click.option("--config", type=click.Path(path_type=Path), help="Its .config.  [default: the one kept with it]")
+@click.option("--build", type=click.Path(path_type=Path), help="Folder of its build.  [default: known if built here]")
+@click.option("--most", type=click.IntRange(1), default=30, show_default=True, help="How many options are shown.")
+@click.option("--check", is_flag=True, help="Build and boot the kernel without each option shown (minutes each).")
+@as_json_option
+def kernel_unused(
+    profiles: tuple[Path, ...],
+    kernel_path: Path,
+    source: str,
+    config: Path | None,
+    build: Path | None,
+    most: int,
+    check: bool,
+    as_json: bool,
+) -> None:
+    """Propose options whose code never ran in any PROFILE (of bench profile --save; a folder: all in it)."""
+    from acon_nb.profile import unused
+
+    loaded = unused.loaded(profiles)
+    made = unused.report(kernel_path, loaded, source=source, config=config, build=build, on_progress=TextProgress())
+    values = unused.json_values(made)
+    if not as_json:
+        click.echo(unused.text(made, most))
+    if check:
+        values["checked"] = _checked_options(made.options[:most], kernel_path, config, source, quiet=as_json)
+    if as_json:
+        print_json(values)
+
+
+def _checked_options(
+    options: Any, kernel_path: Path, config: Path | None, source: str, *, quiet: bool
+) -> list[dict[str, Any]]:
+    from acon_nb import boot
+    from acon_nb.boot import unused_check
+    from acon_nb.profile import unused
+    from acon_nb.vm import Clock
+
+    initrd = boot.default_initrd()
+    cell = boot.BootCell(name=kernel_path.name, kernel=kernel_path, initrd=initrd, clock=Clock.INSTRUCTIONS)
+    path = unused.config_path(kernel_path, config)
+    rows = []
+    for row in unused_check.check(options, cell, path, source=source, on_progress=TextProgress()):
+        rows.append(asdict(row))
+        if not quiet:
+            click.echo(row.text)
+    return rows

@@ -227,14 +227,16 @@ def _plan(
     if tree is None:
         patches = (*features.patches(spec.profiles), *spec.patches)
         tree = fetch(spec.source, patches=patches, cache=store, on_progress=on_progress, cancel=cancel)
-    symbols = _symbols(tree, store)
+    symbols = symbols_of(tree, store)
     requests = requested_options(spec.profiles, tree.version, symbols, spec.settings)
     if refuse:
         dotconfig.refuse_impossible(requests, symbols)
     return _Plan(tree=tree, requests=requests, symbols=symbols, start=spec.config, compiler=tuple(make.compilers()))
 
 
-def _symbols(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
+def symbols_of(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
+    """Read every option that a tree defines, or take them from the cache (see `read_symbols`)."""
+
     def produce(folder: Path) -> None:
         rows = [asdict(symbol) for symbol in read_symbols(tree.path).values()]
         (folder / "symbols.json").write_text(json.dumps(rows))

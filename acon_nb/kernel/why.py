@@ -58,15 +58,20 @@ def with_values(expression: str, config: Mapping[str, str]) -> str:
     return _WORD.sub(lambda match: f"{match.group(0)} ({config.get(match.group(0), 'n')})", expression)
 
 
-def _why_on(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> str:
-    selectors = [
+def selectors(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> tuple[str, ...]:
+    """Return the enabled options that select or imply `option`."""
+    names = (
         name
         for name, symbol in symbols.items()
         if config.get(name, "n") in ("y", "m")
         and any(target == option and evaluate(text or "y", config) != "n" for target, text in symbol.selects)
-    ]
-    if selectors:
-        return f"turned on by {', '.join(sorted(selectors))}"
+    )
+    return tuple(sorted(names))
+
+
+def _why_on(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> str:
+    if on_by := selectors(option, config, symbols):
+        return f"turned on by {', '.join(on_by)}"
     if not symbols[option].prompted:
         return "it has no prompt: its default decides"
     return "it is a member of a choice, or it has no prompt in this configuration"
