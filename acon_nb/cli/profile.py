@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from click.core import ParameterSource
 
 from acon_nb.cli.base import as_json_option, print_json
 from acon_nb.cli.bench import bench_group
+from acon_nb.cli.profile_files import check_files, file_options, write_difference, write_files
 from acon_nb.progress import TextProgress
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class _Boot:
 @click.option("--out", type=_PATH, default=Path("results"), show_default=True, help="The study's folder of results.")
 @click.option("--most", type=click.IntRange(1), default=30, show_default=True, help="How many functions are shown.")
 @click.option("--save", "save_path", type=_PATH, help="Write the profile as JSON.")
+@file_options
 @as_json_option
 def bench_profile(
     study_name: str | None,
@@ -66,6 +69,7 @@ def bench_profile(
     most: int,
     save_path: Path | None,
     as_json: bool,
+    files: Mapping[str, Path],
     **boot: Any,
 ) -> None:
     """Count what each function of a boot executes, exactly, or show a study's stored profile (docs/profile.md)."""
@@ -74,6 +78,7 @@ def bench_profile(
     if (study_name is None) == (kernel_path is None):
         raise click.UsageError("give a STUDY or --kernel")
     _refuse(*((_OF_A_STUDY, "STUDY") if study_name is None else (_OF_A_BOOT, "--kernel")))
+    check_files(files, is_difference=other_path is not None)
     saved = other_path is not None and profile_diff.is_saved(other_path)
     asked = None if kernel_path is None else _Boot(kernel_path=kernel_path, **boot)
     if asked is None and other_path is not None and not saved:
@@ -82,9 +87,11 @@ def bench_profile(
     if save_path is not None:
         profile.save(save_path)
     if other_path is None:
+        write_files(profile, files)
         show(profile, most=most, as_json=as_json)
         return
     other = _saved(other_path) if asked is None else _booted(asked, other_path)
+    write_difference(profile, other, files)
     show_difference(profile, other, most=most, as_json=as_json)
 
 

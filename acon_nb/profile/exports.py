@@ -1,4 +1,4 @@
-"""Profiles in the formats of other tools: folded stacks, speedscope, callgrind and pprof.
+"""Profiles in the formats of other tools: folded stacks, speedscope, callgrind and pprof; and as a flame graph.
 
 All counts are instructions, and all files are the same for the same profile. Names come from guests: what a format
 gives a meaning to is replaced in them.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb.cache import atomic_file
-from acon_nb.profile import pprof
+from acon_nb.profile import flame, pprof
 from acon_nb.profile.frames import Frame, Stacks, function_stacks_of, stacks_of
 from acon_nb.profile.model import Profile
 
@@ -158,6 +158,7 @@ WRITERS: Mapping[str, Callable[[Profile], bytes]] = {
     "pprof": pprof.encode,
     "speedscope": speedscope,
     "callgrind": callgrind,
+    "flame": lambda profile: flame.flame(profile).encode(),
 }
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
+from acon_nb.profile.layout import canonical
 from acon_nb.profile.model import FunctionCount, Profile, Region
 
 UNATTRIBUTED = "[unattributed]"
@@ -60,6 +62,28 @@ def function_stacks_of(profile: Profile) -> Stacks:
     return dict(stacks)
 
 
+def comparable(before: Profile, after: Profile) -> tuple[Profile, Profile]:
+    """Return two profiles whose equal functions have equal frames.
+
+    Names are without what the compiler adds to them; source files are left out where one profile does not know them.
+    """
+    has_files = all(
+        any(one.file for one in profile.functions if one.region is Region.KERNEL) for profile in (before, after)
+    )
+    return _plain(before, has_files=has_files), _plain(after, has_files=has_files)
+
+
+def _plain(profile: Profile, *, has_files: bool) -> Profile:
+    functions = (
+        replace(one, name=canonical(one.name), file=one.file if has_files or one.region is Region.USER else "")
+        for one in profile.functions
+    )
+    stacks: Counter[tuple[str, ...]] = Counter()
+    for (phase, *names), count in profile.stacks.items():
+        stacks[phase, *map(canonical, names)] += count
+    return replace(profile, functions=tuple(functions), stacks=stacks)
+
+
 def _frame(function: FunctionCount) -> Frame:
     return Frame(function.name, function.file, function.region)
 
@@ -81,10 +105,9 @@ def _any(frames: Mapping[tuple[str, str], Frame], name: str) -> Frame:
 
 def _parts(function: FunctionCount) -> Iterator[Frame]:
     """Yield a function's region, the folders of its file, and its file."""
-    region = f"[{function.region.value}]"
-    if function.name == region:
+    if function.name[:1] in "([" and not function.file:  # a region as a whole
         return
-    yield Frame(region)
+    yield Frame(f"[{function.region.value}]")
     if function.region is Region.USER:
         if function.file:
             yield Frame(function.file, function.file)
