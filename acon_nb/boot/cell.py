@@ -193,17 +193,19 @@ def boot_once(
     cancel: CancelToken,
     *,
     starts: Sequence[int] | None = None,
+    calls: Mapping[int, str] | None = None,
     to_end: bool = False,
 ) -> Outcome:
     """Boot the guest of a cell and wait until it is ready or ends; the caller holds the host's lock.
 
-    `starts` are the addresses to count by (default: as of `study.functions`). With `to_end` it runs until it ends.
+    `starts` are the addresses to count by (default: as of `study.functions`), `calls` the functions whose call stacks
+    are counted too. With `to_end` it runs until it ends.
     """
     spec, until = cell.spec(), None if cell.reports_itself or to_end else cell.until
     if until is not None and until.rule is Rule.PORT:
         spec = replace(spec, forwards=(Forward(host_port=free_port(), guest_port=until.port),))
     count_by = starts_of(cell.kernel, cell.clock, cell.system_map) if starts is None else starts
-    with Machine(spec, host=host, until=until, count_by=count_by) as machine:
+    with Machine(spec, host=host, until=until, count_by=count_by, calls=calls) as machine:
         return machine.wait(cancel)
 
 

@@ -28,6 +28,7 @@ def of_path(
     cell: BootCell,
     *,
     until: str = "init",
+    calls: bool = False,
     build: Path | None = None,
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
@@ -39,4 +40,4 @@ def of_path(
     if is_saved(path):
         return model.load(path)
     own = cell if path == cell.kernel else replace(cell, name=path.name, kernel=path, system_map=None)
-    return profiling.profile(own, until=until, build=build, on_progress=on_progress, cancel=cancel)
+    return profiling.profile(own, until=until, calls=calls, build=build, on_progress=on_progress, cancel=cancel)

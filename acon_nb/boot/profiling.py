@@ -44,6 +44,7 @@ def profile(
     cell: BootCell,
     *,
     until: str = "init",
+    calls: bool = False,
     build: Path | None = None,
     host: Capabilities | None = None,
     on_progress: OnProgress = silent,
@@ -54,10 +55,11 @@ def profile(
 
     `until` is init (the first instruction of user space), ready (the end of /init, for an initrd that reports it) or
     end (of the guest, which must end by itself). Before the kernel, three short boots find where phases end; they are
-    cached. `build` is the folder of the kernel's build, or its vmlinux with debug information, for the source files of
-    its functions; those of kernels that were built here are known.
-    Errors: `InvalidInput` for a cell of the wall clock or a moment that the initrd does not mark; `GuestFailed` for a
-    guest that does not reach it; those of `Machine`, as for a QEMU without plugins; `Cancelled`.
+    cached. With `calls` the profile has call stacks. `build` is the folder of the kernel's build, or its vmlinux with
+    debug information, for the source files of its functions; those of kernels that were built here are known.
+    Errors: `InvalidInput` for a cell of the wall clock, a moment that the initrd does not mark, or `calls` of a kernel
+    without symbols; `GuestFailed` for a guest that does not reach the moment; those of `Machine`, as for a QEMU without
+    plugins; `Cancelled`.
     """
     check(cell, until)
     host = host or capabilities()
@@ -65,7 +67,8 @@ def profile(
     on_progress(Progress("profile", 0.0, "boot, counted by function"))
 
     def count(token: CancelToken) -> Profile:
-        outcome = boot_once(cell, host, token, starts=counted.starts(), to_end=until == "end")
+        names = counted.names if calls else None
+        outcome = boot_once(cell, host, token, starts=counted.starts(), calls=names, to_end=until == "end")
         token.check()
         on_progress(Progress("profile", 0.5, "find where firmware and unpacking end"))
         return of_outcome(cell, outcome, counted, until=until, host=host, cancel=token, cache=cache)
@@ -120,7 +123,10 @@ def of_outcome(
     early = _early(cell, cache or Cache(), host, cancel)
     if not early or early[-1].name != _EARLY["kernel"][0]:
         phases[0] = replace(phases[0], early=_BEFORE)
-    return profile_of([*early, *phases], functions, origin=_origin(cell, until, functions))
+    origin = _origin(cell, until, functions)
+    if (calls := phases[-1].end.calls) is not None:
+        origin |= {"returns": str(calls.returns), "unmatched_returns": str(calls.unmatched_returns)}
+    return profile_of([*early, *phases], functions, origin=origin)
 
 
 def _marked(snapshots: Sequence[Snapshot], until: str) -> list[PhaseEnd]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from acon_nb.profile.model import Profile
 
 _PATH = click.Path(path_type=Path)
-_OF_A_BOOT = ("initrd_path", "until", "memory", "append", "system_map", "timeout_s", "build")
+_OF_A_BOOT = ("initrd_path", "until", "memory", "append", "system_map", "timeout_s", "build", "calls")
 _OF_A_STUDY = ("cell", "out")
 
 
@@ -31,6 +31,7 @@ class _Boot:
     build: Path | None
     initrd_path: Path | None
     until: str
+    calls: bool
     memory: str
     append: str
     system_map: Path | None
@@ -48,6 +49,7 @@ class _Boot:
 )
 @click.option("--initrd", "initrd_path", type=_PATH, help="Any initrd.  [default: busybox]")
 @click.option("--until", type=click.Choice(["init", "ready", "end"]), default="init", show_default=True)
+@click.option("--calls", is_flag=True, help="Count by call stack, too; also shows functions with all that they call.")
 @click.option("--memory", default="512M", show_default=True)
 @click.option("--append", default="console=ttyS0 panic=-1 quiet", show_default=True, help="Kernel command line.")
 @click.option(
@@ -122,7 +124,9 @@ def _booted(asked: _Boot, path: Path) -> Profile:
         timeout_s=asked.timeout_s,
     )
     build = asked.build if path == asked.kernel_path else None
-    return profile_diff.of_path(path, cell, until=asked.until, build=build, on_progress=TextProgress())
+    return profile_diff.of_path(
+        path, cell, until=asked.until, calls=asked.calls, build=build, on_progress=TextProgress()
+    )
 
 
 def _saved(path: Path) -> Profile:
@@ -149,7 +153,10 @@ def show(profile: Profile, *, most: int, as_json: bool) -> None:
     if as_json:
         print_json(profile_json(profile))
         return
-    click.echo("\n".join([tables.ranked_text(profile, most), *tables.sentences(profile)]))
+    parts = [tables.ranked_text(profile, most)]
+    if profile.stacks:
+        parts += ["", tables.inclusive_text(profile, most), ""]
+    click.echo("\n".join([*parts, *tables.sentences(profile)]))
 
 
 def show_difference(before: Profile, after: Profile, *, most: int, as_json: bool) -> None:
@@ -167,6 +174,9 @@ def profile_json(profile: Profile) -> dict[str, Any]:
     """The profile as the command's JSON."""
     from acon_nb.profile import tables
 
+    inclusive = [
+        {"name": name, "phase": phase, "inclusive": count} for (phase, name), count in tables.inclusive(profile).items()
+    ]
     return {
         "total": profile.total,
         "functions": [
@@ -183,4 +193,5 @@ def profile_json(profile: Profile) -> dict[str, Any]:
         "sha256": profile.sha256,
         "phases": tables.phase_counts(profile),
         "origin": dict(profile.origin),
+        **({"inclusive": inclusive} if profile.stacks else {}),
     }

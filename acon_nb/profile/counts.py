@@ -57,19 +57,19 @@ class Functions:
 
     def starts(self) -> tuple[int, ...]:
         """The addresses by which a guest is counted: functions, modules, and the second byte of entries for faults."""
-        return (*self.names, MODULES_BASE, *(address + 1 for address in self._entries()))
+        return (*self.names, MODULES_BASE, *(address + 1 for address in self.entries()))
 
     def merged(self, snapshot: Snapshot) -> Snapshot:
         """A snapshot by functions alone, as of a guest that is counted without entries for faults."""
         counts = dict(snapshot.counts)
-        for address in self._entries():
+        for address in self.entries():
             if rest := counts.pop(address + 1, 0):
                 counts[address] = counts.get(address, 0) + rest
         return replace(snapshot, counts=counts)
 
     def faults(self, snapshot: Snapshot) -> int:
         """How many faults the kernel has entered: the first instruction of an entry is counted alone."""
-        return sum(snapshot.counts.get(address, 0) for address in self._entries())
+        return sum(snapshot.counts.get(address, 0) for address in self.entries())
 
     def unique_names(self) -> dict[int, str]:
         """The name of each function, with its number where several have it."""
@@ -82,7 +82,8 @@ class Functions:
             names[address] = name if several[name] == 1 else f"{name}#{numbers[name]}"
         return names
 
-    def _entries(self) -> list[int]:
+    def entries(self) -> list[int]:
+        """The addresses at which the kernel is entered for a fault."""
         return [address for address, name in self.names.items() if name in _FAULTS]
 
 
@@ -121,10 +122,16 @@ def profile_of(
             timed = phase.end
         rows += _rows(phase.name, counts)
     total = executed(phases[-1].end) - (0 if begin is None else executed(begin)) if phases else 0
+    stacks: dict[tuple[str, ...], int] = {}
+    before = begin
+    for phase in phases:
+        stacks |= _stacks(phase, before, functions, names)
+        before = phase.end
     return Profile(
         total=total,
         phases=tuple(phase.name for phase in phases),
         functions=tuple(rows),
+        stacks=stacks,
         origin=dict(origin or {}),
     )
 
@@ -156,6 +163,19 @@ def _rows(phase: str, counts: Counter[tuple[str, str, Region]]) -> Iterator[Func
     """The entries of one phase, the most instructions first."""
     for name, file, region in sorted((entry for entry in counts if counts[entry]), key=lambda one: (-counts[one], one)):
         yield FunctionCount(name=name, phase=phase, self_count=counts[name, file, region], file=file, region=region)
+
+
+def _stacks(
+    phase: PhaseEnd, before: Snapshot | None, functions: Functions, names: Mapping[int, str]
+) -> dict[tuple[str, ...], int]:
+    """The instructions of one phase by call stack, the phase first, with the names of `_rows`; empty without a tree."""
+    calls = phase.end.calls
+    if calls is None:
+        return {}
+    parts = {address: _entry(address, functions, names)[0] for address in calls.tree.addresses}
+    parts |= {address + 1: names[address] for address in functions.entries()}
+    counted = calls.stacks(parts, None if before is None else before.calls)
+    return {(phase.name, *stack): count for stack, count in counted.items()}
 
 
 def _entry(address: int, functions: Functions, names: Mapping[int, str]) -> tuple[str, str, Region]:

@@ -74,7 +74,7 @@ class Profile:
             "total": self.total,
             "phases": list(self.phases),
             "functions": [asdict(function) for function in self.functions],
-            "stacks": [[list(stack), count] for stack, count in sorted(self.stacks.items())],
+            "stacks": _packed(self.stacks),
             "origin": dict(self.origin),
         }
 
@@ -106,11 +106,45 @@ def of_values(values: Mapping[str, Any], *, source: object = "profile") -> Profi
                 )
                 for row in values["functions"]
             ),
-            stacks={tuple(map(str, stack)): int(count) for stack, count in values["stacks"]},
+            stacks=_unpacked(values["stacks"]),
             origin={str(name): str(value) for name, value in values["origin"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput("profile", source, f"is not a profile: {error!r}") from error
+
+
+def _packed(stacks: Mapping[tuple[str, ...], int]) -> dict[str, Any]:
+    """Call stacks as a tree, some twentieth of their size: nodes are [parent, name, count], numbered from 1."""
+    names = sorted({name for stack in stacks for name in stack})
+    number = {name: index for index, name in enumerate(names)}
+    nodes: list[list[int]] = []
+    path: list[int] = []  # the nodes of the stack before
+    before: tuple[str, ...] = ()
+    for stack, count in sorted(stacks.items()):
+        shared = next(
+            (at for at, pair in enumerate(zip(before, stack, strict=False)) if pair[0] != pair[1]), len(before)
+        )
+        del path[shared:]
+        for name in stack[shared:]:
+            nodes.append([path[-1] if path else 0, number[name], 0])
+            path.append(len(nodes))
+        if path:
+            nodes[path[-1] - 1][2] = count
+        before = stack
+    return {"names": names, "nodes": nodes}
+
+
+def _unpacked(values: Mapping[str, Any]) -> dict[tuple[str, ...], int]:
+    """The call stacks of `_packed`."""
+    every: list[tuple[str, ...]] = [()]
+    stacks: dict[tuple[str, ...], int] = {}
+    for parent, name, count in values["nodes"]:
+        if not 0 <= parent < len(every) or name < 0:
+            raise ValueError(f"stacks have a node [{parent}, {name}, {count}]")
+        every.append((*every[parent], str(values["names"][name])))
+        if count:
+            stacks[every[-1]] = int(count)
+    return stacks
 
 
 def load(path: Path) -> Profile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from acon_nb import results
@@ -35,6 +36,50 @@ def _row(profile: Profile, entry: tuple[str, str, str], counts: Counter[str]) ->
         "share": count / profile.total if profile.total else 0.0,
         **{phase: counts[phase] for phase in profile.phases},
     }
+
+
+def inclusive(profile: Profile) -> dict[tuple[str, str], int]:
+    """Instructions by phase and function with all that it called, the most first; empty without call stacks.
+
+    A function that is in a stack twice counts once.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    for (phase, *names), count in profile.stacks.items():
+        for name in set(names):
+            counts[phase, name] += count
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def callees(profile: Profile, function: str) -> dict[str, int]:
+    """Instructions by what a function called, each with all that it called itself, the most first.
+
+    Of `do_one_initcall` these are the initcalls. Where the function is in a stack twice, its first place counts.
+    """
+    counts: Counter[str] = Counter()
+    for (_, *names), count in profile.stacks.items():
+        if function in names[:-1]:
+            counts[names[names.index(function) + 1]] += count
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def inclusive_text(profile: Profile, most: int | None = None) -> str:
+    """The functions that executed most with all that they called, over all phases, for people; and the initcalls."""
+    counts: Counter[str] = Counter()
+    for (_, name), count in inclusive(profile).items():
+        counts[name] += count
+    top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    parts = [_counts_text("with all it calls", top[:most], profile.total)]
+    if initcalls := callees(profile, "do_one_initcall"):
+        parts += ["", _counts_text("initcall", [*initcalls.items()][:most], profile.total)]
+    return "\n".join(parts)
+
+
+def _counts_text(title: str, counts: Sequence[tuple[str, int]], total: int) -> str:
+    rows = [
+        {title: name, "instructions": f"{count:,}", "share": f"{100 * count / max(1, total):.2f} %"}
+        for name, count in counts
+    ]
+    return results.frame(rows).to_string(index=False)
 
 
 def phase_counts(profile: Profile) -> dict[str, int]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from acon_nb.boot import BootCell, initcalls
+from acon_nb.boot import BootCell, initcalls, profiling
 from acon_nb.guest import symbols
 from acon_nb.guest.programs import guest_script
 from acon_nb.initrd import FileTree, create
+from acon_nb.profile import tables
 from acon_nb.study.functions import functions_of, starts_of
 from acon_nb.vm import Capabilities, Clock, Machine, Moment, Outcome, VmSpec, capabilities, counting
 from tests.system.test_counting import SUITES, fetch_qemu
@@ -153,6 +155,20 @@ def test_a_tree_without_room_is_folded_and_still_adds_up(spec, monkeypatch, name
     assert max(map(len, stacks)) <= 12
     assert len(last.calls.counts) < 5000 + len(names)
     assert any(stack[0] == "(folded)" for stack in stacks)
+
+
+def test_a_profile_has_call_stacks_of_the_same_counts(guide_kernel, boot_initrd):
+    cell = BootCell(name="calls", kernel=guide_kernel.image, initrd=boot_initrd, clock=Clock.INSTRUCTIONS)
+    profile = profiling.profile(cell, until="ready", calls=True)
+    flat = {(one.phase, one.name): one.self_count for one in profile.functions}
+    sums: Counter[tuple[str, str]] = Counter()
+    for (phase, *names), own in profile.stacks.items():
+        sums[phase, names[-1]] += own
+    for key in sums.keys() | {key for key in flat if key[0] in ("kernel", "/init") and not key[1].startswith("(")}:
+        assert sums[key] == flat[key]
+    assert tables.inclusive(profile)["kernel", "start_kernel"] > 20_000_000
+    assert tables.callees(profile, "do_one_initcall")["acpi_init"] > 1_000_000
+    assert int(profile.origin["unmatched_returns"]) < 1e-4 * int(profile.origin["returns"])
 
 
 @pytest.mark.weekly

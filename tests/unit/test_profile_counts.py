@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from acon_nb.profile import Region, tables
 from acon_nb.profile.counts import REPEATED, Functions, PhaseEnd, base_name, profile_of
 from acon_nb.study.functions import MODULES_BASE
 from acon_nb.vm import Clock, Moment, Snapshot
+from acon_nb.vm.calls import CallTree
 from acon_nb.vm.counting import KERNEL_BASE
 
 TEXT = 0xFFFF_FFFF_8100_0000
@@ -75,6 +77,30 @@ def test_each_phase_has_what_was_counted_in_it() -> None:
     assert profile.unattributed == 0
     assert profile.phases == ("firmware", "kernel", "/init")
     assert {one.file for one in profile.functions if one.name == "copy_page.cold"} == {"arch/x86/lib/copy_page_64.S"}
+
+
+def test_call_stacks_have_the_names_of_functions() -> None:
+    addresses = (0, KERNEL_BASE, FAULT, FAULT + 1, FIRST, SECOND, LONE, MODULES_BASE)
+    tree = CallTree(addresses=addresses)
+    # user space, below it the fault's entry and its rest, below that a function; a function at the root
+    for parent, address in ((0, 0), (1, FAULT), (2, FAULT + 1), (3, SECOND), (0, FIRST)):
+        tree.add_node(parent, addresses.index(address))
+    for node, count in ((2, 1), (3, 9), (4, 10), (5, 20)):
+        tree.add_count(node, count)
+    kernel = replace(KERNEL, calls=tree.taken(returns=1, unmatched_returns=0))
+    for node, count in ((1, 12), (2, 2), (3, 18)):
+        tree.add_count(node, count)
+    ready = replace(READY, calls=tree.taken(returns=1, unmatched_returns=0))
+    phases = [PHASES[0], replace(PHASES[1], end=kernel), replace(PHASES[2], end=ready)]
+    profile = profile_of(phases, FUNCTIONS)
+    assert profile.stacks == {
+        ("kernel", "(user space)", "asm_exc_page_fault"): 10,
+        ("kernel", "(user space)", "asm_exc_page_fault", "type_show#2"): 10,
+        ("kernel", "type_show#1"): 20,
+        ("/init", "(user space)"): 12,
+        ("/init", "(user space)", "asm_exc_page_fault"): 20,
+    }
+    assert replace(profile, stacks={}) == profile_of(PHASES, FUNCTIONS)
 
 
 def test_functions_of_one_name_stay_apart() -> None:
