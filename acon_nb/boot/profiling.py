@@ -120,10 +120,10 @@ def of_outcome(
     if not phases:
         row = row_of(cell, replace(outcome, snapshots=()))
         raise outcome.failure(f"{cell.name} ended: {outcome.end.text}; {not_ready(cell, outcome, row)}, not {until}")
-    early = _early(cell, cache or Cache(), host, cancel)
-    if not early or early[-1].name != _EARLY["kernel"][0]:
-        phases[0] = replace(phases[0], early=_BEFORE)
-    origin = _origin(cell, until, functions)
+    early, joined = _early(cell, cache or Cache(), host, cancel)
+    if joined:
+        phases[0] = replace(phases[0], name=" + ".join([*joined, KERNEL]), early=_BEFORE)
+    origin = origin_of(cell, until, functions)
     if (calls := phases[-1].end.calls) is not None:
         origin |= {"returns": str(calls.returns), "unmatched_returns": str(calls.unmatched_returns)}
     return profile_of([*early, *phases], functions, origin=origin)
@@ -143,9 +143,11 @@ def _marked(snapshots: Sequence[Snapshot], until: str) -> list[PhaseEnd]:
     return [PhaseEnd(name=name, end=end) for name, end in ends if end is not None]
 
 
-def _early(cell: BootCell, cache: Cache, host: Capabilities, cancel: CancelToken | None) -> list[PhaseEnd]:
-    """The phases before the kernel. One whose end is not found joins the next."""
-    reached = _cached_milestones(cell, cache, host, cancel)
+def _early(
+    cell: BootCell, cache: Cache, host: Capabilities, cancel: CancelToken | None
+) -> tuple[list[PhaseEnd], list[str]]:
+    """The phases before the kernel, and the names of those that join it. One whose end is not found joins the next."""
+    reached = cached_milestones(cell, cache, host, cancel)
     phases: list[PhaseEnd] = []
     joined: list[str] = []
     for milestone, (name, early) in _EARLY.items():
@@ -156,16 +158,17 @@ def _early(cell: BootCell, cache: Cache, host: Capabilities, cancel: CancelToken
             alone = len(joined) == 1
             phases.append(PhaseEnd(name=" + ".join(joined), end=reached[milestone], early=early if alone else _BEFORE))
             joined = []
-    return phases
+    return phases, joined
 
 
 class _Incomplete(Exception):
     """Not all milestones were reached."""
 
 
-def _cached_milestones(
+def cached_milestones(
     cell: BootCell, cache: Cache, host: Capabilities, cancel: CancelToken | None
 ) -> Mapping[str, Snapshot]:
+    """What any boot of the cell has executed as it comes by each milestone, by its name; those that were reached."""
     qemu = probe_qemu(host.qemu)
     inputs = {"cell": spec_hash(cell), "qemu": [qemu.version_text, qemu.package], "code": [*map(sha256_file, _CODE)]}
     reached: dict[str, Snapshot] = {}
@@ -195,7 +198,8 @@ def _snapshot(values: Mapping[str, Any]) -> Snapshot:
     )
 
 
-def _origin(cell: BootCell, until: str, functions: Functions) -> dict[str, str]:
+def origin_of(cell: BootCell, until: str, functions: Functions) -> dict[str, str]:
+    """What a profile was made from."""
     qemu = probe_qemu()
     origin = {
         "name": cell.name,

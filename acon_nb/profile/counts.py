@@ -189,5 +189,7 @@ def _entry(address: int, functions: Functions, names: Mapping[int, str]) -> tupl
 
 
 def _physical(address: int, early: tuple[str, Region]) -> tuple[str, str, Region]:
-    name, region = ("(firmware)", Region.FIRMWARE) if address in _ROM else early
+    name, region = early
+    if region is Region.UNPACKING and address in _ROM:
+        name, region = "(firmware)", Region.FIRMWARE
     return name, "", region

@@ -24,13 +24,13 @@ from acon_nb.study.faults import host_fault
 from acon_nb.study.functions import functions_of, starts_of, system_map_of
 from acon_nb.study.plan import Level, Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
-from acon_nb.swap import calibration, data, guest_report, knobs
+from acon_nb.swap import calibration, data, guest_report, knobs, profiling
 from acon_nb.swap.cell import SwapCell, cell_initrd, image_of
 from acon_nb.swap.derived import derived_columns
 from acon_nb.swap.factor_checks import PROGRAM_ONLY, SWAP_ONLY
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.levels import PAGE_BYTES
-from acon_nb.vm import Capabilities, Clock, Machine, Message, Outcome, VmSpec, capabilities, disk
+from acon_nb.vm import Capabilities, Clock, Machine, Message, Outcome, VmSpec, capabilities, counting, disk
 from acon_nb.vm.spec import identifying_values
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class SwapExperiment:
     def __init__(self, plan: Plan, *, cache: Cache | None = None) -> None:
         self.plan = with_checks(plan)
         self._store = cache or Cache()
+        self._profile = plan.profile
         self._factors = {row.label: SwapFactors.of(row.levels) for row in self.plan.all_cells}
         self._cells: dict[str, SwapCell] = {}
         self._facts: dict[str, dict[str, Any]] = {}
@@ -84,6 +85,8 @@ class SwapExperiment:
         `InvalidInput` for a guest that cannot be; `GuestFailed` when the calibration's guest gives no times.
         """
         self._host = capabilities()
+        if self._profile:
+            counting.plugin(self._host.qemu, self._store)
         for number, (label, factors) in enumerate(self._factors.items()):
             on_progress(Progress("prepare the cells", number / len(self._factors), label))
             if cancel is not None:
@@ -131,7 +134,8 @@ class SwapExperiment:
         factors = self._factors[cell.label]
         assert self._host is not None
         values = identifying_values(self._cells[cell.label].spec(factors.seed))
-        return f"{json_sha256({**values, 'disk': factors.disk, 'copy': factors.copy})} {self._host.version}"
+        more = " profile" if self._profile else ""
+        return f"{json_sha256({**values, 'disk': factors.disk, 'copy': factors.copy})} {self._host.version}{more}"
 
     def run(self, cell: PlanCell, planned: PlannedRun, cancel: CancelToken) -> Measured:
         """Run the cell once. A guest that runs out of memory, hangs or panics is a result."""
@@ -142,12 +146,18 @@ class SwapExperiment:
             if factors.disk == "virtio" and factors.uses_disk:
                 image = disk.create(Path(folder, "swap.raw"), factors.disk_bytes).path
             spec = swap_cell.spec(seed, image)
-            starts = starts_of(spec.kernel, spec.clock, swap_cell.system_map)
+            functions = profiling.functions(swap_cell) if self._profile else None
+            starts = (
+                starts_of(spec.kernel, spec.clock, swap_cell.system_map) if functions is None else functions.starts()
+            )
             with (
                 self._live(f"{cell.label}, seed {seed}", factors) as hear,
                 Machine(spec, host=self._host, on_message=hear, count_by=starts) as machine,
             ):
                 outcome = machine.wait(cancel)
+        profile = b"" if functions is None else profiling.encoded(swap_cell, spec, outcome.snapshots, functions)
+        if functions is not None:
+            outcome = dataclasses.replace(outcome, snapshots=tuple(map(functions.merged, outcome.snapshots)))
         row = {f"factor_{name}": level for name, level in factors.levels().items()}
         row |= {**self._facts[cell.label], "seed": seed, "accelerator": outcome.accelerator}
         row |= _clock_parts(swap_cell, outcome)
@@ -159,7 +169,14 @@ class SwapExperiment:
             end, error = outcome.end, f"the guest said what no cell says: {problem!r}"
         if factors.workload == "codec" and "calibration_guest_fault_ns" in row:
             row |= self._codec_row(row)
-        return Measured(row=row, end=end, console=outcome.console, host_fault=host_fault(outcome), error=error)
+        return Measured(
+            row=row,
+            end=end,
+            console=outcome.console,
+            host_fault=host_fault(outcome),
+            error=error,
+            profile=profile,
+        )
 
     def samples(self) -> dict[str, tuple[Mapping[str, Any], ...]]:
         """The samples so far of each guest that runs now, by cell and seed; any thread may ask."""

@@ -27,13 +27,14 @@ _FEATURE = "counting a guest's instructions by function"
 
 
 class Moment(IntEnum):
-    """A moment of a guest at which its counts are taken: the numbers of `mark.h`, and two that carry none."""
+    """A moment of a guest at which its counts are taken: the numbers of `mark.h`, and three that carry none."""
 
     PLACE = 0  # of a boot, in a kernel's image (guest/src/milestone.S)
     INIT = 1
     READY = 2
     BEGIN = 3
     END = 4
+    USER = 254  # the first instruction of user space
     EXIT = 255  # QEMU's end
 
 
@@ -41,9 +42,9 @@ class Moment(IntEnum):
 class Snapshot:
     """What had been counted at a moment.
 
-    `tsc_ns` is the guest's clock at it (0 at a place, which does not carry it), `idle_ns` the idle time that QEMU had
-    skipped (None: this QEMU does not tell). `counts` are instructions by the address at which a function starts,
-    `physical` those from before the kernel ran at its own addresses, by 64 KiB. `calls` are the instructions of
+    `tsc_ns` is the guest's clock at it (0 at a place and at `USER`, which do not carry it), `idle_ns` the idle time
+    that QEMU had skipped (None: this QEMU does not tell). `counts` are instructions by the address at which a function
+    starts, `physical` those from before the kernel ran at its own addresses, by 64 KiB. `calls` are the instructions of
     `counts` by call stack, where they were asked for.
     """
 

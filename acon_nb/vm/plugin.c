@@ -9,6 +9,7 @@
  *
  *   mark NUMBER TSC IDLE      IDLE: ns of idle time that QEMU has skipped so far, or -1 where it cannot be known;
  *                             number 0: a place in a kernel's image (guest/src/milestone.S), which says no TSC
+ *                             number 254: the first instruction of user space, no TSC either
  *   end 0 CLOCK IDLE          CLOCK: as a TSC, or 0 where it cannot be known
  *   NUMBER COUNT              instructions counted from that address of `starts` to the next
  *   physical ADDRESS COUNT    instructions counted in 64 KiB before the kernel ran
@@ -31,6 +32,7 @@
 
 #define GRAIN_SHIFT 16
 #define PHYSICAL_COUNTERS (1u << 16) /* 4 GiB; what lies above shares the last */
+#define USER_MOMENT 254
 
 /* Not of the API, but exported by a QEMU that loads modules, as Debian's does. */
 __attribute__((weak)) int64_t icount_get(void);
@@ -43,7 +45,7 @@ size_t starts_count;
 static size_t counters_count;
 static uint64_t *snapshot;
 static FILE *out;
-static bool kernel_runs, with_calls;
+static bool kernel_runs, user_ran, with_calls;
 static struct {
 	int bits;
 	int64_t idle_ns;
@@ -226,6 +228,19 @@ static void at_place(unsigned int vcpu, void *data)
 	write_snapshot();
 }
 
+/* The first instruction of user space, once the kernel runs; what is before it has been counted. */
+static void at_user(unsigned int vcpu, void *data)
+{
+	(void)vcpu;
+	(void)data;
+	if (user_ran)
+		return;
+	user_ran = true;
+	take_snapshot();
+	fprintf(out, "mark %d 0 %lld\n", USER_MOMENT, (long long)clock_now().idle_ns);
+	write_snapshot();
+}
+
 void read_bytes(const struct qemu_plugin_insn *insn, uint8_t *bytes, size_t size)
 {
 #if API >= 3
@@ -273,6 +288,8 @@ static void instrument(struct qemu_plugin_tb *tb)
 
 		if (address >= KERNEL_BASE)
 			kernel_runs = true;
+		else if (kernel_runs && !user_ran && i == 0)
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, at_user, NO_REGS, NULL);
 		last = index;
 		index = counter_of(address);
 		if (with_calls && address >= KERNEL_BASE)

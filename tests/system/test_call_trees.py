@@ -68,7 +68,7 @@ def spans(outcome: Outcome, names) -> list[dict[tuple[str, ...], int]]:
 
 
 def test_the_nodes_of_each_function_add_up_to_its_count(counted):
-    assert len(counted.snapshots) == 8
+    assert len(counted.snapshots) == 9
     for one in counted.snapshots:
         assert one.calls.by_function() == dict(one.counts)
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from acon_nb.errors import Cancelled
 from acon_nb.guest.programs import load_program
 from acon_nb.initrd import tree_of, write_folder
 from acon_nb.kernel import BuildSpec
+from acon_nb.profile.model import of_values
 from acon_nb.progress import CancelToken, Progress, TextProgress
 from acon_nb.study.kinds import study_of
 from acon_nb.study.plan import Plan
@@ -36,6 +38,25 @@ def small(study_kernel, store, tmp_path_factory):
     plan = Plan(name="small", study="swap", factors={"swap": ["disk", "zram:lz4", "zswap:lz4"]}, fixed=SMALL, runs=1)
     study = study_of(plan, folder)
     return folder, plan, study.run(on_progress=TextProgress())
+
+
+def test_a_guests_profile_is_exact_and_its_row_the_same(small, tmp_path):
+    _, plan, rows = small
+    asked = replace(plan, name="profiled", factors={"swap": ["zram:lz4"]}, profile=True)
+    study = study_of(asked, tmp_path)
+    study.experiment.prepare(jobs=None, on_progress=TextProgress(), cancel=CancelToken())
+    cell = study.plan.all_cells[0]
+    measured = study.experiment.run(cell, next(study.plan.schedule()), CancelToken())
+    profile = of_values(json.loads(measured.profile))
+    assert profile.phases == ("boot", "set-up and fill", "measured")
+    assert sum(one.self_count for one in profile.functions) + profile.unattributed == profile.total
+    assert profile.unattributed == 0
+    row = by_swap(rows, "zram")
+    used = [one for one in profile.functions if one.phase == "measured"]
+    assert sum(one.self_count for one in used) == row["executed_ns"] + row["busy_waiting_ns"]
+    assert {"zram_submit_bio", "LZ4_decompress_safe"} <= {one.name for one in used}
+    for name in ("span_ns", "idle_ns", "counters_sha256", "fault_p50_ns", "functions"):
+        assert measured.row[name] == row[name], name
 
 
 def by_swap(rows, name):

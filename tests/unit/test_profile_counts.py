@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,8 @@ from acon_nb.errors import AconError, InvalidInput
 from acon_nb.profile import Region, tables
 from acon_nb.profile.counts import REPEATED, Functions, PhaseEnd, base_name, profile_of
 from acon_nb.study.functions import MODULES_BASE
-from acon_nb.vm import Clock, Moment, Snapshot
+from acon_nb.swap import profiling as guests
+from acon_nb.vm import Capabilities, Clock, Moment, Snapshot
 from acon_nb.vm.calls import CallTree
 from acon_nb.vm.counting import KERNEL_BASE
 
@@ -103,6 +105,23 @@ def test_call_stacks_have_the_names_of_functions() -> None:
     assert replace(profile, stacks={}) == profile_of(PHASES, FUNCTIONS)
 
 
+def test_the_set_up_calls_the_firmware() -> None:
+    before = snapshot(50, {}, physical={0xF_0000: 50})
+    end = snapshot(60, {}, physical={0xF_0000: 54, 0x1_0000: 6})
+    phase = PhaseEnd(name="set-up", end=end, early=("(set-up)", Region.UNPACKING))
+    rows = profile_of([phase], FUNCTIONS, begin=before).functions
+    assert {one.name: one.self_count for one in rows} == {"(firmware)": 4, "(set-up)": 6}
+
+
+def test_a_moment_without_a_time_leaves_what_was_repeated_to_the_next_phase() -> None:
+    untimed = replace(KERNEL, tsc_ns=0)
+    profile = profile_of([PHASES[0], PhaseEnd(name="kernel", end=untimed), PHASES[2]], FUNCTIONS)
+    repeated = {one.phase: one.self_count for one in profile.functions if one.name == REPEATED}
+    assert repeated == {"/init": -3}
+    assert profile.total == 190
+    assert profile.unattributed == 0
+
+
 def test_functions_of_one_name_stay_apart() -> None:
     names = FUNCTIONS.unique_names()
     assert names[FIRST] != names[SECOND]
@@ -183,6 +202,28 @@ def test_the_table_ranks_functions_of_all_phases() -> None:
     assert "asm_exc_page_fault" in tables.ranked_text(profile_of(PHASES, FUNCTIONS), 2)
 
 
+def at(moment: int, one: Snapshot) -> Snapshot:
+    return replace(one, moment=moment)
+
+
+def test_a_swap_guest_has_the_phases_that_it_marks() -> None:
+    snapshots = [
+        replace(EARLY, moment=Moment.USER, tsc_ns=0),
+        at(Moment.BEGIN, KERNEL),
+        at(Moment.END, snapshot(170, dict(KERNEL.counts), physical=dict(KERNEL.physical))),
+        at(Moment.BEGIN, snapshot(175, dict(KERNEL.counts), physical=dict(KERNEL.physical))),
+        at(Moment.END, READY),
+    ]
+    profile = guests.of_snapshots(snapshots, FUNCTIONS)
+    assert profile is not None
+    assert profile.phases == ("boot", "set-up and fill", "warm-up", "measured")
+    assert profile.total == 190
+    one_window = guests.of_snapshots([*snapshots[:2], snapshots[-1]], FUNCTIONS)
+    assert one_window is not None
+    assert one_window.phases == ("boot", "set-up and fill", "measured")
+    assert guests.of_snapshots(snapshots[:2], FUNCTIONS) is None
+
+
 def test_the_wall_clock_and_unmarked_moments_are_refused(tmp_path: Path) -> None:
     initrd = tmp_path / "any.cpio"
     initrd.write_bytes(b"")
@@ -194,3 +235,34 @@ def test_the_wall_clock_and_unmarked_moments_are_refused(tmp_path: Path) -> None
         profiling.profile(counted, until="ready")
     with pytest.raises(InvalidInput, match="not a moment"):
         profiling.profile(counted, until="soon")
+
+
+@pytest.mark.parametrize(
+    ("reached", "names", "entries"),
+    [
+        ((), ["firmware + real-mode set-up + unpacking + kernel"], {"(before the kernel)"}),
+        (
+            ("kernel_entry",),
+            ["firmware", "real-mode set-up + unpacking + kernel"],
+            {"(firmware)", "(before the kernel)"},
+        ),
+        (
+            ("kernel",),
+            ["firmware + real-mode set-up + unpacking", "kernel"],
+            {"(before the kernel)", "(kernel at physical addresses)"},
+        ),
+    ],
+)
+def test_a_phase_whose_end_is_not_found_joins_the_next(
+    reached: tuple[str, ...], names: list[str], entries: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = tmp_path / "bzImage"
+    kernel.write_bytes(b"")
+    cell = BootCell(name="one", kernel=kernel, initrd=kernel, clock=Clock.INSTRUCTIONS)
+    monkeypatch.setattr(profiling, "cached_milestones", lambda *_: dict.fromkeys(reached, EARLY))
+    monkeypatch.setattr(profiling, "origin_of", lambda *_: {})
+    outcome = SimpleNamespace(snapshots=(KERNEL,))
+    profile = profiling.of_outcome(cell, outcome, FUNCTIONS, until="init", host=Capabilities(qemu=kernel))  # type: ignore[arg-type]
+    assert list(profile.phases) == names
+    assert {one.name for one in profile.functions} >= entries
+    assert profile.unattributed == 0
