@@ -1,7 +1,9 @@
 """Proposes kernel options whose objects never ran in a set of profiles; nothing is changed.
 
-An option is proposed if it can be turned off in the configuration, if no other enabled option selects it, and if all
-objects that would no longer be linked, its own and those of the options that depend on it, have no function that ran.
+An option is proposed if it can be turned off in the configuration, if no other enabled option selects it, and if no
+function ran of the objects that would no longer be linked: its own, and those of options that are off with it. Those
+that only run while the kernel starts (`__init`) do not count if other functions of the objects, and more of them, never
+ran: drivers and file systems register themselves in every boot. Such a proposal says so.
 The idea is Cozart's (Kuo et al., "Set the Configuration for the Heart of the OS", POMACS 2020).
 """
 
@@ -23,7 +25,7 @@ from acon_nb.kernel.kconfig import Symbol, unmet
 from acon_nb.kernel.source import SourceTree, fetch
 from acon_nb.kernel.why import selectors
 from acon_nb.profile import model
-from acon_nb.profile.coverage import CANNOT_TELL, Coverage, coverage
+from acon_nb.profile.coverage import CANNOT_TELL, Coverage, PartCoverage, coverage
 from acon_nb.profile.model import Profile
 from acon_nb.progress import CancelToken, OnProgress, silent
 
@@ -36,7 +38,8 @@ _ON = ("y", "m")
 class UnusedOption:
     """An option to consider turning off: its objects, how many functions and bytes of code they have.
 
-    `goes_too` are enabled options that depend on it, which are off then.
+    `goes_too` are enabled options that are off then, because they depend on it or only it selects them. `init_count` is
+    what its `__init` functions executed: 0 if nothing of it ran.
     """
 
     option: str
@@ -44,6 +47,7 @@ class UnusedOption:
     objects: tuple[str, ...]
     functions: int
     code_bytes: int
+    init_count: int = 0
     goes_too: tuple[str, ...] = ()
 
 
@@ -117,7 +121,7 @@ def proposals(
             continue
         gone = _gone(makefiles, {option, *goes_too})
         own = [parts[name] for name in gone]
-        if any(one.functions for one in own) and not any(one.ran for one in own):
+        if _is_unused(own):
             rows.append(
                 UnusedOption(
                     option=option,
@@ -125,12 +129,21 @@ def proposals(
                     objects=tuple(gone),
                     functions=sum(one.functions for one in own),
                     code_bytes=sum(one.code_bytes for one in own),
+                    init_count=sum(one.init_count for one in own),
                     goes_too=tuple(sorted(goes_too)),
                 )
             )
     inner = {name for row in rows for name in row.goes_too}
     outermost = (row for row in rows if row.option not in inner)
     return tuple(sorted(outermost, key=lambda row: (-row.code_bytes, row.option)))
+
+
+def _is_unused(own: Sequence[PartCoverage]) -> bool:
+    """Whether no function ran but `__init` ones, and not those if they are most of the code."""
+    functions, lasting = sum(one.functions for one in own), sum(one.lasting for one in own)
+    if any(one.used for one in own) or not functions:
+        return False
+    return lasting > functions - lasting or not any(one.ran for one in own)
 
 
 def _can_be_off(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> bool:
@@ -167,13 +180,23 @@ class _Dependents:
         gone: set[str] = set()
         pending = [option]
         while pending:
-            for name in sorted(self._mentions.get(pending.pop(), ())):
-                if name not in gone and name != option and self._unmet(name, config):
+            off = pending.pop()
+            selected = {target for target, _ in self._symbols[off].selects}
+            for name in sorted(self._mentions.get(off, set()) | selected):
+                if name in gone or name == option or config.get(name) not in _ON:
+                    continue
+                if self._unmet(name, config) or (name in selected and self._only_selected(name, config)):
                     gone.add(name)
                     config[name] = "n"
                     pending.append(name)
         held = any(self._selected(name, config) for name in gone)
         return None if held else gone
+
+    def _only_selected(self, name: str, config: Mapping[str, str]) -> bool:
+        """Whether nothing holds an option on that was selected: it has no prompt and no default that we know of."""
+        symbol = self._symbols.get(name)
+        plain = symbol is not None and not symbol.prompted and not symbol.kind.startswith("def_")
+        return plain and not self._selected(name, config)
 
     def _selected(self, name: str, config: Mapping[str, str]) -> bool:
         by = {one: self._symbols[one] for one in self._selectors.get(name, ())}
@@ -189,9 +212,9 @@ def text(made: UnusedReport, most: int | None = None) -> str:
     rows = [
         {
             "option": row.option,
-            "code": f"{row.code_bytes >> 10:,} KiB",
+            "code bytes": f"{row.code_bytes:,}",
             "functions": row.functions,
-            "objects": len(row.objects),
+            "__init ran": f"{row.init_count:,}" if row.init_count else "",
             "off with it": " ".join(row.goes_too[:3]) + (" ..." if len(row.goes_too) > 3 else ""),
             "prompt": row.prompt,
         }

@@ -27,6 +27,9 @@ config LIBRARY
 config USER
 	bool "What selects the library"
 	select LIBRARY
+	select PLAIN
+config PLAIN
+	bool
 config HIDDEN
 	bool
 	default y
@@ -57,27 +60,49 @@ obj-$(CONFIG_RUNS) += runs.o
 obj-$(CONFIG_EXTRA) += extra.o
 obj-$(CONFIG_BASE) += base.o
 obj-$(CONFIG_HELD) += held.o
+obj-$(CONFIG_PLAIN) += plain.o
 """
-NAMES = ("main", "bus", "device", "library", "user", "hidden", "runs", "extra", "base", "held")
+NAMES = ("main", "bus", "device", "library", "user", "hidden", "runs", "extra", "base", "held", "plain")
+INIT = {"user": ("user_setup",), "extra": ("extra_a", "extra_b", "extra_c")}
 BASE = 0xFFFF_FFFF_8100_0000
+INIT_START = BASE + (1 << 16)
 CONFIG = "# Linux/x86 6.12.1 Kernel Configuration\n" + "".join(
     f"CONFIG_{name}=y\n"
-    for name in ("CORE", "BUS", "DEVICE", "LIBRARY", "USER", "HIDDEN", "RUNS", "EXTRA", "HELD", "BASE", "HOLDER")
+    for name in (
+        "CORE",
+        "BUS",
+        "DEVICE",
+        "LIBRARY",
+        "USER",
+        "HIDDEN",
+        "RUNS",
+        "EXTRA",
+        "HELD",
+        "BASE",
+        "HOLDER",
+        "PLAIN",
+    )
 )
 
 
 @pytest.fixture
 def kernel(tmp_path: Path) -> Path:
-    """A kernel of ten objects, each with a function of 256 bytes and one of 16."""
+    """A kernel of eleven objects, each with a function of 256 bytes and one of 16; two have `__init` functions too."""
     folder = tmp_path / "kernel"
     folder.mkdir()
     (folder / "bzImage").write_bytes(b"a kernel")
     starts = {name: BASE + 1024 * number for number, name in enumerate(NAMES)}
     lines = [f"{start:016x} T {name}_init\n{start + 256:016x} t show\n" for name, start in starts.items()]
     lines += [f"{BASE - 16:016x} t __pfx_main_init\n", *(f"{BASE + (1 << 20):016x} D data{n}\n" for n in range(40))]
-    (folder / "System.map").write_text("".join(lines))  # Debian's stubs are shorter
     pieces = [Piece(start=start, end=start + 272, object=f"{name}.o", source=f"{name}.c") for name, start in
               starts.items()]  # fmt: skip
+    start = INIT_START
+    lines.append(f"{start - 64:016x} T _etext\n")
+    for name, functions in INIT.items():
+        pieces.append(Piece(start=start, end=start + 48, object=f"{name}.o", source=f"{name}.c"))
+        lines += [f"{start + 16 * number:016x} t {one}\n" for number, one in enumerate(functions)]
+        start += 48
+    (folder / "System.map").write_text("".join([*lines, f"{start:016x} T _einittext\n"]))  # Debian's stubs are shorter
     objects.save(ObjectMap(pieces=tuple(pieces)), folder)
     (folder / "config").write_text(CONFIG)
     tree = tmp_path / "tree"
@@ -100,9 +125,9 @@ def test_what_ran_in_any_profile_ran(kernel: Path, cache: Cache) -> None:
     counts = {one.part: (one.ran, one.functions, one.code_bytes) for one in covered.objects}
     assert counts["main.o"] == (1, 2, 272)
     assert counts["bus.o"] == (2, 2, 272)
-    assert counts["user.o"] == (0, 2, 272)
-    assert [(one.part, one.ran, one.functions) for one in covered.folders] == [(".", 3, 20)]
-    assert covered.sentence().startswith("3 of 20 functions ran; 8 of 10 objects never did (2 of 2 KiB")
+    assert counts["user.o"] == (0, 3, 320)
+    assert [(one.part, one.ran, one.functions) for one in covered.folders] == [(".", 3, 26)]
+    assert covered.sentence().startswith("3 of 26 functions ran; 9 of 11 objects never did (2 of 3 KiB")
 
 
 def options_of(kernel: Path, cache: Cache, *names: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -119,9 +144,17 @@ def test_options_are_proposed_whose_objects_never_ran(kernel: Path, cache: Cache
     """
     assert options_of(kernel, cache, "main_init", "runs_init") == {
         "BUS": (("bus.o", "device.o"), ("DEVICE",)),
-        "USER": (("user.o",), ()),
+        "USER": (("plain.o", "user.o"), ("PLAIN",)),
         "EXTRA": (("extra.o",), ()),
     }
+
+
+def test_code_that_every_boot_runs_does_not_count_unless_it_is_most_of_it(kernel: Path, cache: Cache) -> None:
+    names = ("main_init", "runs_init", "user_setup", "extra_a")
+    assert set(options_of(kernel, cache, *names)) == {"BUS", "USER"}
+    source = str(kernel.parents[1] / "tree")
+    made = unused.report(kernel, [ran(kernel, *names)], source=source, cache=cache)
+    assert {row.option: row.init_count for row in made.options} == {"BUS": 0, "USER": 5}
 
 
 def test_an_option_whose_dependents_ran_is_not_proposed(kernel: Path, cache: Cache) -> None:
@@ -134,12 +167,12 @@ def test_the_report_of_a_kernel_and_its_source(kernel: Path, cache: Cache) -> No
     made = unused.report(kernel, [ran(kernel, "main_init", "runs_init")], source=source, cache=cache)
     assert {row.option for row in made.options} == {"BUS", "USER", "EXTRA"}
     text = unused.text(made, 2)
-    assert "BUS" in text
+    assert "USER" in text
     assert "... 1 more" in text
     assert "other hardware" in text
     values = unused.json_values(made)
-    assert values["functions"] == {"ran": 2, "all": 20}
-    assert values["options"][0]["option"] == "BUS"
+    assert values["functions"] == {"ran": 2, "all": 26}
+    assert values["options"][0]["option"] == "USER"
 
 
 def test_a_source_of_another_release_is_refused(kernel: Path, cache: Cache) -> None:
