@@ -3,7 +3,7 @@
 An option is proposed if it can be turned off in the configuration, if no other enabled option selects it, and if no
 function ran of the objects that would no longer be linked: its own, and those of options that are off with it. Those
 that only run while the kernel starts (`__init`) do not count if other functions of the objects, and more of them, never
-ran: drivers and file systems register themselves in every boot. Such a proposal says so.
+ran: drivers and file systems register themselves in every boot. `init_count` is what such a proposal executed.
 The idea is Cozart's (Kuo et al., "Set the Configuration for the Heart of the OS", POMACS 2020).
 """
 
