@@ -724,6 +724,17 @@ def test_equal_guests_that_counted_otherwise_are_told_loudly() -> None:
     assert df_best(found)["best"].to_list() == [()]
 
 
+def test_an_initrd_may_differ_with_the_data_that_it_holds_and_with_nothing_else() -> None:
+    def notes(data: str, initrd: str) -> tuple[str, ...]:
+        rows = study(seeds=2, pressures=(1.5,)).assign(initrd_sha256="1" * 64)
+        others = rows.assign(factor_data=data, initrd_sha256=initrd * 64)
+        return tuple(note for note in counted(pd.concat([rows, others])).notes if "different guests" in note)
+
+    assert notes("photographs", "2") == ()
+    (note,) = notes("mix", "2")
+    assert "initrd: 111111111111 -> 222222222222" in note
+
+
 def test_what_a_choice_costs_is_the_median_of_its_guests_not_the_upper_of_the_middle_two() -> None:
     rows = study({"disk": CURVES["disk"], "zram:lz4": CURVES["zram:lz4"]}, seeds=4, pressures=(1.5,))
     rows["access_p99_ns"] = rows["seed"].map({1: 10e3, 2: 20e3, 3: 900e3, 4: 1e3})

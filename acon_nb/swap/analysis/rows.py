@@ -23,6 +23,8 @@ from acon_nb.vm import Clock
 if TYPE_CHECKING:
     import pandas as pd
 
+# The factors that an initrd is made from: with other levels of these it is another one, and should be.
+_IN_INITRD = ("factor_data", "factor_workload", "factor_packages", "factor_tools")
 _DERIVED_FROM = ("held_bytes", "working_set_bytes", "memavailable_start_bytes", "swap_used_bytes", "pool_bytes")
 Values = dict[Choice, dict[int, float | None]]  # by choice and seed; None where the guest ended badly
 
@@ -268,6 +270,8 @@ def _notes(frame: pd.DataFrame, clock: str) -> list[str]:
         cells = ", ".join(sorted(map(str, set(wrong["choice"]))))
         notes.append(f"WRONG PAGES came back in {len(wrong)} runs: {cells}.")
     first = frame[frame["choice"] == frame["choice"].iloc[0]]
+    made_from = first[[name for name in _IN_INITRD if name in first]].astype(str)
+    first = first[(made_from == made_from.iloc[0]).all(axis=1)]
     for name in ("kernel_sha256", "initrd_sha256", "qemu_version"):
         if name in first and first[name].nunique() > 1:
             also = changed(first.iloc[[0]], first.iloc[[-1]])
