@@ -27,7 +27,7 @@ from acon_nb.plots.swap.style import (
 )
 from acon_nb.stats.breakeven import PointKind
 from acon_nb.stats.comparison import Verdict
-from acon_nb.swap.analysis.measures import THROUGHPUT, available_text, measure
+from acon_nb.swap.analysis.measures import THROUGHPUT, available_text, level_text, measure, sorting_key
 from acon_nb.swap.analysis.outcomes import failures_text
 from acon_nb.swap.derived import AVAILABLE
 
@@ -104,7 +104,10 @@ def plot_best(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
     figure, axes, shown = _panels(cells, "situation", most, (max(4.0, 1.5 * columns + 1.6), 0.0), rows_of="down_level")
     kinds = _first_colours(cells)
     for ax, (situation, part) in zip(axes, shown, strict=True):
-        lows, highs = (list(dict.fromkeys(part[name])) for name in ("down_level", "across_level"))
+        lows, highs = (
+            sorted(set(part[name]), key=lambda level: sorting_key(level_text(level)))
+            for name in ("down_level", "across_level")
+        )
         for row in part.to_dict("records"):
             _best_cell(ax, row, highs.index(row["across_level"]), lows.index(row["down_level"]), kinds)
         ax.set_xticks(range(len(highs)), [_level_words(part, level) for level in highs])
