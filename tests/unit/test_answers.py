@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -856,3 +857,10 @@ def test_each_choice_looks_different_and_a_situation_with_one_level_is_no_curve(
     best = plots.figures_of(more.clocks[0])["best"]
     assert [ax.get_title() for ax in best.axes] == ["disk_latency=80us"]
     assert "1 of 2 situations" in best.get_suptitle()
+
+
+def test_the_map_of_best_choices_has_its_pressures_in_order() -> None:
+    rows = pd.concat([study(pressures=(1.5,), seeds=3, factor_data="apart"), study(pressures=(1.0, 1.5, 2.0), seeds=3)])
+    figure = plots.plot_best(df_best(counted(rows)))
+    words = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert [re.findall(r"[\d.]+", text)[-1] for text in words] == ["1", "1.5", "2"]
