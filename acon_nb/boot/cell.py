@@ -25,7 +25,19 @@ from acon_nb.initrd import InitrdImage, add_modules, create, gen_init, tree_of
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.study.functions import starts_of
 from acon_nb.study.host_lock import run_locked
-from acon_nb.vm import Capabilities, Clock, End, Forward, Machine, Outcome, Ready, VmSpec, kernel_words, parse_ready
+from acon_nb.vm import (
+    Capabilities,
+    Clock,
+    End,
+    Forward,
+    Machine,
+    Outcome,
+    Ready,
+    VmSpec,
+    capabilities,
+    kernel_words,
+    parse_ready,
+)
 from acon_nb.vm.ready import Rule, check_ready, free_port
 from acon_nb.vm.spec import identifying_values
 
@@ -198,13 +210,14 @@ def boot_once(
 ) -> Outcome:
     """Boot the guest of a cell and wait until it is ready or ends; the caller holds the host's lock.
 
-    `starts` are the addresses to count by (default: as of `study.functions`), `calls` the functions whose call stacks
-    are counted too. With `to_end` it runs until it ends.
+    `starts` are the addresses to count by (default: as of `study.functions`, where QEMU counts), `calls` the functions
+    whose call stacks are counted too. With `to_end` it runs until it ends.
     """
     spec, until = cell.spec(), None if cell.reports_itself or to_end else cell.until
     if until is not None and until.rule is Rule.PORT:
         spec = replace(spec, forwards=(Forward(host_port=free_port(), guest_port=until.port),))
-    count_by = starts_of(cell.kernel, cell.clock, cell.system_map) if starts is None else starts
+    host = host or capabilities()
+    count_by = starts_of(cell.kernel, cell.clock, cell.system_map, qemu=host.qemu) if starts is None else starts
     with Machine(spec, host=host, until=until, count_by=count_by, calls=calls) as machine:
         return machine.wait(cancel)
 

@@ -21,10 +21,10 @@ from acon_nb.profile.counts import Functions
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study.builds import Builds
 from acon_nb.study.faults import host_fault
-from acon_nb.study.functions import system_map_of
+from acon_nb.study.functions import check_counting, system_map_of
 from acon_nb.study.plan import Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
-from acon_nb.vm import GOOD_ENDS, Capabilities, Clock, Outcome, capabilities, counting
+from acon_nb.vm import GOOD_ENDS, Capabilities, Clock, Outcome, capabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ class BootExperiment:
         guest that cannot be.
         """
         self._host = capabilities()
-        if self._profile:
-            counting.plugin(self._host.qemu, self._store)
+        clocks = {Clock(factors.clock) for factors in self._factors.values()}
+        check_counting(self._host.qemu, clocks, profile=self._profile, cache=self._store, on_progress=on_progress)
         for factors in self._factors.values():
             check_host(factors, self._host)
         for number, (label, factors) in enumerate(self._factors.items()):

@@ -29,7 +29,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import guest_code
 from acon_nb.progress import CancelToken
 from acon_nb.study import clock_parts
-from acon_nb.vm import Capabilities, Clock, Machine, Moment, Snapshot
+from acon_nb.vm import Capabilities, Clock, Machine, Moment, Snapshot, capabilities, counting
 
 _MARK = re.compile(rb"ACON(.{8})", re.DOTALL)
 _POLL_S = 0.05
@@ -91,7 +91,9 @@ def _reach(cell: BootCell, image: bytes, host: Capabilities | None, cancel: Canc
         kernel = Path(folder, "bzImage")
         kernel.write_bytes(image)
         spec = replace(cell.spec(), kernel=kernel)
-        with Machine(spec, host=host, count_by=()) as machine:  # no function of the kernel runs before the last of them
+        host = host or capabilities()
+        # no function of the kernel runs before the last of them
+        with Machine(spec, host=host, count_by=None if counting.why_not(host.qemu) else ()) as machine:
             machine.start()
             while machine.running and _read(machine.transcript) is None:
                 if cancel is not None:

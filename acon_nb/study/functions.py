@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from acon_nb.bootcheck.kernel import unpacked
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError
 from acon_nb.guest import kallsyms, symbols
-from acon_nb.vm import Clock
+from acon_nb.progress import OnProgress, Progress, silent
+from acon_nb.vm import Clock, counting
 
 MODULES_BASE = 0xFFFF_FFFF_C000_0000
 _STUB_BYTES = 1024
@@ -42,11 +43,28 @@ def system_map_of(kernel: Path, cache: Cache | None = None) -> Path | None:
     return beside or (cache or Cache()).file_beside("kernel", "bzImage", sha256_file(kernel), "System.map")
 
 
-def starts_of(kernel: Path, clock: Clock, system_map: Path | None = None) -> tuple[int, ...] | None:
-    """The addresses by which a guest's instructions are counted; None on a clock that counts none."""
-    if clock is not Clock.INSTRUCTIONS:
+def starts_of(
+    kernel: Path, clock: Clock, system_map: Path | None = None, *, qemu: Path | None = None
+) -> tuple[int, ...] | None:
+    """The addresses by which a guest's instructions are counted; None on a clock that counts none.
+
+    Where `qemu` is given and loads no plugin, None too: the guest then runs uncounted.
+    """
+    if clock is not Clock.INSTRUCTIONS or (qemu is not None and counting.why_not(qemu)):
         return None
     return (*functions_of(kernel, system_map), MODULES_BASE)
+
+
+def check_counting(
+    qemu: Path, clocks: Iterable[Clock], *, profile: bool, cache: Cache, on_progress: OnProgress = silent
+) -> None:
+    """Warn where a study's guests will run uncounted. Errors: those of `counting.plugin` if it wants a `profile`."""
+    if profile:
+        counting.plugin(qemu, cache)
+    elif Clock.INSTRUCTIONS in clocks and (why := counting.why_not(qemu)):
+        on_progress(
+            Progress("warning, instruction clock", None, f"{why}: rows do not split executed, waiting and idle")
+        )
 
 
 @functools.lru_cache(maxsize=4)

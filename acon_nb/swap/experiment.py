@@ -21,7 +21,7 @@ from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study import clock_parts
 from acon_nb.study.builds import Builds
 from acon_nb.study.faults import host_fault
-from acon_nb.study.functions import functions_of, starts_of, system_map_of
+from acon_nb.study.functions import check_counting, functions_of, starts_of, system_map_of
 from acon_nb.study.plan import Level, Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
 from acon_nb.swap import calibration, data, guest_report, knobs, profiling
@@ -30,7 +30,7 @@ from acon_nb.swap.derived import derived_columns
 from acon_nb.swap.factor_checks import PROGRAM_ONLY, SWAP_ONLY
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.levels import PAGE_BYTES
-from acon_nb.vm import Capabilities, Clock, Machine, Message, Outcome, VmSpec, capabilities, counting, disk
+from acon_nb.vm import Capabilities, Clock, Machine, Message, Outcome, VmSpec, capabilities, disk
 from acon_nb.vm.spec import identifying_values
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class SwapExperiment:
         `InvalidInput` for a guest that cannot be; `GuestFailed` when the calibration's guest gives no times.
         """
         self._host = capabilities()
-        if self._profile:
-            counting.plugin(self._host.qemu, self._store)
+        clocks = {Clock(factors.clock) for factors in self._factors.values()}
+        check_counting(self._host.qemu, clocks, profile=self._profile, cache=self._store, on_progress=on_progress)
         for number, (label, factors) in enumerate(self._factors.items()):
             on_progress(Progress("prepare the cells", number / len(self._factors), label))
             if cancel is not None:
@@ -147,9 +147,7 @@ class SwapExperiment:
                 image = disk.create(Path(folder, "swap.raw"), factors.disk_bytes).path
             spec = swap_cell.spec(seed, image)
             functions = profiling.functions(swap_cell) if self._profile else None
-            starts = (
-                starts_of(spec.kernel, spec.clock, swap_cell.system_map) if functions is None else functions.starts()
-            )
+            starts = self._starts(swap_cell, spec.clock) if functions is None else functions.starts()
             with (
                 self._live(f"{cell.label}, seed {seed}", factors) as hear,
                 Machine(spec, host=self._host, on_message=hear, count_by=starts) as machine,
@@ -177,6 +175,10 @@ class SwapExperiment:
             error=error,
             profile=profile,
         )
+
+    def _starts(self, cell: SwapCell, clock: Clock) -> tuple[int, ...] | None:
+        assert self._host is not None
+        return starts_of(cell.kernel, clock, cell.system_map, qemu=self._host.qemu)
 
     def samples(self) -> dict[str, tuple[Mapping[str, Any], ...]]:
         """The samples so far of each guest that runs now, by cell and seed; any thread may ask."""

@@ -6,6 +6,7 @@ mark (`guest/src/mark.h`) is split exactly: idle time that QEMU skipped, and ins
 
 from __future__ import annotations
 
+import functools
 import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -171,6 +172,16 @@ def plugin(qemu: Path, cache: Cache | None = None) -> Path:
     return _build(compiler, _api(qemu, compiler, cache or Cache()), cache or Cache())
 
 
+@functools.cache
+def why_not(qemu: Path) -> str:
+    """Why guests of this QEMU cannot be counted; "" where they can."""
+    try:
+        plugin(qemu)
+    except (AconError, OSError) as error:
+        return error.what if isinstance(error, AconError) else str(error)
+    return ""
+
+
 def _build(compiler: str, api: int, cache: Cache) -> Path:
     inputs = {
         "plugin": [sha256_file(path) for path in _SOURCES],
@@ -216,4 +227,4 @@ def _load(qemu: Path, library: Path, starts: Path) -> None:
     commands = b'{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
     argv: list[str | Path] = [qemu, "-M", "none", "-accel", "tcg", "-S", "-display", "none", "-nodefaults"]
     argv += ["-qmp", "stdio", "-plugin", plugin_option(library, starts, Path("/dev/null"))]
-    process.output(argv, stdin=commands, timeout_s=20)
+    process.output(argv, stdin=commands, timeout_s=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,7 @@ from acon_nb import results
 from acon_nb.boot import BootCell, profiling, run
 from acon_nb.boot.experiment import BootExperiment
 from acon_nb.cli import main
-from acon_nb.errors import InvalidInput
+from acon_nb.errors import AconError, InvalidInput
 from acon_nb.profile.counts import REPEATED
 from acon_nb.profile.model import load
 from acon_nb.study.kinds import experiment_of
@@ -149,6 +150,21 @@ def test_the_wall_clock_is_refused(guide_kernel):
     )
     with pytest.raises(InvalidInput, match="wall clock"):
         experiment_of(plan)
+
+
+def test_without_plugins_a_profile_is_refused_and_all_else_works(cell, host, tmp_path):
+    """A QEMU as of a build without plugins, which does not know the option."""
+    refusing = tmp_path / "qemu"
+    refused = 'for word; do [ "$word" != -plugin ] || { echo "-plugin: invalid option" >&2; exit 1; }; done'
+    refusing.write_text(f'#!/bin/sh\n{refused}\nexec {host.qemu} "$@"\n')
+    refusing.chmod(0o755)
+    without = replace(host, qemu=refusing)
+    with pytest.raises(AconError, match="loads no plugin for counting"):
+        profiling.profile(cell, host=without)
+    row = run(cell, host=without)
+    assert row.ready
+    assert row.executed_ns is None
+    assert row.guest_ns["reset_to_ready"] == run(cell, host=host).guest_ns["reset_to_ready"]
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
