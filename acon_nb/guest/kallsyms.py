@@ -11,6 +11,8 @@ import itertools
 import struct
 from collections.abc import Iterator
 
+from acon_nb.guest.symbols import by_address
+
 _DIGITS = b"\0".join(str(digit).encode() for digit in range(10)) + b"\0"
 _TOKENS = 256
 _MARKED = 256  # every 256th name has a marker
@@ -33,7 +35,7 @@ def functions(image: bytes) -> dict[int, str]:
                     addresses = [relative(base, offset) for offset in offsets]
                     if _plausible(addresses, names):
                         pairs = zip(addresses, names, strict=True)
-                        return {address: name[1:].decode() for address, name in pairs if name[:1] in _FUNCTIONS}
+                        return by_address((at, name[1:].decode()) for at, name in pairs if name[:1] in _FUNCTIONS)
     return {}
 
 

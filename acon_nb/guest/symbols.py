@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput
@@ -16,6 +16,7 @@ from acon_nb.errors import InvalidInput
 _ALIGN = 2 << 20
 _SYMBOL = re.compile(r"([0-9a-f]{16}) [tTwW] ([\w.$]+)")
 _ADDRESS = re.compile(r"(?<=calling  |initcall )0x([0-9a-f]{16})(?= )")
+_LABEL = re.compile(r"_[se]?(init)?text|__\w+_(start|end)")  # _stext, __irqentry_text_start, __indirect_thunk_end
 _FEWEST = 3  # two addresses can match by chance
 
 
@@ -26,9 +27,19 @@ def read_map(path: Path) -> dict[int, str]:
     except OSError as error:
         hint = "acon-nb kernel build leaves System.map next to the bzImage"
         raise InvalidInput("system_map", path, error.strerror or "cannot be read", hint=hint) from error
-    functions = {int(match[1], 16): match[2] for line in text.splitlines() if (match := _SYMBOL.fullmatch(line))}
+    matches = (match for line in text.splitlines() if (match := _SYMBOL.fullmatch(line)))
+    functions = by_address((int(match[1], 16), match[2]) for match in matches)
     if not functions:
         raise InvalidInput("system_map", path, "names no function", hint="give the System.map of the same kernel")
+    return functions
+
+
+def by_address(symbols: Iterable[tuple[int, str]]) -> dict[int, str]:
+    """Symbols by address: of several at one, the last that is not a label of the linker's script."""
+    functions: dict[int, str] = {}
+    for address, name in symbols:
+        if address not in functions or _LABEL.fullmatch(functions[address]) or not _LABEL.fullmatch(name):
+            functions[address] = name
     return functions
 
 

@@ -7,7 +7,7 @@
  *
  *   node PARENT NUMBER        a new node, numbered from 1 in order: the function NUMBER, called by PARENT (0: the root)
  *   self NODE COUNT           instructions since the last mark
- *   returns COUNT UNMATCHED   how many there were, and how many returned to what no call had left
+ *   returns COUNT UNMATCHED   how many there were, and how many returned to what no call or entry had left
  *
  * Behind the numbers of `starts` come INTERRUPTS, the parent of what interrupts ran, and FOLDED, the parent of functions
  * under chains for which there was no room.
@@ -78,7 +78,9 @@ static uint32_t tasks_count;
 static struct task now;
 static uint32_t function = NO_FUNCTION; /* of now.node */
 static uint64_t base;			/* its count when it was arrived at */
-static uint64_t user_base, returns, unmatched, switch_stack;
+static uint64_t *user_bases; /* counts of the functions of user space when they were written */
+static size_t user_count;
+static uint64_t returns, unmatched, switch_stack;
 static uint32_t behind_iret;
 static enum pending pending;
 
@@ -172,6 +174,11 @@ static void push(struct frame frame)
 	now.frames[now.depth++] = frame;
 }
 
+static bool in_thunk(void)
+{
+	return function < starts_count && kinds[function] & THUNK;
+}
+
 /* Where a jump leads: back to a function that is open since the last call, else as if it were called. */
 static uint32_t jump(uint32_t to)
 {
@@ -185,7 +192,7 @@ static uint32_t jump(uint32_t to)
 		if (node == caller)
 			break;
 	}
-	return child(kinds[function] & THUNK ? nodes[now.node].parent : now.node, to);
+	return child(in_thunk() ? nodes[now.node].parent : now.node, to);
 }
 
 /* The depth of the frame whose call left this address, or -1. */
@@ -236,11 +243,15 @@ static void arrive(uint32_t to, uint32_t address)
 		enter(to);
 		return;
 	}
+	if (function == 0) { /* back in the kernel from an entry that was not seen */
+		unmatched++;
+		go_to(ROOT);
+	}
 	if (depth >= 0) {
 		now.depth = (uint32_t)depth;
 		go_to(now.frames[depth].node);
 	} else if (pending == RETURNED) {
-		unmatched += !(kinds[function] & THUNK);
+		unmatched += !in_thunk();
 		if (!now.depth)
 			go_to(ROOT);
 	}
@@ -376,8 +387,13 @@ void calls_instrument(struct qemu_plugin_insn *insn, size_t index, bool arrives)
 void calls_write(FILE *out)
 {
 	attribute();
-	nodes[USER].self += counted(0) - user_base;
-	user_base = counted(0);
+	for (uint32_t i = 0; i < user_count; i++) {
+		uint64_t count = counted(i);
+		uint32_t node = count == user_bases[i] ? USER : child(USER, i);
+
+		nodes[node].self += count - user_bases[i];
+		user_bases[i] = count;
+	}
 	for (; nodes_written < nodes_count; nodes_written++)
 		fprintf(out, "node %u %u\n", nodes[nodes_written].parent, nodes[nodes_written].function);
 	for (uint32_t i = 0; i < nodes_count; i++) {
@@ -392,10 +408,13 @@ bool calls_begin(const char *kinds_path)
 {
 	FILE *file = fopen(kinds_path, "rb");
 
+	while (user_count < starts_count && starts[user_count] < KERNEL_BASE)
+		user_count++;
+	user_bases = calloc(user_count, sizeof(*user_bases));
 	kinds = calloc(starts_count, 1);
 	table = calloc(1u << TABLE_SHIFT, sizeof(*table));
 	tasks = calloc(TASKS_SIZE, sizeof(*tasks));
-	if (!file || !kinds || !table || !tasks || fread(kinds, 1, starts_count, file) != starts_count)
+	if (!file || !user_bases || !kinds || !table || !tasks || fread(kinds, 1, starts_count, file) != starts_count)
 		return false;
 	fclose(file);
 	nodes_room = 1 << 12;

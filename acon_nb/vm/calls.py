@@ -37,8 +37,8 @@ _KINDS = {
 class Calls:
     """Instructions by call stack up to a moment.
 
-    `counts` are instructions by node of the `tree`. Of `returns`, `unmatched_returns` returned to an address that no
-    call had left: retpolines, and the first return of a new task.
+    `counts` are instructions by node of the `tree`. Of `returns`, `unmatched_returns` returned to what no call and no
+    entry into the kernel had left, as does the first return of each new task.
     """
 
     tree: CallTree

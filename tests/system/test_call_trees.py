@@ -15,6 +15,7 @@ from acon_nb.boot import BootCell, initcalls, profiling
 from acon_nb.guest import symbols
 from acon_nb.guest.programs import guest_script
 from acon_nb.initrd import FileTree, create
+from acon_nb.kernel import debian_kernel
 from acon_nb.profile import tables
 from acon_nb.study.functions import functions_of, starts_of
 from acon_nb.vm import Capabilities, Clock, Machine, Moment, Outcome, VmSpec, capabilities, counting
@@ -169,6 +170,22 @@ def test_a_profile_has_call_stacks_of_the_same_counts(guide_kernel, boot_initrd)
     assert tables.inclusive(profile)["kernel", "start_kernel"] > 20_000_000
     assert tables.callees(profile, "do_one_initcall")["acpi_init"] > 1_000_000
     assert int(profile.origin["unmatched_returns"]) < 1e-4 * int(profile.origin["returns"])
+
+
+@pytest.mark.weekly
+def test_a_kernel_of_debian_has_a_call_tree(store, tmp_path):
+    """It has modules, tracing and symbols of its own, in which linker labels share addresses with functions."""
+    image = debian_kernel(cache=store).image
+    names = functions_of(image)
+    outcome = run(guest(image, tmp_path))
+    for one in outcome.snapshots:
+        assert one.calls.by_function() == dict(one.counts)
+    last = outcome.snapshots[-1].calls
+    assert last.unmatched_returns < 1e-4 * last.returns
+    assert len({stack[0] for stack in last.stacks(names)}) <= 6
+    few, many, _ = spans(outcome, names)
+    costs = [sum(own for stack, own in one.items() if stack[-1].endswith("sys_getppid")) for one in (few, many)]
+    assert costs[1] == 4 * costs[0]
 
 
 @pytest.mark.weekly

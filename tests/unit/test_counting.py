@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from acon_nb import bzimage
 from acon_nb.errors import AconError, MissingRequirement
-from acon_nb.guest import kallsyms
+from acon_nb.guest import kallsyms, symbols
 from acon_nb.host import find_qemu
 from acon_nb.study import clock_parts
 from acon_nb.study.functions import functions_of, system_map_of
@@ -200,3 +200,11 @@ def test_a_packed_kernels_symbols_are_read(tmp_path: Path, pack: Callable[[bytes
     path = tmp_path / "bzImage"
     path.write_bytes(bytes(head) + payload)
     assert functions_of(path)[KERNEL + 16] == "function_0"
+
+
+@pytest.mark.parametrize("label", ["_stext", "_sinittext", "__irqentry_text_start", "__softirqentry_text_end"])
+def test_a_function_keeps_its_name_where_the_linker_has_a_label(label: str) -> None:
+    for names in ([label, "irq_entries_start"], ["irq_entries_start", label]):
+        assert symbols.by_address((KERNEL, name) for name in names) == {KERNEL: "irq_entries_start"}
+    assert symbols.by_address([(KERNEL, label)]) == {KERNEL: label}
+    assert symbols.by_address([(KERNEL, "memmove"), (KERNEL, "__memmove")]) == {KERNEL: "__memmove"}
