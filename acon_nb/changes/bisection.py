@@ -11,7 +11,7 @@ from typing import Any
 from acon_nb.cache import Cache, atomic_file, key_of, sha256_file
 from acon_nb.changes import functions, measure, search
 from acon_nb.changes.builds import CommitBuilds
-from acon_nb.changes.functions import CountChange
+from acon_nb.changes.functions import CountChange, KernelChange
 from acon_nb.changes.repository import Repository, open_repository
 from acon_nb.errors import BuildFailed, GuestFailed, InvalidInput, KernelConfigError
 from acon_nb.kernel import make, requested_options
@@ -22,6 +22,7 @@ from acon_nb.vm import capabilities
 
 _KIND = "bisect"
 _STATE = "bisect.json"
+_RowOf = Callable[[str, bool], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,8 @@ class Bisection:
     """The commit that was found, its subject, the number before and after it, and what was done to find it.
 
     `builds` counts the commits that were built between the two ends, which are built and measured in addition;
-    `skipped` are those of them that gave no number, with the reason. `functions` are those that differ most.
+    `skipped` are those of them that gave no number, with the reason. `functions` are those that differ most, `layout`
+    are instructions more that no function's source asks for.
     """
 
     commit: str
@@ -95,6 +97,7 @@ class Bisection:
     bad_value: float
     skipped: Mapping[str, str]
     functions: Sequence[CountChange]
+    layout: int
     text: str
 
     def values(self) -> dict[str, Any]:
@@ -106,7 +109,7 @@ class Bisection:
 def bisect(
     spec: BisectSpec,
     *,
-    row_of: Callable[[str], Mapping[str, Any]] | None = None,
+    row_of: _RowOf | None = None,
     cache: Cache | None = None,
     jobs: int | None = None,
     on_progress: OnProgress = silent,
@@ -115,7 +118,8 @@ def bisect(
     """Find the commit that changed a number; one that was interrupted resumes where it was.
 
     Both ends are measured first; equal ones are refused. A commit that does not build or boot is skipped. `row_of`
-    gives the row of a commit in place of a build and a guest; `jobs` are the compilers at a time.
+    gives the row of a commit, with its profile or not, in place of a build and a guest; `jobs` are the compilers at a
+    time.
     Errors: those of `open_repository` and `search.find`; those of a build or a guest at one of the ends.
     """
     repository = open_repository(spec.tree)
@@ -145,7 +149,8 @@ def bisect(
         good_value=cause.good_value,
         bad_value=cause.bad_value,
         skipped=cause.skipped,
-        functions=changes,
+        functions=changes.functions,
+        layout=changes.layout,
         text=measured.text(cause.before, cause.after),
     )
 
@@ -155,7 +160,10 @@ def text_of(answer: Bisection) -> str:
     lines = [f"{answer.commit[:12]} {answer.subject}", f"{answer.metric}: {answer.text}"]
     lines.append(f"{answer.builds} builds between {answer.good[:12]} and {answer.bad[:12]}")
     lines += [f"skipped {commit[:12]}: {reason}" for commit, reason in answer.skipped.items()]
-    return "\n".join([*lines, *functions.table(answer.functions)])
+    lines += functions.table(answer.functions)
+    if answer.layout:
+        lines.append(f"{answer.layout:+,} instructions of layout: the compiler's, the linker's, the image's bytes")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,14 +174,16 @@ class _Measurements:
     builds: CommitBuilds
     rows: Store
 
-    def of(self, first: str, on_progress: OnProgress, cancel: CancelToken | None) -> Callable[[str], Mapping[str, Any]]:
+    def of(
+        self, first: str, on_progress: OnProgress, cancel: CancelToken | None
+    ) -> Callable[[str, bool], Mapping[str, Any]]:
         """A function of commits; with the kernel of `first` it is checked that the number is exact."""
 
-        def row(commit: str) -> Mapping[str, Any]:
+        def row(commit: str, profile: bool) -> Mapping[str, Any]:
             image = self.builds.image(commit, on_progress=on_progress, cancel=cancel).image
-            if commit == first:
+            if commit == first and not profile:
                 self.measured.check_exact(image, self.rows, on_progress=on_progress, cancel=cancel)
-            return self.measured.row(image, self.rows, on_progress=on_progress, cancel=cancel)
+            return self.measured.row(image, self.rows, profile=profile, on_progress=on_progress, cancel=cancel)
 
         return row
 
@@ -184,7 +194,7 @@ class _Session:
     def __init__(
         self,
         measured: measure.CellMeasure,
-        row_of: Callable[[str], Mapping[str, Any]],
+        row_of: _RowOf,
         path: Path,
         key: str,
         ends: tuple[str, str],
@@ -214,17 +224,17 @@ class _Session:
                 raise search.Untestable(error.what) from error
         return self._measure(commit)
 
-    def functions(self, before: str, after: str) -> tuple[CountChange, ...]:
-        """The functions that differ most between two commits; none where one of them gives no row."""
+    def functions(self, before: str, after: str) -> KernelChange:
+        """The functions that differ most between two commits, none where one of them gives no row."""
         rows = []
         for commit in (before, after):
             if not commit or "value" not in self._known.get(commit, {}):
-                return ()
-            rows.append(self._row_of(commit))
+                return KernelChange()
+            rows.append(self._row_of(commit, True))
         return functions.of_rows(*rows)
 
     def _measure(self, commit: str) -> float:
-        value = self._measured.value(self._row_of(commit))
+        value = self._measured.value(self._row_of(commit, False))
         self._keep(commit, {"value": value})
         return value
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from acon_nb.errors import AconError
+from acon_nb.host import probe_qemu
+from acon_nb.profile import diff
+from acon_nb.profile.diff import Difference
+from acon_nb.profile.model import load
+from acon_nb.results import Store
+from acon_nb.study import kinds
+from acon_nb.vm import counting
 
 MOST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class CountChange:
-    """Instructions of one function before and after a change (None: not among the functions that are known)."""
+    """Instructions of one function before and after a change (None: it is not there)."""
 
     name: str
     before: int | None
@@ -23,30 +33,85 @@ class CountChange:
         return (self.after or 0) - (self.before or 0)
 
 
-def of_rows(before: Mapping[str, Any], after: Mapping[str, Any], *, most: int = MOST) -> tuple[CountChange, ...]:
-    """The functions that differ most between two rows, of those that both rows have.
+@dataclass(frozen=True, kw_only=True)
+class KernelChange:
+    """The functions that differ most; `layout` are instructions more that the source does not ask for.
 
-    A row has the functions with the most instructions (the column `functions`).
+    `is_layout`: no function executed other instructions but for what the compiler, the linker and the image's bytes do.
     """
+
+    functions: tuple[CountChange, ...] = ()
+    layout: int = 0
+    is_layout: bool = False
+
+
+def are_profiled(study: str) -> bool:
+    """Whether the rows of a kind of study can have profiles here: its guests, and a QEMU with plugins."""
+    if not kinds.kind(study).profiles:
+        return False
+    try:
+        counting.plugin(probe_qemu().path)
+    except AconError:
+        return False
+    return True
+
+
+def with_path(row: Mapping[Any, Any], out: Store) -> dict[str, Any]:
+    """A row of a store with the whole path of its profile, if it has one."""
+    values = {str(name): value for name, value in row.items()}
+    if isinstance(values.get("profile"), str):
+        values["profile"] = str(out.folder / values["profile"])
+    return values
+
+
+def of_rows(before: Mapping[str, Any], after: Mapping[str, Any], *, most: int = MOST) -> KernelChange:
+    """How two rows differ by function: by their profiles, else of the functions with the most instructions in both."""
+    paths = [row.get("profile") for row in (before, after)]
+    if all(isinstance(path, str) for path in paths):
+        return of_difference(diff.difference(*(load(Path(str(path))) for path in paths)), most=most)
     old, new = _counts(before), _counts(after)
+    changes = [CountChange(name=name, before=old[name], after=new[name]) for name in old if name in new]
+    return KernelChange(functions=_largest(changes, most))
+
+
+def of_difference(compared: Difference, *, most: int = MOST) -> KernelChange:
+    """The largest changes of two profiles, each function's phases added up; those of layout are one number."""
+    sums: dict[str, list[int]] = {}
+    for row in compared.changes:
+        counts = sums.setdefault(row.name, [0, 0])
+        counts[0] += row.before
+        counts[1] += row.after
+    kinds_of = {row.name: row.kind for row in compared.changes}
     changes = [
-        CountChange(name=name, before=old[name], after=new[name])
-        for name in old
-        if name in new and old[name] != new[name]
+        CountChange(
+            name=name,
+            before=None if kinds_of[name] is diff.ChangeKind.ADDED else old,
+            after=None if kinds_of[name] is diff.ChangeKind.REMOVED else new,
+        )
+        for name, (old, new) in sums.items()
     ]
-    return tuple(sorted(changes, key=lambda one: (-abs(one.difference), one.name))[:most])
+    return KernelChange(
+        functions=_largest(changes, most),
+        layout=compared.layout_change,
+        is_layout=compared.verdict is not diff.DifferenceVerdict.DIFFERENT,
+    )
 
 
 def table(changes: Sequence[CountChange]) -> list[str]:
     """The lines of a table of at most 72 columns; none without a change."""
     if not changes:
         return []
-    rows = [f"{'function':<29} {'before':>13} {'after':>13} {'difference':>14}"]
+    rows = [f"{'function':<27} {'before':>14} {'after':>14} {'difference':>14}"]
     for one in changes:
-        name = one.name if len(one.name) <= 29 else f"{one.name[:28]}~"
+        name = one.name if len(one.name) <= 27 else f"{one.name[:26]}~"
         numbers = ["-" if value is None else f"{value:,}" for value in (one.before, one.after)]
-        rows.append(f"{name:<29} {numbers[0]:>13} {numbers[1]:>13} {one.difference:>+14,}")
+        rows.append(f"{name:<27} {numbers[0]:>14} {numbers[1]:>14} {one.difference:>+14,}")
     return rows
+
+
+def _largest(changes: Sequence[CountChange], most: int) -> tuple[CountChange, ...]:
+    different = [one for one in changes if one.difference]
+    return tuple(sorted(different, key=lambda one: (-abs(one.difference), one.name))[:most])
 
 
 def _counts(row: Mapping[str, Any]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from acon_nb.changes import functions
 from acon_nb.errors import InvalidInput
 from acon_nb.kernel import BuildSpec
 from acon_nb.progress import CancelToken, OnProgress, silent
@@ -41,16 +42,18 @@ class CellMeasure:
         image: Path,
         out: Store,
         *,
+        profile: bool = False,
         on_progress: OnProgress = silent,
         cancel: CancelToken | None = None,
     ) -> dict[str, Any]:
         """The row of the cell with a kernel; one that is in `out` is not measured again.
 
+        With `profile` it has the path of its profile, where its guests and this QEMU can be profiled.
         Errors: those of `run_plan`, such as `GuestFailed`; `InvalidInput` where it does not have the column.
         """
-        plan = with_kernel(self.plan, image)
+        plan = replace(with_kernel(self.plan, image), profile=profile and functions.are_profiled(self.plan.study))
         rows = run_plan(plan, kinds.experiment_of(plan), out=out, on_progress=on_progress, cancel=cancel)
-        return {str(name): value for name, value in rows.iloc[0].to_dict().items()}
+        return functions.with_path(rows.iloc[0].to_dict(), out)
 
     def check_exact(
         self,

@@ -1,4 +1,4 @@
-"""`acon-nb bench bisect`: the commit that changed a number (docs/series.md)."""
+"""`acon-nb bench bisect` and `bench series`: what a commit or a series of patches changes (docs/series.md)."""
 
 from __future__ import annotations
 
@@ -40,3 +40,34 @@ def bench_bisect(jobs: int | None, as_json: bool, **fields: Any) -> None:
         print_json(answer.values())
     else:
         click.echo(bisection.text_of(answer))
+
+
+@bench_group.command("series")
+@click.argument("commits", metavar="[BASE..HEAD]", default="")
+@click.option("--tree", type=_path, help="A git tree of the kernel; it is only read.")
+@click.option("--mbox", type=_path, help="A mailbox with the patches, as of lore.kernel.org.")
+@click.option("--patches", type=_path, help="A folder of patches, as git format-patch writes them.")
+@click.option("--source", default="", help="What patches apply to: debian:6.12, DIR; or give --tree and BASE.")
+@click.option("--suite", default="quick", show_default=True, help="The guests: boot, quick or full (docs/series.md).")
+@click.option("--each", is_flag=True, help="Judge every patch, not the series alone.")
+@click.option("--profile", default="", help="Profiles of kernel options, with commas.  [default: the suite's]")
+@click.option("--config", type=_path, help="A .config to start from instead of tinyconfig.")
+@click.option("--set", "settings", multiple=True, metavar="OPT=VAL", help="An option to set in addition.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Compilers at a time.  [default: one per CPU]")
+@click.option("--out", type=_path, help="Folder of the rows.  [default: the user cache]")
+@click.option("--markdown", is_flag=True, help="For a pull request, in place of plain text of 72 columns.")
+@as_json_option
+def bench_series(jobs: int | None, markdown: bool, as_json: bool, **fields: Any) -> None:
+    """Report what a series of patches changes: both ends built, the same guests run, every count compared.
+
+    Exit status 0: done, whatever the verdict; 1: failed as named.
+    """
+    from acon_nb.changes import series, series_text
+
+    if markdown and as_json:
+        raise click.UsageError("--markdown cannot be combined with --json")
+    report = series.judge(series.SeriesSpec(**fields), jobs=jobs, on_progress=TextProgress())
+    if as_json:
+        print_json(report.values())
+    else:
+        click.echo(series_text.markdown(report) if markdown else series_text.plain(report))

@@ -137,8 +137,8 @@ def test_ends_in_the_wrong_order_are_refused(history: History, good: int, bad: i
 # the whole bisection, with a row of each commit in place of a build and a guest
 
 
-def rows(history: History, log: list[str]) -> Callable[[str], Mapping[str, Any]]:
-    def row(commit: str) -> Mapping[str, Any]:
+def rows(history: History, log: list[str]) -> Callable[[str, bool], Mapping[str, Any]]:
+    def row(commit: str, profile: bool) -> Mapping[str, Any]:
         log.append(commit)
         cost = history.cost(commit)
         return {"executed_ns": cost, "functions": f"schedule 70\nfree_area_init {cost - 70}"}
@@ -170,10 +170,10 @@ def test_an_interrupted_bisection_resumes(history: History, cache: Cache) -> Non
     log: list[str] = []
     row = rows(history, log)
 
-    def interrupted(commit: str) -> Mapping[str, Any]:
+    def interrupted(commit: str, profile: bool) -> Mapping[str, Any]:
         if len(log) == 3:
             raise Cancelled()
-        return row(commit)
+        return row(commit, profile)
 
     one = spec(history, commits[0], commits[-1])
     with pytest.raises(Cancelled):
@@ -197,11 +197,11 @@ def test_what_was_skipped_is_not_built_again(history: History, cache: Cache) -> 
     commits = linear(history, [1, 1, 1, 9, 9])
     log: list[str] = []
 
-    def row(commit: str) -> Mapping[str, Any]:
+    def row(commit: str, profile: bool) -> Mapping[str, Any]:
         if commit == commits[2]:
             log.append(commit)
             raise BuildFailed("the kernel did not build: x.c: error")
-        return rows(history, [])(commit)
+        return rows(history, [])(commit, profile)
 
     one = spec(history, commits[0], commits[-1])
     for _ in range(2):

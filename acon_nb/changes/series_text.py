@@ -1,0 +1,142 @@
+"""The report of a series for people: plain text of at most 72 columns for a cover letter, or Markdown."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from acon_nb.changes import functions
+from acon_nb.changes.series import SeriesReport, SeriesStep, StepChange
+from acon_nb.changes.verdict import CellChange, MeasureChange, SeriesVerdict
+
+WIDTH = 72
+_NAME = 24
+_NUMBER = 15
+_EXACT = "Counts are exact: equal kernels give equal numbers in every run."
+_MARKS = re.compile(r"([\\`*_<>|\[\]#])")
+
+
+def plain(report: SeriesReport) -> str:
+    """The report as plain text, no line longer than 72 columns."""
+    lines = [f"acon-nb bench series, suite {report.suite}: {verdict_text(report)}", "", *_heads(report)]
+    lines += [line for name, text in report.environment.items() for line in _wrapped(name, text)]
+    if not report.same_image:
+        lines += ["", *_table(report.cells), "", *_wrap(_EXACT), *_layout(report.cells)]
+    for cell in report.cells:
+        if cell.functions:
+            lines += ["", *_wrap(f'Functions of "{cell.name}", instructions:'), *functions.table(cell.functions)]
+    for one in report.each:
+        lines += ["", *_wrap(f"{one.step.name} {one.step.subject}: {one.verdict.value}"), *_changed(one)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(report: SeriesReport) -> str:
+    """The report for a pull request."""
+    lines = [f"### acon-nb bench series, suite {report.suite}: {verdict_text(report)}", ""]
+    lines += [f"* base: {_code(report.base)}", f"* head: {_code(report.head)} ({_patches(report)})"]
+    lines += [f"* {name}: {text}" for name, text in report.environment.items()]
+    if not report.same_image:
+        lines += ["", "| cell | measure | base | head | difference |", "|---|---|---:|---:|---:|"]
+        for cell in report.cells:
+            lines += [
+                f"| {cell.name} | {one.label} | {_value(one.before)} | {_value(one.after)} | {_change(one)} |"
+                for one in _shown(cell)
+            ]
+        lines += ["", *_layout(report.cells)]
+    for cell in report.cells:
+        if cell.functions:
+            lines += ["", f'Functions of "{cell.name}":', "", "| function | before | after | difference |"]
+            lines += ["|---|---:|---:|---:|"]
+            lines += [
+                f"| `{one.name}` | {_value(one.before)} | {_value(one.after)} | {one.difference:+,} |"
+                for one in cell.functions
+            ]
+    for step in report.each:
+        names = ", ".join(cell.name for cell in step.cells if cell.changed) or "no cell"
+        lines += ["", f"* {_code(step.step)}: **{step.verdict.value}** ({names})"]
+    return "\n".join(lines)
+
+
+def verdict_text(report: SeriesReport) -> str:
+    """The verdict in words."""
+    if report.same_image:
+        return "equal; the kernels are the same byte for byte"
+    layout = sum(cell.layout_change for cell in report.cells)
+    if report.verdict is SeriesVerdict.EQUAL and any(cell.verdict is SeriesVerdict.LAYOUT for cell in report.cells):
+        return f"equal, but for {layout:+,} instructions of layout"
+    return report.verdict.value
+
+
+def _heads(report: SeriesReport) -> Iterator[str]:
+    yield from _wrapped("base", f"{report.base.name} {report.base.subject}".strip())
+    yield from _wrapped("head", f"{report.head.name} {report.head.subject} ({_patches(report)})")
+
+
+def _patches(report: SeriesReport) -> str:
+    return "1 patch" if report.count == 1 else f"{report.count} patches"
+
+
+def _table(cells: Sequence[CellChange]) -> Iterator[str]:
+    yield f"{'':<{_NAME}} {'base':>{_NUMBER}} {'head':>{_NUMBER}} {'difference':>{_NUMBER}}"
+    for cell in cells:
+        yield from _rows(cell, _shown(cell))
+
+
+def _rows(cell: CellChange, measures: Sequence[MeasureChange]) -> Iterator[str]:
+    """The rows of a cell: its instructions, and below them what else differs."""
+    for number, one in enumerate(measures):
+        name = cell.name if number == 0 and one is cell.measures[0] else f"  {one.label}"
+        numbers = (_value(one.before), _value(one.after), _change(one))
+        yield f"{_short(name)} " + " ".join(f"{text:>{_NUMBER}}" for text in numbers)
+
+
+def _shown(cell: CellChange) -> list[MeasureChange]:
+    """The first measure of a cell, and those others that differ."""
+    return [one for number, one in enumerate(cell.measures) if number == 0 or one.before != one.after]
+
+
+def _changed(one: StepChange) -> Iterator[str]:
+    for cell in one.cells:
+        if cell.changed:
+            yield from _rows(cell, _shown(cell))
+
+
+def _layout(cells: Sequence[CellChange]) -> list[str]:
+    """What is of layout, cell by cell."""
+    lines = []
+    for cell in cells:
+        if cell.verdict is SeriesVerdict.LAYOUT or cell.layout_change:
+            text = f"{cell.name}: {cell.layout_change:+,} instructions are of layout: code and image lie elsewhere"
+            lines += _wrap(f"{text}, and no function executes more.")
+    return lines
+
+
+def _value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+
+
+def _change(one: MeasureChange) -> str:
+    if one.before == one.after:
+        return "="
+    return f"{one.change:+,}" if isinstance(one.change, int) else f"{one.change:+,.6g}"
+
+
+def _short(name: str) -> str:
+    return f"{name:<{_NAME}}" if len(name) <= _NAME else f"{name[: _NAME - 1]}~"
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    return textwrap.wrap(f"  {name + ':':<10}{text}", WIDTH, subsequent_indent=" " * 12, break_on_hyphens=False)
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
+
+
+def _code(step: SeriesStep) -> str:
+    """A step in Markdown; a subject's own marks are text."""
+    subject = _MARKS.sub(r"\\\1", step.subject)
+    return f"`{step.name}` {subject}".strip()

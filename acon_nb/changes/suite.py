@@ -1,0 +1,99 @@
+"""The fixed suite of guests that a series of patches is judged by (`suite.toml`), and its cells with some kernels."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acon_nb.changes import functions
+from acon_nb.errors import AconError
+from acon_nb.kernel import BuildSpec
+from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.results import Store
+from acon_nb.study import kinds
+from acon_nb.study.plan import Plan
+from acon_nb.study.whole import run_plan
+from acon_nb.validation import build, check_fields, one_of
+
+_FILE = Path(__file__).with_name("suite.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteCell:
+    """A guest of the suite: its name, the suites that have it, its kind of study and the levels of its factors."""
+
+    name: str
+    suites: tuple[str, ...]
+    study: str
+    levels: Mapping[str, Any]
+    measures: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@functools.cache
+def _table() -> Mapping[str, Any]:
+    return tomllib.loads(_FILE.read_text())
+
+
+def suites() -> tuple[str, ...]:
+    """The names of the suites, the shortest first."""
+    return tuple(dict.fromkeys(name for row in _table()["cell"] for name in row["suites"]))
+
+
+def cells(suite: str) -> tuple[SuiteCell, ...]:
+    """The cells of a suite. Errors: `InvalidInput` for an unknown one."""
+    one_of("suite", suite, suites())
+    table = _table()
+    return tuple(
+        build(
+            SuiteCell,
+            {
+                **row,
+                "levels": {**table["fixed"][row["study"]], **row.get("levels", {})},
+                "measures": tuple(table["measures"][row["study"]]),
+                "suites": tuple(row["suites"]),
+            },
+            what="a cell of the suite",
+        )
+        for row in table["cell"]
+        if suite in row["suites"]
+    )
+
+
+def build_spec(suite: str) -> BuildSpec:
+    """The options of the kernels of a suite: all of its cells have the same kernel."""
+    one_of("suite", suite, suites())
+    return BuildSpec(profiles=tuple(_table()["profile"].split(",")))
+
+
+def rows_of(
+    chosen: Sequence[SuiteCell],
+    images: Sequence[Path],
+    out: Store,
+    *,
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
+) -> list[dict[str, dict[str, Any]]]:
+    """The row of each cell with each of some different kernels, by the cell's name; those in `out` are not repeated.
+
+    Errors: those of `run_plan`, such as `GuestFailed` for a guest that does not end well.
+    """
+    rows: list[dict[str, dict[str, Any]]] = [{} for _ in images]
+    for study in dict.fromkeys(cell.study for cell in chosen):
+        of_kind = [cell for cell in chosen if cell.study == study]
+        levels = [{**cell.levels, "kernel": str(image)} for image in images for cell in of_kind]
+        profile = functions.are_profiled(study)
+        plan = Plan(name=f"series-{study}", study=study, cells=levels, runs=1, warmups=0, profile=profile)
+        table = run_plan(plan, kinds.experiment_of(plan), out=out, on_progress=on_progress, cancel=cancel)
+        if len(table) != len(levels):
+            raise AconError(f"{plan.name} has {len(table)} rows of {len(levels)} guests", hint="give another --out")
+        for number, row in enumerate(table.to_dict("records")):
+            which, cell = divmod(number, len(of_kind))
+            rows[which][of_kind[cell].name] = functions.with_path(row, out)
+    return rows
