@@ -37,11 +37,12 @@ def plan_of(
     kernel: str = "",
     initrd: str = "",
     ready: str = "",
+    profile: bool = False,
 ) -> Plan:
     """A notebook's plan: `plan` (a TOML file or a built-in name), or one of `factors` and `fixed`, lines of TOML each.
 
     `kernel` and `initrd`, files of yours, and `ready` take the place of the plan's levels where they are given.
-    Errors: `InvalidInput` that names the line.
+    With `profile` each run keeps its profile. Errors: `InvalidInput` that names the line.
     """
     if plan:
         asked = plans.load(plan)
@@ -51,7 +52,8 @@ def plan_of(
     given = {"kernel": kernel, "initrd": f"file:{initrd}" if initrd else "", "ready": ready}
     own = {factor: level for factor, level in given.items() if level}
     kept = {factor: levels for factor, levels in asked.factors.items() if factor not in own}
-    return replace(asked, factors=kept, fixed={**asked.fixed, **own}) if own else asked
+    own_plan = replace(asked, factors=kept, fixed={**asked.fixed, **own}) if own else asked
+    return replace(own_plan, profile=True) if profile else own_plan
 
 
 def boots(rows: pd.DataFrame, folder: Path) -> dict[str, initcalls.Boot]:

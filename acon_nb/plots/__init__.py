@@ -11,6 +11,7 @@ from acon_nb.plots.boot_phases import plot_initcall_difference, plot_initcalls, 
 from acon_nb.plots.initrd import plot_folders, plot_growth, plot_unpack
 from acon_nb.plots.kernel import plot_cost, plot_sizes
 from acon_nb.plots.measure import plot_chain
+from acon_nb.plots.profile import plot_profile, plot_profile_difference
 from acon_nb.plots.study import plot_study
 from acon_nb.plots.style import COLOURS, picture_format, save
 from acon_nb.plots.swap.files import figures_of, flat_table, guest_figure, save_answers
@@ -40,6 +41,8 @@ __all__ = [
     "plot_pareto",
     "plot_phases",
     "plot_pressure",
+    "plot_profile",
+    "plot_profile_difference",
     "plot_qemu_memory",
     "plot_sizes",
     "plot_study",

@@ -14,6 +14,7 @@ from acon_nb.widgets.initrd import InitrdForm, initrd_form
 from acon_nb.widgets.job import NotebookJob, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
 from acon_nb.widgets.measure import MeasureForm, measure_form
+from acon_nb.widgets.profile import ProfileExplorer, profile_explorer
 from acon_nb.widgets.session import headless
 from acon_nb.widgets.vm_panel import VmPanel, vm_panel
 
@@ -26,6 +27,7 @@ __all__ = [
     "KernelForm",
     "MeasureForm",
     "NotebookJob",
+    "ProfileExplorer",
     "StudyDesigner",
     "VmPanel",
     "board",
@@ -36,6 +38,7 @@ __all__ = [
     "initrd_form",
     "kernel_form",
     "measure_form",
+    "profile_explorer",
     "run",
     "study_designer",
     "vm_panel",
