@@ -155,10 +155,10 @@ def kernel_unused(
     check: bool,
     as_json: bool,
 ) -> None:
-    """Propose options whose code never ran in any PROFILE (of bench profile --save; a folder: all in it)."""
+    """Propose options whose code never ran in any PROFILE: a saved one, or a folder, such as a study's results."""
     from acon_nb.profile import unused
 
-    loaded = unused.loaded(profiles)
+    loaded = unused.loaded(profiles, kernel_path)
     made = unused.report(kernel_path, loaded, source=source, config=config, build=build, on_progress=TextProgress())
     values = unused.json_values(made)
     if not as_json:

@@ -14,6 +14,7 @@ import bisect
 import contextlib
 import json
 import logging
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -295,7 +296,6 @@ def _source(build: Path, tree: Path, name: str) -> str:
         match = None
     if match is None:
         return str(Path(name).with_suffix(".c"))
-    source = Path(match[1])
-    if source.is_absolute() and source.is_relative_to(tree):
-        return str(source.relative_to(tree))
-    return str(source.relative_to(build)) if source.is_relative_to(build) else str(source)
+    source = Path(os.path.normpath(build.absolute() / match[1]))
+    folders = (build.absolute() / "source", tree, build.absolute())
+    return next((str(source.relative_to(one)) for one in folders if source.is_relative_to(one)), str(source))

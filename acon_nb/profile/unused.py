@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import results
-from acon_nb.cache import Cache
+from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.kernel import dotconfig, kbuild
 from acon_nb.kernel.build import symbols_of
@@ -28,6 +28,7 @@ from acon_nb.profile import model
 from acon_nb.profile.coverage import CANNOT_TELL, Coverage, PartCoverage, coverage
 from acon_nb.profile.model import Profile
 from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.results.store import PROFILES
 
 _NAME = re.compile(r"\w+")
 _RELEASE = re.compile(r"^# Linux/\S+ (\d+\.\d+\.\d+)", re.MULTILINE)
@@ -239,12 +240,24 @@ def json_values(made: UnusedReport) -> dict[str, Any]:
     }
 
 
-def loaded(paths: Sequence[Path]) -> tuple[Profile, ...]:
-    """Read saved profiles, and all of a folder (FILE.json). Errors: `InvalidInput`, also for a folder without any."""
-    profiles = []
+def loaded(paths: Sequence[Path], kernel: Path) -> tuple[Profile, ...]:
+    """Read saved profiles, and those of `kernel` in folders, such as the results of studies.
+
+    Errors: `InvalidInput`, also for a folder without any of them.
+    """
+    sha256 = sha256_file(kernel)
+    profiles: list[Profile] = []
     for path in paths:
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        if not files:
-            raise InvalidInput("profiles", path, "contains no profile", hint="acon-nb bench profile --save makes one")
-        profiles += [model.load(file) for file in files]
+        if not path.is_dir():
+            profiles.append(model.load(path))
+            continue
+        stored = path / PROFILES if (path / PROFILES).is_dir() else path
+        read = [model.load(file) for file in sorted(stored.rglob("*.json"))]
+        of_kernel = [one for one in read if one.origin.get("kernel_sha256") == sha256]
+        if not of_kernel:
+            reason = f"contains {len(read)} profiles, none of {kernel}"
+            raise InvalidInput(
+                "profiles", path, reason, hint="acon-nb bench profile --save, or a plan with profile = true"
+            )
+        profiles += of_kernel
     return tuple(profiles)

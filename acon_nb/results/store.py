@@ -29,7 +29,7 @@ from acon_nb.results.older import SCHEMA, SINGLE
 if TYPE_CHECKING:
     import pandas as pd
 
-_LOGS, _PROFILES = "logs", "profiles"
+_LOGS, PROFILES = "logs", "profiles"
 NO_COLUMN = {"column": False}  # metadata of a dataclass's field that is not a column
 
 
@@ -125,7 +125,7 @@ class Store:
         if not profile:
             return {}
         digest = hashlib.sha256(profile).hexdigest()
-        path = Path(_PROFILES, f"{digest}.json")
+        path = Path(PROFILES, f"{digest}.json")
         if not (self.folder / path).is_file():
             with atomic_file(self.folder / path) as temporary:
                 temporary.write_bytes(profile)
@@ -155,7 +155,7 @@ class Store:
 
     def kinds(self, study: str | None = None) -> list[str]:
         """Return the kinds that have rows (of a study)."""
-        folders = (path.name for path in self.folder.iterdir() if path.is_dir() and path.name not in (_LOGS, _PROFILES))
+        folders = (path.name for path in self.folder.iterdir() if path.is_dir() and path.name not in (_LOGS, PROFILES))
         return sorted(kind for kind in folders if next(self._files(kind, study), None) is not None)
 
     def compact(self, kind: str, *, before: dt.date | None = None) -> int:

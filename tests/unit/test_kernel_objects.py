@@ -76,6 +76,17 @@ def test_each_function_has_the_file_that_debug_information_names(built: Path) ->
     assert set(expected.values()) == set(CODE)
 
 
+@pytest.mark.parametrize("source", ["mm/one.c", "../TREE/mm/one.c", "./mm/one.c"])
+def test_sources_that_are_given_relative_to_the_build(source: str, built: Path) -> None:
+    """As of a build in the tree itself, or of 6.13 and later."""
+    tree = (built / "source").resolve()
+    (built / "mm/.one.o.cmd").write_text(f"source_mm/one.o := {source.replace('TREE', tree.name)}\n")
+    try:
+        assert {piece.source for piece in objects.of_build(built).pieces} == set(CODE)
+    finally:
+        (built / "mm/.one.o.cmd").write_text(f"source_mm/one.o := {tree}/mm/one.c\n")
+
+
 def test_what_no_object_contains_has_no_file(built: Path) -> None:
     found = objects.of_build(built)
     assert found.source_at(0xFFFF_FFFF_8000_0000) == ""

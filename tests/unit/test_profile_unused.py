@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,10 +199,16 @@ def test_a_kernel_without_known_objects_is_refused(kernel: Path, cache: Cache) -
 
 
 def test_profiles_are_read_from_files_and_folders(kernel: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "profiles"
+    """A study's folder has profiles of other kernels too, and other files."""
+    folder = tmp_path / "results"
     for number in (1, 2):
-        ran(kernel, "main_init").save(folder / f"{number}.json")
-    assert len(unused.loaded([folder, folder / "1.json"])) == 3
+        ran(kernel, "main_init").save(folder / "profiles" / f"{number}.json")
+    other = replace(ran(kernel, "main_init"), origin={"kernel_sha256": "0"})
+    other.save(folder / "profiles" / "3.json")
+    (folder / "plan.json").write_text("{}")
+    assert len(unused.loaded([folder, folder / "profiles/1.json"], kernel)) == 3
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidInput, match="contains no profile"):
-        unused.loaded([tmp_path / "empty"])
+    other.save(tmp_path / "others" / "1.json")
+    for name in ("empty", "others"):
+        with pytest.raises(InvalidInput, match=r"contains . profiles, none of .*bzImage"):
+            unused.loaded([tmp_path / name], kernel)
