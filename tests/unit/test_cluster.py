@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import Counter
@@ -59,7 +60,8 @@ class Machine:
 
     def run(self, cell: PlanCell, planned: PlannedRun, cancel: CancelToken) -> Measured:
         time.sleep(self.SECONDS)
-        return Measured(row={"guest_ns_init": 5}, end=End.POWERED_OFF, console=self.file)
+        profile = cell.label.encode() if self.plan.profile else b""
+        return Measured(row={"guest_ns_init": 5}, end=End.POWERED_OFF, console=self.file, profile=profile)
 
 
 @dataclass
@@ -179,6 +181,17 @@ def test_every_run_is_a_row_once_and_names_its_worker_and_host(tmp_path: Path) -
     assert all((tmp_path / "out" / log).read_text() == Path(__file__).read_text() for log in rows["log"])
     assert (study.state.phase, study.state.done, study.state.total, study.state.left_s) == ("done", 12, 12, 0.0)
     assert {cell.state for cell in study.state.cells} == {"done"}
+
+
+def test_profiles_come_from_the_workers_and_equal_ones_are_one_file(tmp_path: Path) -> None:
+    rows = study_on(Threads(counted()), tmp_path / "out", replace(PLAN, profile=True)).run()
+    for row in rows.to_dict("records"):
+        path = tmp_path / "out" / row["profile"]
+        assert path.read_bytes() == row["cell"].encode()
+        assert path.stem == row["profile_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(list((tmp_path / "out/profiles").iterdir())) == 3
+    assert Store(tmp_path / "out").kinds() == ["boot"]
+    assert "profile" not in study_on(Threads(counted()), tmp_path / "without").run()
 
 
 def test_a_guest_on_the_wall_clock_is_alone_on_its_host_and_counted_ones_fill_the_slots(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from acon_nb.errors import InvalidInput
 from acon_nb.study import plan
+from acon_nb.study.kinds import experiment_of
 from acon_nb.study.plan import Plan
 
 
@@ -114,6 +115,25 @@ def test_a_file_that_is_none_or_no_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("runs = ")
     with pytest.raises(InvalidInput, match="is not valid TOML"):
         plan.load(tmp_path / "bad.toml")
+
+
+def test_a_profile_is_asked_for_by_the_plan_or_among_its_fixed_factors() -> None:
+    base = {"name": "p", "study": "boot", "fixed": {"profile": "guide"}}
+    assert not Plan.of(base).profile
+    asked = Plan.of({**base, "profile": True})
+    assert asked.profile
+    assert asked.all_cells[0].levels == {"profile": "guide"}
+    among = Plan.of({**base, "fixed": {"profile": True, "memory": "1G"}})
+    assert among.profile
+    assert among.all_cells[0].levels == {"memory": "1G"}
+    assert Plan.of(base).key != asked.key
+
+
+def test_profiles_are_refused_on_the_wall_clock() -> None:
+    for study in ("boot", "swap"):
+        wall = Plan.of({"name": "p", "study": study, "fixed": {"clock": "wall"}, "profile": True})
+        with pytest.raises(InvalidInput, match=r"is counted in instructions: .* is on the wall clock"):
+            experiment_of(wall)
 
 
 def test_every_built_in_plan_is_one() -> None:
