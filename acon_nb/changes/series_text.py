@@ -106,9 +106,11 @@ def _layout(cells: Sequence[CellChange]) -> list[str]:
     """What is of layout, cell by cell."""
     lines = []
     for cell in cells:
-        if cell.verdict is SeriesVerdict.LAYOUT or cell.layout_change:
-            text = f"{cell.name}: {cell.layout_change:+,} instructions are of layout: code and image lie elsewhere"
-            lines += _wrap(f"{text}, and no function executes more.")
+        text = f"{cell.name}: {cell.layout_change:+,} instructions are of layout"
+        if cell.verdict is SeriesVerdict.LAYOUT:
+            lines += _wrap(f"{text}: of other places of code and bytes of the image. No function executes more.")
+        elif cell.layout_change:
+            lines += _wrap(f"{text}, the others are of functions.")
     return lines
 
 
