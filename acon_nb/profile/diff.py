@@ -72,13 +72,15 @@ class PartChange:
 class Difference:
     """Two profiles compared: all functions by phase, equal ones too, those that changed most first.
 
-    `unattributed` is what either profile's functions do not explain of its total.
+    `unattributed` is what either profile's functions do not explain of its total; `by_file` is false where functions
+    were compared by name alone.
     """
 
     before: int
     after: int
     functions: tuple[FunctionChange, ...]
     unattributed: tuple[int, int]
+    by_file: bool = True
 
     @property
     def change(self) -> int:
@@ -139,7 +141,8 @@ def difference(before: Profile, after: Profile) -> Difference:
     Functions are the same if they have the same name and file, names without what the compiler adds to them. Where only
     one profile knows files, or none, names alone count.
     """
-    pairs = layout.joined(_paired(before, after))
+    by_file = all(any(one.file for one in profile.functions) for profile in (before, after))
+    pairs = layout.joined(_paired(before, after, by_file=by_file))
     layout.mark(pairs)
     phases = tuple(dict.fromkeys((*before.phases, *after.phases)))
     rows = [row for pair in pairs for row in _rows(pair, phases)]
@@ -148,6 +151,7 @@ def difference(before: Profile, after: Profile) -> Difference:
         after=after.total,
         functions=tuple(sorted(rows, key=lambda row: (-abs(row.change), row.name, row.file, row.phase))),
         unattributed=(before.unattributed, after.unattributed),
+        by_file=by_file,
     )
 
 
@@ -195,13 +199,12 @@ def json_values(compared: Difference) -> dict[str, Any]:
     }
 
 
-def _paired(before: Profile, after: Profile) -> Iterable[FunctionPair]:
-    with_files = all(any(one.file for one in profile.functions) for profile in (before, after))
+def _paired(before: Profile, after: Profile, *, by_file: bool) -> Iterable[FunctionPair]:
     pairs: dict[tuple[Region, str, str], FunctionPair] = {}
     for profile, second in ((before, False), (after, True)):
         for one in profile.functions:
             name = layout.canonical(one.name)
-            key = (one.region, one.file if with_files else "", name)
+            key = (one.region, one.file if by_file else "", name)
             pair = pairs.setdefault(key, FunctionPair(name=name, region=one.region, file=one.file))
             pair.file = pair.file or one.file
             (pair.after if second else pair.before)[one.phase] += one.self_count

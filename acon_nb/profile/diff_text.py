@@ -27,6 +27,10 @@ def sentence(compared: Difference) -> str:
 def text(compared: Difference, most: int | None = None) -> str:
     """The sentence and its tables; `most` limits the rows of each."""
     blocks = [sentence(compared)]
+    if compared.changes and not compared.by_file:
+        blocks.append(
+            "The source files of both are not known: functions are compared by name, inlining is not recognised."
+        )
     if compared.changes:
         blocks.append(_functions_table(compared.changes[:most]))
         rest = compared.changes[most:] if most is not None else ()

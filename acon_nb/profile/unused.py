@@ -10,10 +10,10 @@ The idea is Cozart's (Kuo et al., "Set the Configuration for the Heart of the OS
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from acon_nb import results
@@ -224,11 +224,32 @@ def text(made: UnusedReport, most: int | None = None) -> str:
     table = results.frame(rows[:most]).to_string(index=False) if rows else "no option whose objects all never ran"
     hidden = len(rows) - most if most is not None and len(rows) > most else 0
     more = [f"... {hidden} more"] if hidden else []
-    return "\n".join([made.coverage.sentence(), "", table, *more, "", CANNOT_TELL])
+    folders = _folders_table(made.coverage, most)
+    return "\n".join([made.coverage.sentence(), "", folders, "", table, *more, "", CANNOT_TELL])
+
+
+def _folders_table(covered: Coverage, most: int | None) -> str:
+    """The folders with most code in objects that never ran."""
+    idle: Counter[str] = Counter()
+    for one in covered.objects:
+        if one.functions and not one.ran:
+            idle[str(PurePosixPath(one.part).parent)] += one.code_bytes
+    folders = {one.part: one for one in covered.folders}
+    rows = [
+        {
+            "folder": name,
+            "bytes of idle objects": f"{size:,}",
+            "of code bytes": f"{folders[name].code_bytes:,}",
+            "functions ran": f"{folders[name].ran:,}",
+            "of": f"{folders[name].functions:,}",
+        }
+        for name, size in idle.most_common(most)
+    ]
+    return results.frame(rows).to_string(index=False) if rows else "some function of every object ran"
 
 
 def json_values(made: UnusedReport) -> dict[str, Any]:
-    """The report as values for JSON: objects and folders with how many of their functions ran."""
+    """The report as values for JSON: of objects and folders how many functions ran, and all that did not."""
     return {
         "options": [asdict(row) for row in made.options],
         "objects": [asdict(one) for one in made.coverage.objects],
@@ -237,6 +258,7 @@ def json_values(made: UnusedReport) -> dict[str, Any]:
             "ran": sum(one.ran for one in made.coverage.functions),
             "all": len(made.coverage.functions),
         },
+        "never_ran": [{"name": one.name, "file": one.source} for one in made.coverage.functions if not one.ran],
     }
 
 

@@ -155,6 +155,7 @@ def test_without_files_names_count() -> None:
     bare = profile(*(replace(one, file="") for one in BASE))
     compared = difference(bare, with_counts(walk=3_001))
     assert [(one.name, one.file, one.change) for one in compared.changes] == [("walk", "mm/b.c", 1)]
+    assert "compared by name" in diff_text.text(compared)
 
 
 def test_much_more_unpacking_is_no_layout() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,9 +171,12 @@ def test_the_report_of_a_kernel_and_its_source(kernel: Path, cache: Cache) -> No
     text = unused.text(made, 2)
     assert "USER" in text
     assert "... 1 more" in text
+    assert re.search(r"^ +\. +2,\d{3} +3,\d{3} +2 +26$", text, re.MULTILINE)
     assert "other hardware" in text
     values = unused.json_values(made)
     assert values["functions"] == {"ran": 2, "all": 26}
+    assert {"name": "bus_init", "file": "bus.c"} in values["never_ran"]
+    assert len(values["never_ran"]) == 24
     assert values["options"][0]["option"] == "USER"
 
 
