@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from acon_nb import kernel
 from acon_nb.cache import Cache
-from acon_nb.changes import BisectSpec, bisect, series, series_text
+from acon_nb.changes import BisectSpec, bisect, series, series_text, suite, verdict
 from acon_nb.changes.verdict import SeriesVerdict
 from acon_nb.progress import TextProgress
+from acon_nb.results import Store
 from tests.system.planted_history import LOOPS, PLANTED, PlantedHistory
 
-pytestmark = [pytest.mark.system, pytest.mark.weekly]
+pytestmark = pytest.mark.system
 _PROFILE = "minimal"
+
+
+def test_an_image_of_other_bytes_is_equal_and_a_number_is_measured_once(
+    guide_kernel: kernel.KernelImage, tmp_path: Path
+) -> None:
+    other = tmp_path / "other/bzImage"
+    other.parent.mkdir()
+    other.write_bytes(guide_kernel.image.read_bytes() + bytes(16))
+    shutil.copyfile(guide_kernel.image.with_name("System.map"), other.with_name("System.map"))
+    cells, out = suite.cells("boot"), Store(tmp_path / "rows")
+    rows = suite.rows_of(cells, [guide_kernel.image, other], out)
+    (change,) = verdict.compare(cells, *rows)
+    assert verdict.whole([change]) is SeriesVerdict.EQUAL
+    assert len(out.load("boot")) == 2
+    again = suite.rows_of(cells, [guide_kernel.image, other], out)
+    assert [row["boot"]["executed_ns"] for row in again] == [row["boot"]["executed_ns"] for row in rows]
+    assert len(out.load("boot")) == 2
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +43,7 @@ def history(store: Cache, tmp_path_factory: pytest.TempPathFactory) -> PlantedHi
     return PlantedHistory(tree, tmp_path_factory.mktemp("planted") / "linux.git")
 
 
+@pytest.mark.weekly
 def test_a_planted_loop_is_found_in_5_or_6_builds(history: PlantedHistory, store: Cache) -> None:
     good, bad = history.commits[0], history.commits[-1]
     spec = BisectSpec(tree=history.path, good=good, bad=bad, metric="guest_ns_reset_to_init", profile=_PROFILE)
@@ -43,10 +65,12 @@ def judged(history: PlantedHistory, base: str, head: str, store: Cache) -> serie
     return report
 
 
+@pytest.mark.weekly
 def test_a_series_of_comments_is_equal(history: PlantedHistory, store: Cache) -> None:
     assert judged(history, history.commits[1], history.commits[4], store).verdict is SeriesVerdict.EQUAL
 
 
+@pytest.mark.weekly
 def test_lines_that_move_are_of_layout(history: PlantedHistory, store: Cache) -> None:
     # the numbers of the lines that warn are in the image
     base = history.commits[0]
@@ -56,6 +80,7 @@ def test_lines_that_move_are_of_layout(history: PlantedHistory, store: Cache) ->
     assert not report.same_image
 
 
+@pytest.mark.weekly
 def test_a_series_with_the_loop_is_different(history: PlantedHistory, store: Cache) -> None:
     report = judged(history, history.commits[PLANTED - 1], history.commits[PLANTED], store)
     assert report.verdict is SeriesVerdict.DIFFERENT

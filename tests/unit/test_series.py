@@ -277,6 +277,14 @@ def test_a_series_that_does_not_apply_is_refused_by_the_patch(history: History, 
         series.judge(spec, cache=cache)
 
 
+def test_a_patch_that_does_not_apply_to_a_source_is_named(history: History, cache: Cache, tmp_path: Path) -> None:
+    history.commit("mm: one", cost="1100\n")
+    formatted(history, tmp_path / "patches")
+    spec = SeriesSpec(source=str(history.path), patches=tmp_path / "patches", profile="minimal")
+    with pytest.raises(InvalidInput, match="patches='mm: one': does not apply to 6.12.1"):
+        series.judge(spec, cache=cache)
+
+
 @pytest.mark.parametrize("content", ["", "no mail\n", "From x Mon Sep 17 00:00:00 2001\nSubject: hello\n\nHi.\n"])
 def test_a_mailbox_without_patches_is_refused(tmp_path: Path, cache: Cache, content: str) -> None:
     (tmp_path / "x.mbox").write_text(content)
