@@ -20,7 +20,7 @@ _PRESETS = ("smoke", "tour", "tutorial", "disks", "answers", "paper")
 @click.option(
     "--preset",
     type=click.Choice(_PRESETS),
-    help="smoke, tour: minutes; tutorial: ten; answers: some hours; paper: a day or two.",
+    help="smoke, tour: minutes; tutorial: ten; answers: an hour or so; paper: a day or two.",
 )
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan of your own (TOML, study = swap).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
