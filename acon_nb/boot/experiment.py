@@ -49,7 +49,7 @@ class BootExperiment:
 
     def __init__(self, plan: Plan, *, cache: Cache | None = None) -> None:
         self._store = cache or Cache()
-        self._profile = plan.profile
+        self._profile, self._calls = plan.profile, plan.calls
         self._factors = {row.label: boot_factors(row.levels) for row in plan.all_cells}
         self._parts: dict[str, _Parts] = {}
         self._facts: dict[str, dict[str, Any]] = {}
@@ -124,7 +124,8 @@ class BootExperiment:
         boot_cell = self._cell(cell.label)
         assert self._host is not None
         factors = self._factors[cell.label]
-        more = f"{' milestones' if factors.milestones else ''}{' profile' if self._profile else ''}"
+        asked = {"milestones": factors.milestones, "profile": self._profile, "calls": self._calls}
+        more = "".join(f" {name}" for name, wanted in asked.items() if wanted)
         return f"{spec_hash(boot_cell)} {self._host.version} {factors.copy}{more}"
 
     def run(self, cell: PlanCell, planned: PlannedRun, cancel: CancelToken) -> Measured:
@@ -157,7 +158,8 @@ class BootExperiment:
         if not self._profile:
             return boot_once(cell, self._host, cancel), None
         functions = profiling.functions(cell, cache=self._store)
-        return boot_once(cell, self._host, cancel, starts=functions.starts()), functions
+        calls = functions.names if self._calls else None
+        return boot_once(cell, self._host, cancel, starts=functions.starts(), calls=calls), functions
 
     def _profile_of(self, cell: BootCell, outcome: Outcome, functions: Functions, cancel: CancelToken) -> bytes:
         """The profile of a guest up to the last moment that it marked."""

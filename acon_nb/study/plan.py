@@ -25,6 +25,7 @@ Level = str | int | float | bool
 _NAME = Meta(
     pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", description="letters, digits, dots, dashes: it names a folder"
 )
+_PROFILING = ("profile", "calls")
 _LEVELS = Meta(min_length=1, description='give a list of levels, such as ["256M", "512M"]')
 
 
@@ -54,7 +55,8 @@ class Plan:
     everywhere. A block is one run of every cell in random order (`seed`); the order of two cells alternates. `warmups`
     runs of each cell come first and never count; the instruction clock has none. `minimum_effect` is the share
     (0.01: 1 %) below which a difference does not matter. `baseline` are levels that pick the cell to compare with
-    (default: the first). With `profile` each run's profile is kept with its row (instruction clock; docs/profile.md).
+    (default: the first). With `profile` each run's profile is kept with its row (instruction clock; docs/profile.md),
+    with `calls` also by call stack.
     Errors: `InvalidInput` at construction.
     """
 
@@ -69,15 +71,18 @@ class Plan:
     minimum_effect: Annotated[float, Meta(ge=0, lt=1, description="give a share, such as 0.01 for 1 %")] = 0.01
     baseline: Mapping[str, Level] = field(default_factory=dict)
     profile: bool = False
+    calls: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.calls and not self.profile:
+            raise InvalidInput("calls", True, "adds to a profile", hint="set profile = true, too")
         self._check_factors()
         self._check_baseline()
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Plan:
-        """Build a plan from a mapping of its fields; `profile = true` may also be among the fixed factors.
+        """Build a plan from a mapping of its fields; `profile` and `calls` may also be among the fixed factors.
 
         Errors: `InvalidInput`, also for an unknown name.
         """
@@ -128,7 +133,7 @@ class Plan:
     def key(self) -> str:
         """A hash of the plan's text: what was requested, not what it was run with."""
         values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
-        return key_of({name: value for name, value in values.items() if name != "profile" or value})
+        return key_of({name: value for name, value in values.items() if name not in _PROFILING or value})
 
     def _check_factors(self) -> None:
         for name, levels in self.factors.items():
@@ -200,10 +205,10 @@ def _built_in() -> Mapping[str, Path]:
 def _with_profile(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fields of a plan whose fixed factors say `profile = true`, which is not a factor: those may have its name."""
     fixed = data.get("fixed")
-    if not isinstance(fixed, Mapping) or not isinstance(fixed.get("profile"), bool):
+    if not isinstance(fixed, Mapping):
         return data
-    others = {name: level for name, level in fixed.items() if name != "profile"}
-    return {"profile": fixed["profile"], **data, "fixed": others}
+    asked = {name: fixed[name] for name in _PROFILING if isinstance(fixed.get(name), bool)}
+    return {**asked, **data, "fixed": {name: level for name, level in fixed.items() if name not in asked}}
 
 
 def _label(levels: Mapping[str, Level]) -> str:

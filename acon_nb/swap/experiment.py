@@ -52,7 +52,7 @@ class SwapExperiment:
     def __init__(self, plan: Plan, *, cache: Cache | None = None) -> None:
         self.plan = with_checks(plan)
         self._store = cache or Cache()
-        self._profile = plan.profile
+        self._profile, self._calls = plan.profile, plan.calls
         self._factors = {row.label: SwapFactors.of(row.levels) for row in self.plan.all_cells}
         self._cells: dict[str, SwapCell] = {}
         self._facts: dict[str, dict[str, Any]] = {}
@@ -134,7 +134,7 @@ class SwapExperiment:
         factors = self._factors[cell.label]
         assert self._host is not None
         values = identifying_values(self._cells[cell.label].spec(factors.seed))
-        more = " profile" if self._profile else ""
+        more = f"{' profile' if self._profile else ''}{' calls' if self._calls else ''}"
         return f"{json_sha256({**values, 'disk': factors.disk, 'copy': factors.copy})} {self._host.version}{more}"
 
     def run(self, cell: PlanCell, planned: PlannedRun, cancel: CancelToken) -> Measured:
@@ -148,9 +148,10 @@ class SwapExperiment:
             spec = swap_cell.spec(seed, image)
             functions = profiling.functions(swap_cell) if self._profile else None
             starts = self._starts(swap_cell, spec.clock) if functions is None else functions.starts()
+            calls = functions.names if functions and self._calls else None
             with (
                 self._live(f"{cell.label}, seed {seed}", factors) as hear,
-                Machine(spec, host=self._host, on_message=hear, count_by=starts) as machine,
+                Machine(spec, host=self._host, on_message=hear, count_by=starts, calls=calls) as machine,
             ):
                 outcome = machine.wait(cancel)
         profile = b"" if functions is None else profiling.encoded(swap_cell, spec, outcome.snapshots, functions)

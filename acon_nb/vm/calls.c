@@ -174,15 +174,15 @@ static void push(struct frame frame)
 	now.frames[now.depth++] = frame;
 }
 
-static bool in_thunk(void)
+static bool is_thunk(uint32_t node)
 {
-	return function < starts_count && kinds[function] & THUNK;
+	return nodes[node].function < starts_count && kinds[nodes[node].function] & THUNK;
 }
 
 /* Where a jump leads: back to a function that is open since the last call, else as if it were called. */
 static uint32_t jump(uint32_t to)
 {
-	uint32_t caller = now.depth ? top()->node : ROOT;
+	uint32_t caller = now.depth ? top()->node : ROOT, from = now.node;
 
 	if (function >= starts_count)
 		return child(ROOT, to);
@@ -192,7 +192,9 @@ static uint32_t jump(uint32_t to)
 		if (node == caller)
 			break;
 	}
-	return child(in_thunk() ? nodes[now.node].parent : now.node, to);
+	while (is_thunk(from))
+		from = nodes[from].parent;
+	return child(from, to);
 }
 
 /* The depth of the frame whose call left this address, or -1. */
@@ -251,9 +253,13 @@ static void arrive(uint32_t to, uint32_t address)
 		now.depth = (uint32_t)depth;
 		go_to(now.frames[depth].node);
 	} else if (pending == RETURNED) {
-		unmatched += !in_thunk();
-		if (!now.depth)
-			go_to(ROOT);
+		if (now.depth && !top()->entry && is_thunk(top()->node)) {
+			now.depth--; /* a retpoline: it has called itself and replaced the return address */
+		} else {
+			unmatched++;
+			if (!now.depth)
+				go_to(ROOT);
+		}
 	}
 	go_to(pending == CALLED ? child(now.node, to) : jump(to));
 	pending = NOTHING;

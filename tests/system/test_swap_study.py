@@ -42,7 +42,7 @@ def small(study_kernel, store, tmp_path_factory):
 
 def test_a_guests_profile_is_exact_and_its_row_the_same(small, tmp_path):
     _, plan, rows = small
-    asked = replace(plan, name="profiled", factors={"swap": ["zram:lz4"]}, profile=True)
+    asked = replace(plan, name="profiled", factors={"swap": ["zram:lz4"]}, profile=True, calls=True)
     study = study_of(asked, tmp_path)
     study.experiment.prepare(jobs=None, on_progress=TextProgress(), cancel=CancelToken())
     cell = study.plan.all_cells[0]
@@ -55,6 +55,11 @@ def test_a_guests_profile_is_exact_and_its_row_the_same(small, tmp_path):
     used = [one for one in profile.functions if one.phase == "measured"]
     assert sum(one.self_count for one in used) == row["executed_ns"] + row["busy_waiting_ns"]
     assert {"zram_submit_bio", "LZ4_decompress_safe"} <= {one.name for one in used}
+    below = [stack for stack in profile.stacks if stack[0] == "measured" and stack[-1] == "LZ4_decompress_safe"]
+    assert below
+    assert all("asm_exc_page_fault" in stack or "do_syscall_64" in stack for stack in below)
+    own = {one.name: one.self_count for one in used}
+    assert sum(profile.stacks[stack] for stack in below) == own["LZ4_decompress_safe"]
     for name in ("span_ns", "idle_ns", "counters_sha256", "fault_p50_ns", "functions"):
         assert measured.row[name] == row[name], name
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,13 @@ def test_every_built_in_plan_is_one() -> None:
     assert plan.built_in()
     for name in plan.built_in():
         assert plan.load(name).name == name
+
+
+def test_call_stacks_are_part_of_a_profile() -> None:
+    asked = Plan.of({"name": "calls", "study": "boot", "fixed": {"profile": True, "calls": True}})
+    assert asked.profile
+    assert asked.calls
+    assert not asked.fixed
+    assert replace(asked, calls=False).key != asked.key
+    with pytest.raises(InvalidInput, match="profile = true"):
+        replace(asked, profile=False)

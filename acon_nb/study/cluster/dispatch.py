@@ -343,4 +343,5 @@ def plan_of(plan: Plan, number: int) -> Plan:
         fixed=plan.fixed,
         runs=1,
         profile=plan.profile,
+        calls=plan.calls,
     )
