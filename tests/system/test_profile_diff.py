@@ -115,7 +115,8 @@ def test_a_comment_changes_nothing_but_layout(
 def test_a_planted_loop_is_found_at_exactly_its_cost(patched: dict[str, kernel.KernelImage], boot_initrd: Path) -> None:
     before, after = (profile_of(patched[name].image, boot_initrd) for name in ("comment", "loop"))
     compared = diff.difference(before, after)
-    (planted,) = compared.changes
+    planted, *others = compared.changes
     assert (planted.name, planted.phase, planted.file) == ("setup_initial_init_mm", "kernel", "mm/init-mm.c")
     assert planted.change == 1 + 2 * ROUNDS
-    assert compared.change == planted.change + compared.layout_change
+    assert sum(abs(row.change) for row in others) < ROUNDS // 100  # code that lies elsewhere
+    assert compared.change == sum(row.change for row in compared.changes) + compared.layout_change

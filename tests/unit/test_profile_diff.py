@@ -158,6 +158,14 @@ def test_without_files_names_count() -> None:
     assert "compared by name" in diff_text.text(compared)
 
 
+def test_lookups_of_addresses_depend_on_where_the_code_lies() -> None:
+    for change, of_layout in ((-6_855, True), (60_000, False)):
+        profiles = [profile(*BASE, row("__orc_find", count)) for count in (9_581_104, 9_581_104 + change)]
+        compared = difference(*profiles)
+        assert (compared.verdict is DifferenceVerdict.LAYOUT) == of_layout
+        assert compared.change == change
+
+
 def test_much_more_unpacking_is_no_layout() -> None:
     bigger = tuple(replace(one, self_count=9_500_000) if one.name == "(unpacking)" else one for one in BASE)
     assert difference(profile(*BASE), profile(*bigger)).verdict is DifferenceVerdict.DIFFERENT
