@@ -58,7 +58,14 @@ class _Boot:
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=600, show_default=True, help="Seconds.")
 @click.option("--cell", default="", help="A cell of the study; part of its label is enough.")
 @click.option("--out", type=_PATH, default=Path("results"), show_default=True, help="The study's folder of results.")
-@click.option("--most", type=click.IntRange(1), default=30, show_default=True, help="How many functions are shown.")
+@click.option(
+    "--by",
+    type=click.Choice(["function", "file", "folder", "subsystem"]),
+    default="function",
+    show_default=True,
+    help="What is counted together; files are those of the kernel's source.",
+)
+@click.option("--most", type=click.IntRange(1), default=30, show_default=True, help="How many rows are shown.")
 @click.option("--save", "save_path", type=_PATH, help="Write the profile as JSON.")
 @file_options
 @as_json_option
@@ -68,6 +75,7 @@ def bench_profile(
     other_path: Path | None,
     cell: str,
     out: Path,
+    by: str,
     most: int,
     save_path: Path | None,
     as_json: bool,
@@ -80,6 +88,8 @@ def bench_profile(
     if (study_name is None) == (kernel_path is None):
         raise click.UsageError("give a STUDY or --kernel")
     _refuse(*((_OF_A_STUDY, "STUDY") if study_name is None else (_OF_A_BOOT, "--kernel")))
+    if other_path is not None and by != "function":
+        raise click.UsageError("--by cannot be combined with --diff, which shows files and folders too")
     check_files(files, is_difference=other_path is not None)
     saved = other_path is not None and profile_diff.is_saved(other_path)
     asked = None if kernel_path is None else _Boot(kernel_path=kernel_path, **boot)
@@ -90,7 +100,7 @@ def bench_profile(
         profile.save(save_path)
     if other_path is None:
         write_files(profile, files)
-        show(profile, most=most, as_json=as_json)
+        show(profile, by=by, most=most, as_json=as_json)
         return
     other = _saved(other_path) if asked is None else _booted(asked, other_path)
     write_difference(profile, other, files)
@@ -146,14 +156,15 @@ def _stored(study: str, cell: str, out: Path) -> Profile:
     return profile
 
 
-def show(profile: Profile, *, most: int, as_json: bool) -> None:
-    """Print a profile: the ranked functions, or all of them as JSON."""
+def show(profile: Profile, *, by: str, most: int, as_json: bool) -> None:
+    """Print a profile: the ranked functions, or what they are grouped by; all of them as JSON."""
     from acon_nb.profile import tables
 
     if as_json:
-        print_json(profile_json(profile))
+        groups = {} if by == "function" else {"by": tables.grouped(profile, by).to_dict("records")}
+        print_json({**profile_json(profile), **groups})
         return
-    parts = [tables.ranked_text(profile, most)]
+    parts = [tables.ranked_text(profile, most) if by == "function" else tables.grouped_text(profile, by, most)]
     if profile.stacks:
         parts += ["", tables.inclusive_text(profile, most), ""]
     click.echo("\n".join([*parts, *tables.sentences(profile)]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from acon_nb import results
-from acon_nb.profile.model import Profile
+from acon_nb.profile import sources
+from acon_nb.profile.model import FunctionCount, Profile
+from acon_nb.validation import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,15 +29,37 @@ def ranked(profile: Profile, most: int | None = None) -> pd.DataFrame:
 
 def _row(profile: Profile, entry: tuple[str, str, str], counts: Counter[str]) -> dict[str, Any]:
     name, file, region = entry
+    return {"function": name, "file": file, "region": region, **_counts(profile, counts)}
+
+
+def _counts(profile: Profile, counts: Counter[str]) -> dict[str, Any]:
     count = counts.total()
     return {
-        "function": name,
-        "file": file,
-        "region": region,
         "self": count,
         "share": count / profile.total if profile.total else 0.0,
         **{phase: counts[phase] for phase in profile.phases},
     }
+
+
+PARTS: Mapping[str, Callable[[FunctionCount], str]] = {
+    "file": sources.file_of,
+    "folder": sources.folder_of,
+    "subsystem": sources.subsystem_of,
+}
+
+
+def grouped(profile: Profile, by: str) -> pd.DataFrame:
+    """Instructions by source file, folder or subsystem (of `PARTS`), the most first.
+
+    Columns: the part by its name, self, share (of the total), and the instructions in each phase by its name.
+    Errors: `InvalidInput` for another part.
+    """
+    one_of("by", by, PARTS)
+    rows: dict[str, Counter[str]] = {}
+    for one in profile.functions:
+        rows.setdefault(PARTS[by](one), Counter())[one.phase] += one.self_count
+    order = sorted(rows, key=lambda part: (-rows[part].total(), part))
+    return results.frame({by: part, **_counts(profile, rows[part])} for part in order)
 
 
 def inclusive(profile: Profile) -> dict[tuple[str, str], int]:
@@ -92,16 +116,24 @@ def phase_counts(profile: Profile) -> dict[str, int]:
 
 def ranked_text(profile: Profile, most: int | None = None) -> str:
     """The ranked functions for people; files only where one is known."""
-    table = ranked(profile, most)
+    return _text(profile, ranked(profile, most), "function")
+
+
+def grouped_text(profile: Profile, by: str, most: int | None = None) -> str:
+    """The files, folders or subsystems for people, as of `grouped`."""
+    return _text(profile, grouped(profile, by).head(most or len(profile.functions)), by)
+
+
+def _text(profile: Profile, table: pd.DataFrame, part: str) -> str:
     if table.empty:
         return "nothing was counted"
     shown = {
-        "function": table["function"],
+        part: table[part],
         "self": [f"{count:,}" for count in table["self"]],
         "share": [f"{100 * share:.2f} %" for share in table["share"]],
         **{phase: [f"{count:,}" if count else "" for count in table[phase]] for phase in profile.phases},
     }
-    if table["file"].any():
+    if part == "function" and table["file"].any():
         shown["file"] = table["file"]
     return results.frame([dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]).to_string(
         index=False

@@ -202,6 +202,23 @@ def test_the_table_ranks_functions_of_all_phases() -> None:
     assert "asm_exc_page_fault" in tables.ranked_text(profile_of(PHASES, FUNCTIONS), 2)
 
 
+@pytest.mark.parametrize(
+    ("by", "first", "known"),
+    [
+        ("file", "(firmware)", "arch/x86/lib/copy_page_64.S"),
+        ("folder", "(firmware)", "arch/x86/lib"),
+        ("subsystem", "(firmware)", "arch/x86"),
+    ],
+)
+def test_functions_are_summed_by_where_they_come_from(by: str, first: str, known: str) -> None:
+    profile = profile_of(PHASES, FUNCTIONS)
+    table = tables.grouped(profile, by)
+    assert table[by].iloc[0] == first
+    assert table["self"].sum() == profile.total - profile.unattributed == 190
+    assert list(table[table[by] == known]["kernel"]) == [5]
+    assert known in tables.grouped_text(profile, by)
+
+
 def at(moment: int, one: Snapshot) -> Snapshot:
     return replace(one, moment=moment)
 
