@@ -16,12 +16,14 @@ from acon_nb.results import Store
 from acon_nb.results.columns import files
 from acon_nb.results.metrics import Metric, metric
 from acon_nb.study import kinds
-from acon_nb.study.plan import Plan, load
+from acon_nb.study.plan import Level, Plan, load
 from acon_nb.study.whole import run_plan
 from acon_nb.vm import Clock
 
 _OF_BUILDS = ("kernel", "profile", "source", "settings", "kernel_compression")
-BOOT = Plan(name="boot", study="boot", fixed={"clock": Clock.INSTRUCTIONS.value}, runs=1, warmups=0)
+# A busy host may take minutes for a boot, which its clock does not show.
+_LEVELS: Mapping[str, Level] = {"clock": Clock.INSTRUCTIONS.value, "timeout_s": 600.0}
+BOOT = Plan(name="boot", study="boot", fixed=_LEVELS, runs=1, warmups=0)
 
 
 @dataclass(frozen=True, kw_only=True)
