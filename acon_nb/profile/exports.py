@@ -119,8 +119,7 @@ class _Names:
 
     def place(self, prefix: str, frame: Frame) -> list[str]:
         """Return the lines that name a function's object (its region), file and name."""
-        region = frame.region.value if frame.region is not None else "phase"
-        values = {"ob": region, "fl": frame.file or _UNKNOWN_FILE, "fn": frame.name}
+        values = {"ob": frame.region or "phase", "fl": frame.file or _UNKNOWN_FILE, "fn": frame.name}
         return [f"{prefix}{kind}={self._of(kind, value)}" for kind, value in values.items()]
 
     def _of(self, kind: str, name: str) -> str:

@@ -26,8 +26,9 @@ Counts = tuple[int, ...]
 
 def flame(profile: Profile, *, title: str = "") -> str:
     """Return the page of a profile as HTML."""
-    sentences = [_total_sentence(profile), _stacks_sentence(profile)]
-    stacks = {stack: (count,) for stack, count in stacks_of(profile).items()}
+    counts = stacks_of(profile)
+    sentences = [_total_sentence(profile, sum(counts.values())), _stacks_sentence(profile)]
+    stacks = {stack: (count,) for stack, count in counts.items()}
     return _page(title or f"Instructions of {_name(profile)}", sentences, (), stacks)
 
 
@@ -41,8 +42,8 @@ def difference(before: Profile, after: Profile, *, names: tuple[str, str] = ("A"
     change = after.total - before.total
     share = f" ({change / before.total:+.2%})" if before.total else ""
     sentences = [
-        f"{names[0]}: {_total_sentence(before)}",
-        f"{names[1]}: {_total_sentence(after)}",
+        f"{names[0]}: {_total_sentence(before, sum(first.values()))}",
+        f"{names[1]}: {_total_sentence(after, sum(second.values()))}",
         f"Difference: {change:+,} instructions{share}. Red has more in {names[1]}, blue fewer, grey is equal.",
     ]
     return _page(title or f"Difference of {names[0]} and {names[1]}", sentences, names, stacks)
@@ -72,14 +73,15 @@ def embedded(page: str, *, height_px: int = 760) -> str:
     return f'<div><iframe sandbox="allow-scripts" title="Flame graph" style="{style}" srcdoc="{source}"></iframe></div>'
 
 
-def _total_sentence(profile: Profile) -> str:
+def _total_sentence(profile: Profile, shown: int) -> str:
+    """Say what a profile's boxes, which add up to `shown`, are of."""
     rest = profile.unattributed
     text = f"{profile.total:,} instructions"
-    if rest > 0:
-        return f"{text}, {rest:,} of them attributed to no function."
-    if rest < 0:
-        return f"{text}; {-rest:,} more are shown, which faulted and were executed again."
-    return f"{text}, all attributed."
+    text += f", {rest:,} of them attributed to no function" if rest > 0 else ", all attributed"
+    more = shown - profile.total
+    if more > 0:
+        text += f"; the boxes add up to {more:,} more, which faulted and were executed again"
+    return f"{text}."
 
 
 def _stacks_sentence(profile: Profile) -> str:
@@ -115,7 +117,7 @@ def _tables(stacks: Mapping[tuple[Frame, ...], Counts]) -> dict[str, list[object
     frames: dict[tuple[Frame, str], int] = {}
     nodes: list[object] = []
     for path, counts in _preorder(stacks):
-        kind = "phase" if len(path) == 1 else "function" if path[-1].region is not None else "folder"
+        kind = "phase" if len(path) == 1 else "function" if path[-1].region else "folder"
         nodes += [len(path) - 1, frames.setdefault((path[-1], kind), len(frames)), *counts]
     table: list[object] = [
         [texts.setdefault(_clean(text), len(texts)) for text in (frame.name, frame.file, kind, _group(frame))]
@@ -145,11 +147,11 @@ def _preorder(stacks: Mapping[tuple[Frame, ...], Counts]) -> Iterator[tuple[tupl
 
 def _group(frame: Frame) -> str:
     """What a function's colour stands for: the top folder of the kernel's sources, else its region."""
-    if frame.region is Region.KERNEL:
+    if frame.region == Region.KERNEL:
         folder, slash, _ = frame.file.partition("/")
         return f"{folder}/" if slash else "kernel, file not known"
-    if frame.region is not None:
-        return frame.region.value
+    if frame.region:
+        return frame.region
     return UNATTRIBUTED if frame.name == UNATTRIBUTED else ""
 
 

@@ -14,11 +14,14 @@ UNATTRIBUTED = "[unattributed]"
 
 
 class Frame(NamedTuple):
-    """A box of a flame graph: a function with its file, a folder or file, or a phase; only functions have a region."""
+    """A box of a flame graph: a function with its file, a folder or file, or a phase.
+
+    `region` is the value of a function's `Region`, "" for others. All are texts: stacks are hashed often.
+    """
 
     name: str
     file: str = ""
-    region: Region | None = None
+    region: str = ""
 
 
 Stacks = dict[tuple[Frame, ...], int]
@@ -29,7 +32,8 @@ def stacks_of(profile: Profile) -> Stacks:
 
     A function whose call stacks are known is below its callers. The rest of it, in a flat profile all, is below its
     region and the folders of its file. What no function explains is one stack, "[unattributed]"; the stacks then add
-    up to the profile's total, unless functions count more than it (`Profile.unattributed` below 0).
+    up to the profile's total. Entries below 0, for instructions that faulted and were begun again, have no stack: the
+    stacks add up to so much more.
     """
     stacks: Stacks = Counter()
     in_stacks: Counter[tuple[str, str]] = Counter()
@@ -58,7 +62,7 @@ def function_stacks_of(profile: Profile) -> Stacks:
     """Return `stacks_of` without folders and regions: the phase, then functions only, for formats that know files."""
     stacks: Stacks = Counter()
     for (phase, *frames), count in stacks_of(profile).items():
-        stacks[phase, *(frame for frame in frames if frame.region is not None or len(frames) == 1)] += count
+        stacks[phase, *(frame for frame in frames if frame.region or len(frames) == 1)] += count
     return dict(stacks)
 
 
@@ -85,7 +89,7 @@ def _plain(profile: Profile, *, has_files: bool) -> Profile:
 
 
 def _frame(function: FunctionCount) -> Frame:
-    return Frame(function.name, function.file, function.region)
+    return Frame(function.name, function.file, function.region.value)
 
 
 def _frames(profile: Profile) -> dict[tuple[str, str], Frame]:
@@ -100,7 +104,7 @@ def _frames(profile: Profile) -> dict[tuple[str, str], Frame]:
 
 
 def _any(frames: Mapping[tuple[str, str], Frame], name: str) -> Frame:
-    return frames.get(("", name), Frame(name, region=Region.OTHER))
+    return frames.get(("", name), Frame(name, region=Region.OTHER.value))
 
 
 def _parts(function: FunctionCount) -> Iterator[Frame]:

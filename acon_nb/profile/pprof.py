@@ -27,7 +27,7 @@ def encode(profile: Profile) -> bytes:
         stack = frames or [phase]
         for frame in stack:
             functions.setdefault(frame, len(functions) + 1)
-            mappings.setdefault(_region(frame), len(mappings) + 1)
+            mappings.setdefault(frame.region or _UNKNOWN_REGION, len(mappings) + 1)
         label = _number(1, texts.of("phase")) + _number(2, texts.of(phase.name))
         locations = _packed(1, (functions[frame] for frame in reversed(stack)))
         samples.append(_message(2, locations + _packed(2, [count]) + _message(3, label)))
@@ -38,7 +38,7 @@ def encode(profile: Profile) -> bytes:
         parts.append(_message(3, _number(1, number) + _number(5, texts.of(f"[{region}]")) + named))
     for frame, number in functions.items():
         line = _message(4, _number(1, number))
-        parts.append(_message(4, _number(1, number) + _number(2, mappings[_region(frame)]) + line))
+        parts.append(_message(4, _number(1, number) + _number(2, mappings[frame.region or _UNKNOWN_REGION]) + line))
     for frame, number in functions.items():
         name = texts.of(frame.name)
         names = _number(2, name) + _number(3, name) + _number(4, texts.of(frame.file))
@@ -61,10 +61,6 @@ class _Texts:
     @property
     def all(self) -> list[str]:
         return list(self._numbers)
-
-
-def _region(frame: Frame) -> str:
-    return frame.region.value if frame.region is not None else _UNKNOWN_REGION
 
 
 def _varint(value: int) -> bytes:

@@ -112,7 +112,10 @@ def test_an_empty_profile_has_a_page() -> None:
 
 def test_functions_that_count_more_than_was_executed_are_explained() -> None:
     page = flame.flame(Profile(total=990, phases=BEFORE.phases, functions=BEFORE.functions))
-    assert "990 instructions; 10 more are shown" in page
+    assert "990 instructions, all attributed; the boxes add up to 10 more" in page
+    repeated = FunctionCount(name="(repeated)", phase="init", self_count=-7, region=Region.OTHER)
+    page = flame.flame(Profile(total=993, phases=BEFORE.phases, functions=(*BEFORE.functions, repeated)))
+    assert "993 instructions, all attributed; the boxes add up to 7 more" in page
 
 
 def test_the_script_parses() -> None:

@@ -93,7 +93,7 @@
     const change = (after - before) / Math.max(before, after, 1);
     if (!change) return "#dcdcdc";
     const rest = Math.round(225 - 115 * Math.sqrt(Math.abs(change)));
-    return change > 0 ? `rgb(255,${rest},${rest})` : `rgb(${rest},${Math.min(255, rest + 35)},255)`;
+    return change > 0 ? `rgb(255,${rest},${rest})` : `rgb(${rest},${rest + 15},255)`;
   }
   const colour = (one) => isDifference ? differenceColour(one.all) : FIXED[one.frame.kind] || colours.get(one.frame.group);
 
