@@ -69,7 +69,7 @@ def save(page: str, path: Path) -> Path:
 def embedded(page: str, *, height_px: int = 760) -> str:
     """Return HTML that shows a page inside a notebook, a report or a widget, in a frame of its own."""
     source = html.escape(page, quote=True).replace("//", "/&#47;")  # a report is searched for what it would load
-    style = f"width: 100%; height: {height_px}px; border: 1px solid #bbb"
+    style = f"width: 100%; height: {height_px}px; border: 1px solid #bbb; box-sizing: border-box"
     return f'<div><iframe sandbox="allow-scripts" title="Flame graph" style="{style}" srcdoc="{source}"></iframe></div>'
 
 

@@ -7,7 +7,7 @@ it shows the same as figures, a table and the flame graph, which stays interacti
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from acon_nb import plots
 from acon_nb.errors import AconError, InvalidInput
@@ -27,6 +27,9 @@ _SUFFIXES = {
     ".callgrind": "callgrind",
     ".html": "flame",
 }
+
+
+_DIFFERENCE = -1  # of a choice, in which None would be nothing
 
 
 class ProfileExplorer:
@@ -83,10 +86,11 @@ class _View:
         import ipywidgets as w
 
         self.explorer = explorer
-        options: list[tuple[str, Any]] = [(name, number) for number, name in enumerate(explorer.chosen.names)]
+        options = [(name, number) for number, name in enumerate(explorer.chosen.names)]
         if explorer.chosen.difference is not None:
-            options.insert(0, ("difference", None))
-        self.show = w.Dropdown(options=options, value=explorer.shown, description="Show", layout={"width": "24em"})
+            options.insert(0, ("difference", _DIFFERENCE))
+        self.show = w.Dropdown(options=options, description="Show", layout={"width": "24em"})
+        self.show.value = _DIFFERENCE if explorer.shown is None else explorer.shown
         self.file = w.Text("profile.html", description="File", layout={"width": "22em"})
         self.button = w.Button(description="Export", icon="download", layout={"width": "8em"})
         self.message, self.sentences, self.graph = w.HTML(), w.HTML(), w.HTML(layout={"width": "100%"})
@@ -98,7 +102,7 @@ class _View:
         self._draw()
 
     def _draw(self) -> None:
-        self.explorer.shown = self.show.value
+        self.explorer.shown = None if self.show.value == _DIFFERENCE else self.show.value
         self.graph.value = flame.embedded(self.explorer.page)
 
     def _export(self) -> None:

@@ -19,7 +19,8 @@ def profile(count):
 chosen = ChosenProfiles(profiles=(profile(2000), profile(2700)), names=("old", "new"))
 explorer = widgets.profile_explorer(chosen)
 explorer
-"""
+""",
+    "print(explorer.shown)",
 ]
 
 
@@ -30,10 +31,12 @@ def test_the_flame_graph_follows_what_is_chosen_and_is_exported(run_cells, look,
     assert "difference: +700 instructions" in graph.get_by_role("treeitem", name="get_page,").get_attribute(
         "aria-label"
     )
+    shown = page.get_by_label("Show", exact=True)
+    assert shown.evaluate("field => field.selectedOptions[0].text") == "difference"
     graph.get_by_role("searchbox").fill("same")
     assert "1 name matched: 1,000 to 1,000" in graph.get_by_role("status").inner_text()
     look("profile-difference")
-    page.get_by_label("Show", exact=True).select_option(label="old")
+    shown.select_option(label="old")
     box = graph.get_by_role("treeitem", name="<b>clear</b>,")
     box.wait_for()
     assert "500 instructions, 14.29 % of all" in box.get_attribute("aria-label")

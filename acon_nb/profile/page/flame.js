@@ -239,7 +239,7 @@
       row.append(...numbers.map((words, i) => cell("td", words, i)), name, cell("td", frame.file, columns));
       return row;
     }));
-    const kind = isDifference ? "functions that differ" : "functions by their own instructions";
+    const kind = `function${rows.length === 1 ? "" : "s"} ` + (isDifference ? "that differ" : "by their own instructions");
     element("table-title").textContent = `${number(rows.length)} ${kind}, ${zoomed.frame.name}` +
       (rows.length > SHOWN_ROWS && !everyRow ? `: the first ${SHOWN_ROWS}` : "");
     element("more").hidden = everyRow || rows.length <= SHOWN_ROWS;
