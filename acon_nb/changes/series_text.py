@@ -22,7 +22,7 @@ def plain(report: SeriesReport) -> str:
     lines = [f"acon-nb bench series, suite {report.suite}: {verdict_text(report)}", "", *_heads(report)]
     lines += [line for name, text in report.environment.items() for line in _wrapped(name, text)]
     if not report.same_image:
-        lines += ["", *_table(report.cells), "", *_wrap(_EXACT), *_layout(report.cells)]
+        lines += ["", *_table(report.cells), "", *_wrap(_EXACT), *_notes(report.cells)]
     for cell in report.cells:
         if cell.functions:
             lines += ["", *_wrap(f'Functions of "{cell.name}", instructions:'), *functions.table(cell.functions)]
@@ -43,7 +43,7 @@ def markdown(report: SeriesReport) -> str:
                 f"| {cell.name} | {one.label} | {_value(one.before)} | {_value(one.after)} | {_change(one)} |"
                 for one in _shown(cell)
             ]
-        lines += ["", *_layout(report.cells)]
+        lines += ["", *_notes(report.cells)]
     for cell in report.cells:
         if cell.functions:
             lines += ["", f'Functions of "{cell.name}":', "", "| function | before | after | difference |"]
@@ -102,10 +102,12 @@ def _changed(one: StepChange) -> Iterator[str]:
             yield from _rows(cell, _shown(cell))
 
 
-def _layout(cells: Sequence[CellChange]) -> list[str]:
-    """What is of layout, cell by cell."""
+def _notes(cells: Sequence[CellChange]) -> list[str]:
+    """What is of layout, and which guests failed, cell by cell."""
     lines = []
     for cell in cells:
+        if cell.failure:
+            lines += _wrap(f"{cell.name}: a guest did not end well: {cell.failure}.")
         text = f"{cell.name}: {cell.layout_change:+,} instructions are of layout"
         if cell.verdict is SeriesVerdict.LAYOUT:
             lines += _wrap(f"{text}: of other places of code and bytes of the image. No function executes more.")

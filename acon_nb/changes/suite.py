@@ -16,7 +16,7 @@ from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.results import Store
 from acon_nb.study import kinds
 from acon_nb.study.plan import Plan
-from acon_nb.study.whole import run_plan
+from acon_nb.study.runner import Study
 from acon_nb.validation import build, check_fields, one_of
 
 _FILE = Path(__file__).with_name("suite.toml")
@@ -82,7 +82,7 @@ def rows_of(
 ) -> list[dict[str, dict[str, Any]]]:
     """The row of each cell with each of some different kernels, by the cell's name; those in `out` are not repeated.
 
-    Errors: those of `run_plan`, such as `GuestFailed` for a guest that does not end well.
+    A guest that does not end well is a row with its `end`. Errors: those of `Study.run`.
     """
     rows: list[dict[str, dict[str, Any]]] = [{} for _ in images]
     for study in dict.fromkeys(cell.study for cell in chosen):
@@ -90,7 +90,8 @@ def rows_of(
         levels = [{**cell.levels, "kernel": str(image)} for image in images for cell in of_kind]
         profile = functions.are_profiled(study)
         plan = Plan(name=f"series-{study}", study=study, cells=levels, runs=1, warmups=0, profile=profile)
-        table = run_plan(plan, kinds.experiment_of(plan), out=out, on_progress=on_progress, cancel=cancel)
+        measured = Study(plan=plan, experiment=kinds.experiment_of(plan), store=out)
+        table = measured.run(on_progress=on_progress, cancel=cancel).groupby("run_key", sort=False).tail(1)
         if len(table) != len(levels):
             raise AconError(f"{plan.name} has {len(table)} rows of {len(levels)} guests", hint="give another --out")
         for number, row in enumerate(table.to_dict("records")):

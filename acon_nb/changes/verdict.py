@@ -12,6 +12,7 @@ from acon_nb.changes import functions
 from acon_nb.changes.functions import CountChange
 from acon_nb.changes.suite import SuiteCell
 from acon_nb.results.metrics import metric
+from acon_nb.vm import GOOD_ENDS, end_text
 
 
 class SeriesVerdict(StrEnum):
@@ -53,6 +54,13 @@ class CellChange:
     measures: tuple[MeasureChange, ...] = ()
     functions: tuple[CountChange, ...] = ()
     layout_change: int = 0
+    ends: tuple[str, str] = ("", "")
+
+    @property
+    def failure(self) -> str:
+        """How its guests ended, in words, if one of them did not end well."""
+        words = [end_text(end) for end in self.ends]
+        return "" if all(not end or end in GOOD_ENDS for end in self.ends) else " -> ".join(dict.fromkeys(words))
 
     @property
     def changed(self) -> tuple[MeasureChange, ...]:
@@ -70,6 +78,7 @@ class CellChange:
                 for one in self.functions
             ],
             "layout": self.layout_change,
+            "ends": list(self.ends),
         }
 
 
@@ -98,16 +107,20 @@ def _compared(cell: SuiteCell, before: Mapping[str, Any], after: Mapping[str, An
         for name, old, new in pairs
         if old is not None or new is not None
     )
-    if all(one.before == one.after for one in measures):
-        return CellChange(name=cell.name, verdict=SeriesVerdict.EQUAL, measures=measures)
+    ends = (str(before.get("end", "")), str(after.get("end", "")))
+    if ends[0] == ends[1] and all(one.before == one.after for one in measures):
+        return CellChange(name=cell.name, verdict=SeriesVerdict.EQUAL, measures=measures, ends=ends)
     change = functions.of_rows(before, after)
     only_counts = all(metric(one.name).counted for one in measures if one.before != one.after)
     return CellChange(
         name=cell.name,
-        verdict=SeriesVerdict.LAYOUT if change.is_layout and only_counts else SeriesVerdict.DIFFERENT,
+        verdict=SeriesVerdict.LAYOUT
+        if change.is_layout and only_counts and ends[0] == ends[1]
+        else SeriesVerdict.DIFFERENT,
         measures=measures,
         functions=change.functions,
         layout_change=change.layout,
+        ends=ends,
     )
 
 

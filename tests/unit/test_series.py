@@ -369,3 +369,12 @@ def test_what_is_of_layout_alone_is_equal(tmp_path: Path) -> None:
     assert verdict.whole([change]) is SeriesVerdict.EQUAL
     more_memory = boot_change(before, {**after, "memtotal_bytes": 2})
     assert more_memory.verdict is SeriesVerdict.DIFFERENT, "memory is not of layout"
+
+
+def test_a_guest_that_fails_with_one_kernel_alone_is_a_difference() -> None:
+    row = {"executed_ns": 5, "end": "powered_off"}
+    change = boot_change(row, {**row, "end": "out_of_memory"})
+    assert change.verdict is SeriesVerdict.DIFFERENT
+    assert "out of memory" in change.failure
+    same = boot_change({**row, "end": "out_of_memory"}, {**row, "end": "out_of_memory"})
+    assert (same.verdict, same.failure) == (SeriesVerdict.EQUAL, "out of memory")
