@@ -135,8 +135,9 @@ def _next(left: Sequence[str], skipped: Mapping[str, str]) -> str | None:
     open_ones = [commit for commit in left if commit not in skipped]
     if not open_ones or left[0] not in skipped:
         return next(iter(open_ones), None)
-    share = random.Random(f"{left[0]} {len(open_ones)}").random() ** 1.5
-    return open_ones[int(share * len(open_ones))]
+    # The share is a random number to the power of 1.5.
+    up_to = [number ** (2 / 3) for number in range(1, len(open_ones) + 1)]
+    return random.Random(f"{left[0]} {len(open_ones)}").choices(open_ones, cum_weights=up_to)[0]
 
 
 def _before(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from click.core import ParameterSource
 
 from acon_nb.cli.base import as_json_option, print_json
 from acon_nb.cli.bench import bench_group
-from acon_nb.cli.profile_files import check_files, file_options, write_difference, write_files
+from acon_nb.cli.profile_files import check_files, file_options, given_files, write_difference, write_files
 from acon_nb.progress import TextProgress
 
 if TYPE_CHECKING:
@@ -79,7 +78,11 @@ def bench_profile(
     most: int,
     save_path: Path | None,
     as_json: bool,
-    files: Mapping[str, Path],
+    folded: Path | None,
+    pprof: Path | None,
+    speedscope: Path | None,
+    callgrind: Path | None,
+    flame: Path | None,
     **boot: Any,
 ) -> None:
     """Count what each function of a boot executes, exactly, or show a study's stored profile (docs/profile.md)."""
@@ -90,6 +93,7 @@ def bench_profile(
     _refuse(*((_OF_A_STUDY, "STUDY") if study_name is None else (_OF_A_BOOT, "--kernel")))
     if other_path is not None and by != "function":
         raise click.UsageError("--by cannot be combined with --diff, which shows files and folders too")
+    files = given_files(folded=folded, pprof=pprof, speedscope=speedscope, callgrind=callgrind, flame=flame)
     check_files(files, is_difference=other_path is not None)
     saved = other_path is not None and profile_diff.is_saved(other_path)
     asked = None if kernel_path is None else _Boot(kernel_path=kernel_path, **boot)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +21,15 @@ _OPTIONS = {
 
 
 def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for each kind of file; the command receives those that were given as `files`."""
-
-    @functools.wraps(command)
-    def with_files(**options: Any) -> Any:
-        given = {name: options.pop(name) for name in _OPTIONS}
-        return command(files={name: path for name, path in given.items() if path is not None}, **options)
-
-    added: Callable[..., Any] = with_files
+    """Add an option for each kind of file."""
     for name, text in reversed(_OPTIONS.items()):
-        added = click.option(f"--{name}", type=click.Path(path_type=Path), metavar="FILE", help=text)(added)
-    return added
+        command = click.option(f"--{name}", type=click.Path(path_type=Path), metavar="FILE", help=text)(command)
+    return command
+
+
+def given_files(**paths: Path | None) -> dict[str, Path]:
+    """The files that were asked for, by the names of `file_options`."""
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def check_files(files: Mapping[str, Path], *, is_difference: bool) -> None:

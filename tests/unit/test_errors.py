@@ -21,6 +21,7 @@ ALL = [
     ),
     errors.TreeError("'../x' leads out of the tree", hint="remove it"),
     errors.GuestFailed("the guest ended: panic", end="panic", hint="read the console"),
+    errors.CannotTell("both ends give the same number", hint="name another metric"),
     errors.ResultsError("x.parquet is damaged", hint="move it away"),
 ]
 
@@ -39,9 +40,10 @@ def test_every_error_of_the_package_is_in_this_test() -> None:
     assert named - {AconError} == {type(error) for error in ALL}
 
 
-def test_invalid_input_exits_with_2_and_all_else_with_1() -> None:
+def test_invalid_input_exits_with_2_what_cannot_be_known_with_3_and_all_else_with_1() -> None:
     assert {type(error).__name__ for error in ALL if error.exit_status == 2} == {"InvalidInput"}
-    assert {error.exit_status for error in ALL} == {1, 2}
+    assert {type(error).__name__ for error in ALL if error.exit_status == 3} == {"CannotTell"}
+    assert {error.exit_status for error in ALL} == {1, 2, 3}
 
 
 def test_invalid_input_names_field_value_and_reason() -> None:

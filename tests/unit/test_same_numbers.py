@@ -45,6 +45,7 @@ _RANKING = (
     " with a few seeds equal choices were ranked (docs/statistics.md)"
 )
 _PRESSURE = "pressure is the working set over the memory that was available; the nominal one is a label"
+_INITRDS = "initrds that differ by the data in them are no longer noted as different guests"
 _FREED = "the axis is the RAM freed, swap used less pool; the made-up rows do not say how much swap was used"
 RESTATED: Mapping[str, str] = {
     **{
@@ -55,6 +56,7 @@ RESTATED: Mapping[str, str] = {
             "swap: the study in sentences",
         )
     },
+    "choices and situations of net-swap": _INITRDS,
     "swap: best choices of net-swap": _RANKING,
     "figures of a swap study of net-swap": _RANKING,
     "swap: answers of an even number of seeds": _RANKING,
