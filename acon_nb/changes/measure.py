@@ -16,14 +16,13 @@ from acon_nb.results import Store
 from acon_nb.results.columns import files
 from acon_nb.results.metrics import Metric, metric
 from acon_nb.study import kinds
-from acon_nb.study.plan import Level, Plan, load
+from acon_nb.study.plan import Plan, load
 from acon_nb.study.whole import run_plan
 from acon_nb.vm import Clock
 
 _OF_BUILDS = ("kernel", "profile", "source", "settings", "kernel_compression")
-# A busy host may take minutes for a boot, which its clock does not show.
-_LEVELS: Mapping[str, Level] = {"clock": Clock.INSTRUCTIONS.value, "timeout_s": 600.0}
-BOOT = Plan(name="boot", study="boot", fixed=_LEVELS, runs=1, warmups=0)
+_LEAST_TIMEOUT_S = 600.0  # a busy host may take minutes for a boot, which the guest's clock does not show
+BOOT = Plan(name="boot", study="boot", fixed={"clock": Clock.INSTRUCTIONS.value}, runs=1, warmups=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +114,8 @@ def of_plan(metric_name: str, plan_name: str = "", cell: str = "") -> CellMeasur
     if getattr(factors, "dilation", 1) == 0:
         hint = "a plan that fixes it (dilation = 10.0), such as tour"
         raise InvalidInput("dilation", 0, "would give each kernel a disk of another speed", hint=hint)
+    if hasattr(factors, "timeout_s"):
+        chosen["timeout_s"] = max(factors.timeout_s, _LEAST_TIMEOUT_S)
     plan = replace(plan, factors={}, cells=(), fixed=chosen, runs=1, warmups=0, baseline={})
     return CellMeasure(metric=measure, plan=plan, build=factors.build_spec())
 

@@ -16,7 +16,8 @@ from acon_nb.results import Store
 from tests.system.planted_history import LOOPS, PLANTED, PlantedHistory
 
 pytestmark = pytest.mark.system
-_PROFILE = "minimal"
+# What any kernel needs to report, as the plan kernel-cost has it
+_SETTINGS = ("PCI=y", "VIRTIO_MENU=y", "VIRTIO_PCI=y", "VIRTIO_CONSOLE=y", "KERNEL_ZSTD=y")
 
 
 def test_an_image_of_other_bytes_is_equal_and_a_number_is_measured_once(
@@ -46,7 +47,14 @@ def history(store: Cache, tmp_path_factory: pytest.TempPathFactory) -> PlantedHi
 @pytest.mark.weekly
 def test_a_planted_loop_is_found_in_5_or_6_builds(history: PlantedHistory, store: Cache) -> None:
     good, bad = history.commits[0], history.commits[-1]
-    spec = BisectSpec(tree=history.path, good=good, bad=bad, metric="guest_ns_reset_to_init", profile=_PROFILE)
+    spec = BisectSpec(
+        tree=history.path,
+        good=good,
+        bad=bad,
+        metric="guest_ns_reset_to_init",
+        plan="kernel-cost",
+        cell="profile=minimal",
+    )
     answer = bisect(spec, cache=store, on_progress=TextProgress(every_s=30))
     assert answer.commit == history.commits[PLANTED]
     assert answer.subject == f"change {PLANTED}"
@@ -59,7 +67,9 @@ def test_a_planted_loop_is_found_in_5_or_6_builds(history: PlantedHistory, store
 
 
 def judged(history: PlantedHistory, base: str, head: str, store: Cache) -> series.SeriesReport:
-    spec = series.SeriesSpec(tree=history.path, commits=f"{base}..{head}", suite="boot", profile=_PROFILE)
+    spec = series.SeriesSpec(
+        tree=history.path, commits=f"{base}..{head}", suite="boot", profile="minimal", settings=_SETTINGS
+    )
     report = series.judge(spec, cache=store, on_progress=TextProgress(every_s=30))
     assert max(len(line) for line in series_text.plain(report).splitlines()) <= 72
     return report
