@@ -126,9 +126,9 @@ def findings(notebook: Path) -> list[str]:
     lines: list[str] = []
     for cell in document.cells:
         if _FINDINGS_TAG in cell.metadata.get("tags", []):
-            for output in cell.get("outputs", []):
-                if output.get("name") == "stdout":
-                    lines += output["text"].splitlines()
+            outputs = cell.get("outputs", [])
+            # What a cell prints may come in several outputs, each of which ends anywhere in a line.
+            lines += "".join(output["text"] for output in outputs if output.get("name") == "stdout").splitlines()
     return lines
 
 

@@ -24,19 +24,22 @@ pytestmark = pytest.mark.system
 KINDS = ("ram", "code", "heap", "files", "other")
 
 
+def run_seen(cell: boot.BootCell) -> boot.BootRun:
+    """Boot a cell; again, where QEMU ended before its memory was read, as it may on a busy host."""
+    for _ in range(5):
+        row = boot.run(cell)
+        if row.qemu:
+            break
+    return row
+
+
 def test_phases_on_the_hosts_clock_are_in_order(guide_kernel, boot_initrd, tmp_path):
     cell = boot.BootCell(name="guide", kernel=guide_kernel.image, initrd=boot_initrd)
     store = Store(tmp_path)
-    rows = [boot.run(cell) for _ in range(2)]
+    rows = [run_seen(cell) for _ in range(2)]
     for row in rows:
         store.add("boot", {**stamp(), **flat(row)})
     assert [row.end for row in rows] == [End.POWERED_OFF] * 2
-    known = [row for row in rows if row.qemu]  # on a busy host QEMU may have ended before its memory is read
-    assert known
-    for row in known:
-        assert row.qemu["ram_pss_bytes"] > 10 << 20
-        assert row.qemu["code_pss_bytes"] > (1 << 20 if row.accelerator == "tcg" else -1)
-        assert row.qemu["pss_bytes"] == sum(row.qemu[f"{kind}_pss_bytes"] for kind in KINDS)
     for row in rows:
         phases = row.host_ns
         order = ("vmm_start", "kernel_entry", "log", "init", "ready", "end")
@@ -46,6 +49,9 @@ def test_phases_on_the_hosts_clock_are_in_order(guide_kernel, boot_initrd, tmp_p
         assert "reset_to_init" not in row.guest_ns
         assert 0 < row.memavailable_bytes < row.memtotal_bytes < cell.memory_bytes
         assert row.memory_line.startswith("Memory: ")
+        assert row.qemu["ram_pss_bytes"] > 10 << 20
+        assert row.qemu["code_pss_bytes"] > (1 << 20 if row.accelerator == "tcg" else -1)
+        assert row.qemu["pss_bytes"] == sum(row.qemu[f"{kind}_pss_bytes"] for kind in KINDS)
         assert sum(row.mem.values()) + row.memavailable_bytes == cell.memory_bytes
         assert abs(row.mem["unsettled_bytes"]) < 1 << 20
         assert row.kernel_release == guide_kernel.version

@@ -146,3 +146,12 @@ def test_a_wrong_parameter_or_notebook_is_refused_before_anything_runs(
     with pytest.raises(InvalidInput, match="notebook="):
         report.execute(tmp_path / "missing.ipynb", tmp_path / "out.ipynb", {})
     assert os.listdir(tmp_path) == ["x.ipynb"]
+
+
+def test_a_line_that_came_in_two_outputs_is_one_finding(tmp_path: Path) -> None:
+    parts = ("first", " finding", "\nsecond\n", "\n")
+    outputs = [v4.new_output("stream", name="stdout", text=text) for text in parts]
+    cell = v4.new_code_cell("x", outputs=outputs, metadata={"tags": ["findings"]})
+    path = tmp_path / "x.ipynb"
+    nbformat.write(v4.new_notebook(cells=[cell]), path)
+    assert report.findings(path) == ["first finding", "second", ""]
