@@ -219,3 +219,8 @@ def _hint(kinds: Sequence[Any], limits: Meta | None) -> str:
         return f"give {_words(kinds)}: {ends['ge']:g} to {ends['le']:g}"
     texts = [_LIMITS[name].format(value) for name, value in ends.items()]
     return f"give {_words(kinds)}" + (f": {' and '.join(texts)}" if texts else "")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text with commas between them."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -13,7 +13,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.kernel import BuildSpec
 from acon_nb.tdx.firmware import find_firmware
 from acon_nb.units import parse_bytes
-from acon_nb.validation import Meta, OneOf, build, check_fields
+from acon_nb.validation import Meta, OneOf, build, check_fields, words
 from acon_nb.vm import Clock
 from acon_nb.vm.ready import check_ready
 
@@ -93,11 +93,11 @@ class BootFactors:
 
     def build_spec(self) -> BuildSpec:
         """The kernel to build."""
-        settings = _words(self.settings)
+        settings = words(self.settings)
         if self.kernel_compression:
             chosen = f"KERNEL_{self.kernel_compression.upper()}"
             settings += (*(() if chosen == "KERNEL_ZSTD" else ("KERNEL_ZSTD=n",)), f"{chosen}=y")
-        return BuildSpec(profiles=_words(self.profile), source=self.source, settings=settings)
+        return BuildSpec(profiles=words(self.profile), source=self.source, settings=settings)
 
     def firmware_path(self) -> Path | None:
         """The firmware's image, if any. Errors: `InvalidInput` where there is none on this host."""
@@ -114,7 +114,3 @@ class BootFactors:
 def boot_factors(levels: Mapping[str, Any]) -> BootFactors:
     """The factors of a cell. Errors: `InvalidInput` that names what is none, and the nearest that is."""
     return build(BootFactors, levels, what="a boot study")
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())

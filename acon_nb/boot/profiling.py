@@ -23,7 +23,6 @@ from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
 from acon_nb.profile.model import Profile, Region
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study import clock_parts
-from acon_nb.study.functions import functions_of
 from acon_nb.study.host_lock import run_locked
 from acon_nb.vm import Capabilities, Clock, Moment, Outcome, Snapshot, capabilities, counting
 
@@ -91,8 +90,7 @@ def check(cell: BootCell, until: str) -> None:
 
 def functions(cell: BootCell, build: Path | None = None, *, cache: Cache | None = None) -> Functions:
     """The functions of a cell's kernel, with their source files where they are known; `build` is as of `profile`."""
-    names = functions_of(cell.kernel, cell.system_map)
-    return Functions(names, sources.files_of(cell.kernel, names, build, cache=cache))
+    return sources.functions(cell.kernel, cell.system_map, build, cache=cache)
 
 
 def merged(outcome: Outcome, functions: Functions) -> Outcome:
@@ -200,7 +198,6 @@ def _snapshot(values: Mapping[str, Any]) -> Snapshot:
 
 def origin_of(cell: BootCell, until: str, functions: Functions) -> dict[str, str]:
     """What a profile was made from."""
-    qemu = probe_qemu()
     origin = {
         "name": cell.name,
         "kernel": cell.kernel.name,
@@ -209,7 +206,7 @@ def origin_of(cell: BootCell, until: str, functions: Functions) -> dict[str, str
         "initrd_sha256": sha256_file(cell.initrd),
         "cmdline": cell.spec().append,
         "memory_bytes": str(cell.memory_bytes),
-        "qemu": " ".join(filter(None, (qemu.version_text, qemu.package))),
+        "qemu": probe_qemu().text,
         "until": until,
     }
     return origin if functions.names else {**origin, "symbols": "none"}

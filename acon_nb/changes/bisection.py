@@ -10,7 +10,7 @@ from typing import Any
 
 from acon_nb.cache import Cache, atomic_file, key_of, sha256_file
 from acon_nb.changes import functions, measure, search
-from acon_nb.changes.builds import CommitBuilds
+from acon_nb.changes.builds import CommitBuilds, with_options
 from acon_nb.changes.functions import CountChange, KernelChange
 from acon_nb.changes.repository import Repository, open_repository
 from acon_nb.errors import BuildFailed, GuestFailed, InvalidInput, KernelConfigError
@@ -58,11 +58,7 @@ class BisectSpec:
     def measured(self) -> measure.CellMeasure:
         """The cell and its column, with the kernel options of the spec."""
         one = measure.of_plan(self.metric, self.plan, self.cell)
-        build = one.build
-        if self.profile or self.config is not None:
-            profiles = tuple(name.strip() for name in self.profile.split(",") if name.strip())
-            build = replace(build, profiles=profiles, config=self.config)
-        return replace(one, build=replace(build, settings=(*build.settings, *self.settings)))
+        return replace(one, build=with_options(one.build, self.profile, self.settings, self.config))
 
     def is_equal(self, good: float, bad: float) -> bool:
         """Whether the two ends do not differ by more than the limit."""
@@ -126,12 +122,12 @@ def bisect(
     good, bad = repository.commit(spec.good, field="good"), repository.commit(spec.bad, field="bad")
     store = cache or Cache()
     measured = spec.measured
-    folder = spec.out or store.workdir(_KIND, _identity(spec, repository, good, bad))
+    identity = _identity(spec.metric, measured, repository, (good, bad))
+    folder = spec.out or store.workdir(_KIND, identity)
     if row_of is None:
         builds = CommitBuilds(repository=repository, spec=measured.build, cache=store, jobs=jobs)
         row_of = _Measurements(measured=measured, builds=builds, rows=Store(folder)).of(good, on_progress, cancel)
-    key = key_of(_identity(spec, repository, good, bad))
-    session = _Session(measured, row_of, folder / _STATE, key, (good, bad), on_progress)
+    session = _Session(measured, row_of, folder / _STATE, key_of(identity), (good, bad), on_progress)
     cause = search.find(
         repository, good, bad, session.value, is_equal=spec.is_equal, on_progress=on_progress, cancel=cancel
     )
@@ -252,15 +248,16 @@ class _Session:
             temporary.write_text(json.dumps({"key": self._key, "commits": self._known}, indent=1))
 
 
-def _identity(spec: BisectSpec, repository: Repository, good: str, bad: str) -> dict[str, Any]:
+def _identity(
+    metric: str, measured: measure.CellMeasure, repository: Repository, ends: tuple[str, str]
+) -> dict[str, Any]:
     """What a search is made of: the key of its state."""
-    measured = spec.measured
     build = measured.build
     return {
         "repository": str(repository.common),
         "prefix": repository.prefix,
-        "ends": [good, bad],
-        "metric": spec.metric,
+        "ends": list(ends),
+        "metric": metric,
         "study": measured.plan.study,
         "levels": {name: str(level) for name, level in measured.levels.items()},
         "profiles": list(build.profiles),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acon_nb import kernel
@@ -13,6 +13,14 @@ from acon_nb.changes.repository import Repository
 from acon_nb.kernel import BuildSpec, KernelImage
 from acon_nb.kernel.features import patches as profile_patches
 from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.validation import words
+
+
+def with_options(build: BuildSpec, profile: str, settings: Sequence[str], config: Path | None) -> BuildSpec:
+    """The options of a kernel with a user's own: `profile` (names with commas) and `config` take the place of its."""
+    if profile or config is not None:
+        build = replace(build, profiles=words(profile), config=config)
+    return replace(build, settings=(*build.settings, *settings))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.results import Store
 from acon_nb.results.columns import files
 from acon_nb.results.metrics import Metric, metric
+from acon_nb.results.select import matching
 from acon_nb.study import kinds
 from acon_nb.study.plan import Plan, load
 from acon_nb.study.whole import run_plan
@@ -128,14 +129,13 @@ def with_kernel(plan: Plan, image: Path) -> Plan:
 
 def _cell_of(plan: Plan, label: str) -> dict[str, Any]:
     """The levels of the cell that a label, or a part of one, names."""
-    cells = [row for row in plan.all_cells if row.label == label] or [
-        row for row in plan.all_cells if label in row.label
-    ]
-    if len(cells) != 1:
-        names = "; ".join(row.label for row in plan.all_cells[:12])
-        reason = f"names {len(cells)} cells of {plan.name}" if label else f"has to name one of {plan.name}'s cells"
+    cells = {row.label: row for row in plan.all_cells}
+    chosen = matching(cells, label)
+    if len(chosen) != 1:
+        names = "; ".join(list(cells)[:12])
+        reason = f"names {len(chosen)} cells of {plan.name}" if label else f"has to name one of {plan.name}'s cells"
         raise InvalidInput("cell", label, reason, hint=f"one of: {names}")
-    return dict(cells[0].levels)
+    return dict(cells[chosen[0]].levels)
 
 
 def _check_column(measure: Metric, kind: str) -> None:

@@ -12,7 +12,7 @@ import acon_nb
 from acon_nb import kernel
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.changes import suite, verdict
-from acon_nb.changes.builds import CommitBuilds
+from acon_nb.changes.builds import CommitBuilds, with_options
 from acon_nb.changes.checkout import checked_out
 from acon_nb.changes.patches import PatchFile, read_folder, read_mbox
 from acon_nb.changes.repository import Repository, open_repository
@@ -84,11 +84,7 @@ class SeriesSpec:
     @property
     def build(self) -> BuildSpec:
         """The options of the kernels."""
-        build = suite.build_spec(self.suite)
-        if self.profile or self.config is not None:
-            profiles = tuple(name.strip() for name in self.profile.split(",") if name.strip())
-            build = replace(build, profiles=profiles, config=self.config)
-        return replace(build, settings=self.settings)
+        return with_options(suite.build_spec(self.suite), self.profile, self.settings, self.config)
 
     def _check_patches(self) -> None:
         if self.tree is None and not self.source:

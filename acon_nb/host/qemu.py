@@ -35,6 +35,11 @@ class QemuInfo:
         """The version as QEMU writes it."""
         return ".".join(str(number) for number in self.version)
 
+    @property
+    def text(self) -> str:
+        """The version and the package, whose firmware affects a boot too."""
+        return " ".join(filter(None, (self.version_text, self.package)))
+
 
 def find_qemu() -> Path:
     """Return the QEMU binary: `ACON_NB_QEMU` if set, else the first in PATH. Errors: `MissingRequirement`."""

@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 from acon_nb.cache import Cache
 from acon_nb.kernel import debug_info, objects
 from acon_nb.kernel.objects import ObjectMap
+from acon_nb.profile.counts import Functions
 from acon_nb.profile.model import FunctionCount, Profile, Region
+from acon_nb.study.functions import functions_of
 
 _DEPTH = 2  # parts of a path that name a subsystem: drivers/pci, arch/x86
 UNKNOWN = "(unknown)"
@@ -32,6 +34,14 @@ def files_of(
     """The source file of each function by its address; "" where it is not known."""
     known = map_of(kernel, given, cache=cache)
     return {address: known.source_at(address) if known else "" for address in addresses}
+
+
+def functions(
+    kernel: Path, system_map: Path | None = None, given: Path | None = None, *, cache: Cache | None = None
+) -> Functions:
+    """The functions of a kernel, by which a guest is counted; `given` is as of `map_of`. Errors: as of `map_of`."""
+    names = functions_of(kernel, system_map)
+    return Functions(names, files_of(kernel, names, given, cache=cache))
 
 
 def folder_of(function: FunctionCount) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.profile.model import Profile, load
+from acon_nb.results.select import matching
 
 
 def paths_of(rows: Iterable[Mapping[str, Any]], folder: Path) -> dict[str, Path]:
@@ -21,7 +22,7 @@ def profile_of(rows: Iterable[Mapping[str, Any]], folder: Path, cell: str = "") 
     Errors: `InvalidInput` where no cell, or several, are meant, and for a file that is not a profile.
     """
     paths = paths_of(rows, folder)
-    chosen = [cell] if cell in paths else [label for label in paths if cell in label]
+    chosen = matching(paths, cell)
     if len(chosen) != 1:
         reason = "is several cells" if chosen else "has no profile"
         hint = f"one of: {'; '.join(chosen or paths)}" if paths else "run the plan with profile = true"

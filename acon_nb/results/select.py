@@ -7,7 +7,7 @@ reported.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -108,6 +108,12 @@ def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 def on_clock_of(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Return the rows of the only clock that has a measure; all of them if both clocks have it."""
     return frame[frame["clock"] == metric.clock] if "clock" in frame and metric.clock else frame
+
+
+def matching(labels: Iterable[str], text: str) -> list[str]:
+    """The labels that a text means: the one that it is, else those that it is a part of."""
+    every = list(labels)
+    return [text] if text in every else [label for label in every if text in label]
 
 
 def one_of(frame: pd.DataFrame, column: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,7 +21,7 @@ import filelock
 
 from acon_nb import results
 from acon_nb.cache import key_of
-from acon_nb.errors import AconError, Cancelled
+from acon_nb.errors import AconError
 from acon_nb.host import environment
 from acon_nb.host.facts import Environment
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
@@ -161,20 +160,14 @@ class Study:
         `Cancelled`; what was measured before is in the store.
         """
         stop = cancel or CancelToken()
-        self._board.change(phase="preparing", started=time.time(), error="")
-        if self.expected is not None:
-            on_progress(Progress(f"plan {self.plan.name}", 0.0, self.expected.text()))
-        try:
+        with self._board.phases():
+            if self.expected is not None:
+                on_progress(Progress(f"plan {self.plan.name}", 0.0, self.expected.text()))
             self.check()
             with alone(self.store, self.plan.name):
                 self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
                 stop.check()
                 self._measure(on_progress, stop)
-        except BaseException as error:
-            phase = "cancelled" if isinstance(error, Cancelled) else "failed"
-            self._board.change(phase=phase, error=str(error), left_s=None)
-            raise
-        self._board.change(phase="done", left_s=0.0)
         return self.rows()
 
     def _measure(self, on_progress: OnProgress, stop: CancelToken) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from acon_nb.errors import Cancelled
 from acon_nb.progress import Progress
 from acon_nb.vm import GOOD_ENDS, Clock
 
@@ -99,6 +102,18 @@ class Board:
         with self._lock:
             self._fields |= fields
             self._snapshot = None
+
+    @contextlib.contextmanager
+    def phases(self) -> Iterator[None]:
+        """Note that the study is prepared, and at the block's end that it is done, failed or cancelled, and why."""
+        self.change(phase="preparing", started=time.time(), error="")
+        try:
+            yield
+        except BaseException as error:
+            phase = "cancelled" if isinstance(error, Cancelled) else "failed"
+            self.change(phase=phase, error=str(error), left_s=None)
+            raise
+        self.change(phase="done", left_s=0.0)
 
     def widen(self, *, wall: int, instructions: int) -> None:
         """Set how many guests of each clock run at a time (on several hosts, more than one on the wall clock)."""

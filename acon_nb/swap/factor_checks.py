@@ -6,7 +6,8 @@ from dataclasses import fields
 
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd import fstab
-from acon_nb.swap.levels import PLAIN, Levels, words
+from acon_nb.swap.levels import PLAIN, Levels
+from acon_nb.validation import words
 from acon_nb.vm import Clock
 
 DEFAULTS = {item.name: item.default for item in fields(Levels)}

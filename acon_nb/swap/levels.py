@@ -11,7 +11,7 @@ from acon_nb.kernel import BuildSpec
 from acon_nb.swap.data import Mix, parse_mix
 from acon_nb.swap.disk import PRESETS, DiskSpeed, speed_of
 from acon_nb.units import parse_bytes, parse_ns
-from acon_nb.validation import Meta, OneOf
+from acon_nb.validation import Meta, OneOf, words
 from acon_nb.vm import Clock
 
 SWAPS = ("none", "disk", "zram", "zswap")
@@ -194,11 +194,6 @@ class Levels:
     def levels(self) -> dict[str, Any]:
         """All factors with their levels, for a row."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of a factor that has several, with commas between them."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def whole_mib(size: int) -> int:

@@ -13,7 +13,6 @@ from acon_nb.profile import sources
 from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
 from acon_nb.profile.model import Profile, Region
 from acon_nb.study import clock_parts
-from acon_nb.study.functions import functions_of
 from acon_nb.swap.cell import SwapCell
 from acon_nb.vm import Moment, Snapshot, VmSpec
 
@@ -23,8 +22,7 @@ _BOOT, _BEFORE = "boot", ("(firmware and unpacking)", Region.OTHER)
 
 def functions(cell: SwapCell) -> Functions:
     """The functions of a cell's kernel, with the source files of a kernel that was built here."""
-    names = functions_of(cell.kernel, cell.system_map)
-    return Functions(names, sources.files_of(cell.kernel, names))
+    return sources.functions(cell.kernel, cell.system_map)
 
 
 def of_snapshots(
@@ -48,7 +46,6 @@ def of_snapshots(
 
 def encoded(cell: SwapCell, spec: VmSpec, snapshots: Sequence[Snapshot], functions: Functions) -> bytes:
     """A guest's profile as JSON; b"" where it has none. Errors: those of `profile_of`."""
-    qemu = probe_qemu()
     origin = {
         "name": cell.factors.configuration,
         "kernel": cell.kernel.name,
@@ -56,7 +53,7 @@ def encoded(cell: SwapCell, spec: VmSpec, snapshots: Sequence[Snapshot], functio
         "initrd_sha256": sha256_file(cell.initrd),
         "cmdline": spec.append,
         "memory_bytes": str(spec.memory_bytes),
-        "qemu": " ".join(filter(None, (qemu.version_text, qemu.package))),
+        "qemu": probe_qemu().text,
     }
     made = of_snapshots(snapshots, functions, origin)
     return b"" if made is None else made.encoded()

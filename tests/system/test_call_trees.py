@@ -13,13 +13,11 @@ import pytest
 
 from acon_nb.boot import BootCell, initcalls, profiling
 from acon_nb.guest import symbols
-from acon_nb.guest.programs import guest_script
-from acon_nb.initrd import FileTree, create
 from acon_nb.kernel import debian_kernel
 from acon_nb.profile import tables
 from acon_nb.study.functions import functions_of, starts_of
 from acon_nb.vm import Capabilities, Clock, Machine, Moment, Outcome, VmSpec, capabilities, counting
-from tests.system.test_counting import SUITES, fetch_qemu
+from tests.system.test_counting import SUITES, fetch_qemu, initrd_of
 
 pytestmark = pytest.mark.system
 SYSTEM_CALL = ("(user space)", "entry_SYSCALL_64")
@@ -27,13 +25,7 @@ SYSTEM_CALL = ("(user space)", "entry_SYSCALL_64")
 
 def guest(kernel: Path, folder: Path) -> VmSpec:
     """A guest whose /init is calls.c and whose kernel logs its initcalls."""
-    program = folder / "calls"
-    headers = guest_script("mark.h").parent
-    source = Path(__file__).with_name("calls.c")
-    subprocess.run(["gcc", "-O2", "-static", "-Wall", "-Werror", f"-I{headers}", "-o", program, source], check=True)
-    tree = FileTree()
-    tree.add_file("init", program, mode=0o755)
-    initrd = create(tree, folder / "calls.cpio").path
+    initrd = initrd_of("calls", folder)
     cell = BootCell(name="calls", kernel=kernel, initrd=initrd, clock=Clock.INSTRUCTIONS, initcalls=True)
     append = cell.spec().append.replace("rdinit=/acon/init ", "").replace("quiet", "loglevel=8")
     return replace(cell.spec(), initrd=initrd, append=append)

@@ -24,21 +24,23 @@ pytestmark = pytest.mark.system
 SUITES = {"trixie": 10, "sid": 11}  # the suite's QEMU is of this version or later
 
 
-def loops_initrd(folder: Path) -> Path:
-    """An initrd whose /init is loops.c."""
-    program = folder / "loops"
+def initrd_of(name: str, folder: Path) -> Path:
+    """An initrd whose /init is a C program of this folder, by its name without .c."""
+    program = folder / name
     headers = guest_script("mark.h").parent
-    source = Path(__file__).with_name("loops.c")
+    source = Path(__file__).with_name(f"{name}.c")
     subprocess.run(["gcc", "-O2", "-static", "-Wall", "-Werror", f"-I{headers}", "-o", program, source], check=True)
     tree = FileTree()
     tree.add_file("init", program, mode=0o755)
-    return create(tree, folder / "loops.cpio").path
+    return create(tree, folder / f"{name}.cpio").path
 
 
 @pytest.fixture(scope="module")
 def loops(guide_kernel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("loops")
-    cell = BootCell(name="loops", kernel=guide_kernel.image, initrd=loops_initrd(folder), clock=Clock.INSTRUCTIONS)
+    cell = BootCell(
+        name="loops", kernel=guide_kernel.image, initrd=initrd_of("loops", folder), clock=Clock.INSTRUCTIONS
+    )
     append = cell.spec().append.replace("rdinit=/acon/init ", "")
     spec: VmSpec = replace(cell.spec(), initrd=cell.initrd, append=append)
     with Machine(spec, host=capabilities(), count_by=starts_of(spec.kernel, spec.clock)) as machine:
@@ -148,7 +150,9 @@ def test_the_plugin_counts_in_a_later_qemu(suite, guide_kernel, tmp_path):
     said = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout
     version = tuple(map(int, re.search(r"version (\d+)\.(\d+)\.(\d+)", said).groups()))
     assert version[0] >= SUITES[suite]
-    cell = BootCell(name="loops", kernel=guide_kernel.image, initrd=loops_initrd(tmp_path), clock=Clock.INSTRUCTIONS)
+    cell = BootCell(
+        name="loops", kernel=guide_kernel.image, initrd=initrd_of("loops", tmp_path), clock=Clock.INSTRUCTIONS
+    )
     spec = replace(cell.spec(), initrd=cell.initrd, append=cell.spec().append.replace("rdinit=/acon/init ", ""))
     flags = ("erms", "fsrm", "fzrm", "fsrs", "fsrc")
     host = Capabilities(qemu=qemu, version=version, string_flags=flags)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from acon_nb.errors import AconError, Cancelled, InvalidInput
-from acon_nb.host import environment
+from acon_nb.host import environment, probe_qemu
 from acon_nb.progress import CancelToken, Progress
 from acon_nb.results.select import usable
 from acon_nb.results.store import Store
@@ -111,7 +111,7 @@ class Threads:
             boot_id=host.kernel or address,
             cache_id=address,
             environment=replace(there, acon_nb_version=host.version or here.acon_nb_version),
-            qemu=host.qemu or worker.qemu_text(),
+            qemu=host.qemu or probe_qemu().text,
             kvm=False,
         )
 

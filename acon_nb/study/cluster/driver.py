@@ -6,13 +6,12 @@ is never measured again, whichever of the two runners measured it.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acon_nb import results
-from acon_nb.errors import Cancelled, InvalidInput
+from acon_nb.errors import InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.study.cluster.dispatch import Dispatch
 from acon_nb.study.cluster.membership import Membership
@@ -91,15 +90,8 @@ class ClusterStudy:
     def measure(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> None:
         """Measure as `run` does, without reading the rows."""
         stop = cancel or CancelToken()
-        self._board.change(phase="preparing", started=time.time(), error="")
-        try:
-            with alone(self.store, self.plan.name):
-                self._measure(on_progress, stop)
-        except BaseException as error:
-            phase = "cancelled" if isinstance(error, Cancelled) else "failed"
-            self._board.change(phase=phase, error=str(error), left_s=None)
-            raise
-        self._board.change(phase="done", left_s=0.0)
+        with self._board.phases(), alone(self.store, self.plan.name):
+            self._measure(on_progress, stop)
 
     def _measure(self, on_progress: OnProgress, stop: CancelToken) -> None:
         stored = kept(self.store, self.experiment.kind, self.plan.name, self.session)

@@ -13,9 +13,9 @@ from typing import Any
 
 import acon_nb
 from acon_nb.errors import AconError, InvalidInput
-from acon_nb.host import Environment
+from acon_nb.host import Environment, probe_qemu
 from acon_nb.study.cluster.pool import RESOURCE
-from acon_nb.study.cluster.worker import HostReport, qemu_text
+from acon_nb.study.cluster.worker import HostReport
 from acon_nb.vm import Clock
 
 _SHOWN = 8
@@ -32,7 +32,7 @@ class Ours:
     @classmethod
     def here(cls) -> Ours:
         """Return the versions of this host. Errors: `MissingRequirement` (no QEMU)."""
-        return cls(acon_nb=acon_nb.__version__, qemu=qemu_text())
+        return cls(acon_nb=acon_nb.__version__, qemu=probe_qemu().text)
 
 
 @dataclass(kw_only=True)

@@ -107,15 +107,9 @@ def report() -> HostReport:
         boot_id=boot_id() or host.host,
         cache_id=f"{host.host} {cache} {inode.st_dev} {inode.st_ino}",
         environment=host,
-        qemu=qemu_text(),
+        qemu=probe_qemu().text,
         kvm=probe_kvm().usable,
     )
-
-
-def qemu_text() -> str:
-    """Return the version and package of this host's QEMU: the package's firmware affects a boot too."""
-    qemu = probe_qemu()
-    return " ".join(filter(None, (qemu.version_text, qemu.package)))
 
 
 def run(ticket: Ticket, cancel: CancelToken) -> Reply:
