@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from acon_nb import bzimage
 from acon_nb.boot import profiling
 from acon_nb.boot.cell import BootCell
 from acon_nb.errors import InvalidInput
@@ -12,15 +13,20 @@ from acon_nb.profile import model
 from acon_nb.profile.model import Profile
 from acon_nb.progress import CancelToken, OnProgress, silent
 
+_HINT = "give a bzImage, or a profile that --save wrote"
+
 
 def is_saved(path: Path) -> bool:
-    """Whether a file is a saved profile, and not a kernel. Errors: `InvalidInput` for one that cannot be read."""
+    """Whether a file is a saved profile, and not a kernel. Errors: `InvalidInput` for one that is neither."""
     try:
         with path.open("rb") as file:
-            return file.read(1) == b"{"
+            head = file.read(bzimage.HEADER_BYTES)
     except OSError as error:
         reason = error.strerror or "cannot be read"
-        raise InvalidInput("kernel", path, reason, hint="give a bzImage, or a profile that --save wrote") from error
+        raise InvalidInput("kernel", path, reason, hint=_HINT) from error
+    if not head.startswith(b"{") and not bzimage.is_bzimage(head):
+        raise InvalidInput("kernel", path, "is neither a bzImage nor a profile", hint=_HINT)
+    return head.startswith(b"{")
 
 
 def of_path(

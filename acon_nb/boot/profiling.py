@@ -20,7 +20,7 @@ from acon_nb.guest.programs import guest_script
 from acon_nb.host import probe_qemu
 from acon_nb.profile import sources
 from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
-from acon_nb.profile.model import Profile, Region
+from acon_nb.profile.model import BEFORE_KERNEL, Profile, Region
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study import clock_parts
 from acon_nb.study.host_lock import run_locked
@@ -30,7 +30,7 @@ UNTIL = ("init", "ready", "end")
 KERNEL, USER, SHUTDOWN = "kernel", "/init", "shutdown"
 _FIRMWARE = ("(firmware)", Region.FIRMWARE)
 _CODE = (guest_script("milestone.S"), Path(counting.__file__).with_name("plugin.c"), Path(milestones.__file__))
-_BEFORE = ("(before the kernel)", Region.OTHER)
+_BEFORE = (BEFORE_KERNEL, Region.OTHER)
 # The milestone that ends a phase, the phase, and what runs in it.
 _EARLY = {
     "kernel_entry": ("firmware", _FIRMWARE),

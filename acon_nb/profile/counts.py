@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from acon_nb.errors import AconError
-from acon_nb.profile.model import FunctionCount, Profile, Region
+from acon_nb.profile.model import EARLY_KERNEL, FunctionCount, Profile, Region
 from acon_nb.study.functions import MODULES_BASE
 from acon_nb.vm import Snapshot
 from acon_nb.vm.counting import KERNEL_BASE
@@ -23,7 +23,6 @@ from acon_nb.vm.counting import KERNEL_BASE
 REPEATED = "(repeated after faults)"
 USER, MODULES = "(user space)", "(modules)"
 _KERNEL, _OTHER = "(kernel)", "(other kernel addresses)"
-_EARLY = "(kernel at physical addresses)"
 _ROM = range(0xC_0000, 0x10_0000)  # of a PC's firmware, which the kernel's real-mode set-up calls
 # Source: arch/x86/include/asm/idtentry.h; arch/x86/kernel/head_64.S. Exceptions of class fault: Intel SDM 3, 6.15.
 _FAULTS = frozenset(
@@ -45,7 +44,7 @@ class PhaseEnd:
 
     name: str
     end: Snapshot
-    early: tuple[str, Region] = (_EARLY, Region.KERNEL)
+    early: tuple[str, Region] = (EARLY_KERNEL, Region.KERNEL)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from acon_nb.profile import layout, sources
 from acon_nb.profile.layout import FunctionPair, Layout
 from acon_nb.profile.model import FunctionCount, Profile, Region
+from acon_nb.profile.phases import alike
 
 
 class ChangeKind(StrEnum):
@@ -141,6 +142,7 @@ def difference(before: Profile, after: Profile) -> Difference:
     Functions are the same if they have the same name and file, names without what the compiler adds to them. Where only
     one profile knows files, or none, names alone count.
     """
+    before, after = alike(before, after)
     by_file = all(any(one.file for one in profile.functions) for profile in (before, after))
     pairs = layout.joined(_paired(before, after, by_file=by_file))
     layout.mark(pairs)

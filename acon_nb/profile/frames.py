@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from acon_nb.profile.layout import canonical
 from acon_nb.profile.model import FunctionCount, Profile, Region
+from acon_nb.profile.phases import alike
 
 UNATTRIBUTED = "[unattributed]"
 
@@ -71,6 +72,7 @@ def comparable(before: Profile, after: Profile) -> tuple[Profile, Profile]:
 
     Names are without what the compiler adds to them; source files are left out where one profile does not know them.
     """
+    before, after = alike(before, after)
     has_files = all(
         any(one.file for one in profile.functions if one.region is Region.KERNEL) for profile in (before, after)
     )

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from acon_nb.profile.model import Region
+from acon_nb.profile.model import BEFORE_KERNEL, Region
 
 # GCC's names of clones; Clang's for link-time optimization
 _SUFFIX = re.compile(r"(?:\.(?:isra|constprop|part|cold|lto_priv|llvm|localalias|llvmorg|\d+)(?:\.\d+)*)+$")
@@ -116,7 +116,8 @@ def _key(pair: FunctionPair, why: Layout) -> object | None:
 def mark(pairs: Sequence[FunctionPair]) -> None:
     """Mark the changes that are of layout."""
     for pair in pairs:
-        if pair.region in _IMAGE_REGIONS and 0 < abs(pair.change) <= _IMAGE_SHARE * pair.before.total():
+        of_image = pair.region in _IMAGE_REGIONS or pair.name == BEFORE_KERNEL
+        if of_image and 0 < abs(pair.change) <= _IMAGE_SHARE * pair.before.total():
             pair.layout = Layout.IMAGE
         if pair.name in _LOOKUPS and 0 < abs(pair.change) <= _LOOKUP_SHARE * pair.before.total():
             pair.layout = Layout.ADDRESSES

@@ -14,6 +14,9 @@ from acon_nb.cache import atomic_file, json_sha256
 from acon_nb.errors import InvalidInput
 
 _FORMAT = 1
+_HINT = "give a file that acon-nb bench profile --save wrote, with this version"
+EARLY_KERNEL = "(kernel at physical addresses)"
+BEFORE_KERNEL = "(before the kernel)"  # firmware, set-up and unpacking, where they cannot be told apart
 
 
 class Region(StrEnum):
@@ -92,7 +95,7 @@ def of_values(values: Mapping[str, Any], *, source: object = "profile") -> Profi
     """The profile of `Profile.values`. Errors: `InvalidInput` for anything else, with `source` as its value."""
     try:
         if values["format"] != _FORMAT:
-            raise InvalidInput("profile", source, f"has format {values['format']}, not {_FORMAT}")
+            raise InvalidInput("profile", source, f"has format {values['format']}, not {_FORMAT}", hint=_HINT)
         return Profile(
             total=int(values["total"]),
             phases=tuple(map(str, values["phases"])),
@@ -110,7 +113,7 @@ def of_values(values: Mapping[str, Any], *, source: object = "profile") -> Profi
             origin={str(name): str(value) for name, value in values["origin"].items()},
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidInput("profile", source, f"is not a profile: {error!r}") from error
+        raise InvalidInput("profile", source, f"is not a profile: {error!r}", hint=_HINT) from error
 
 
 def _packed(stacks: Mapping[tuple[str, ...], int]) -> dict[str, Any]:
@@ -152,5 +155,5 @@ def load(path: Path) -> Profile:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InvalidInput("profile", path, f"cannot be read as a profile: {error}") from error
+        raise InvalidInput("profile", path, f"cannot be read as a profile: {error}", hint=_HINT) from error
     return of_values(values, source=path)

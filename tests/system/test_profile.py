@@ -14,6 +14,7 @@ from acon_nb.boot import BootCell, profiling, run
 from acon_nb.boot.experiment import BootExperiment
 from acon_nb.cli import main
 from acon_nb.errors import AconError, InvalidInput
+from acon_nb.profile import sources
 from acon_nb.profile.counts import REPEATED
 from acon_nb.profile.model import load
 from acon_nb.study.kinds import experiment_of
@@ -92,7 +93,7 @@ def test_a_guest_is_profiled_to_its_end(cell, ready):
 
 
 def test_a_kernel_without_symbols_is_one_entry(cell, init, tmp_path, monkeypatch):
-    monkeypatch.setattr(profiling, "functions_of", lambda *_: {})
+    monkeypatch.setattr(sources, "functions_of", lambda *_: {})
     profile = profiling.profile(cell)
     kernel = [one for one in profile.functions if one.name == "(kernel)"]
     assert len(kernel) == 1

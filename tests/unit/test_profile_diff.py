@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acon_nb.profile import FunctionCount, Profile, Region, diff, diff_text
+from acon_nb.profile import FunctionCount, Profile, Region, diff, diff_text, phases
 from acon_nb.profile.diff import ChangeKind, DifferenceVerdict, difference
 from acon_nb.profile.layout import Layout, canonical
 
@@ -226,3 +226,38 @@ def test_changes_sum_exactly_to_the_difference_of_the_totals(one: Profile, other
 @given(PROFILES)
 def test_a_profile_never_differs_from_itself(one: Profile) -> None:
     assert difference(one, one).verdict is DifferenceVerdict.EQUAL
+
+
+def test_phases_that_one_kernel_has_joined_are_joined_in_the_other() -> None:
+    stacks = {("unpacking", "(unpacking)"): 9_000_000, (KERNEL, "alloc_pages"): 50_000}
+    apart = replace(profile(*BASE, row("(kernel at physical addresses)", 40, "")), stacks=stacks)
+    rows = [
+        row("(firmware)", 400_000, "", "firmware", Region.FIRMWARE),
+        row("(before the kernel)", 9_000_100, "", "unpacking + kernel", Region.OTHER),
+        *(
+            replace(one, phase="unpacking + kernel" if one.phase == KERNEL else one.phase)
+            for one in BASE
+            if one.phase in (KERNEL, "/init")
+        ),
+    ]
+    joined = profile(*rows)
+    compared = difference(apart, joined)
+    assert (compared.verdict, compared.change) == (DifferenceVerdict.LAYOUT, 60)
+    assert compared.layout_groups() == {Layout.IMAGE: (1, 60)}
+    (changed,) = (one for one in compared.functions if one.change)
+    assert (changed.name, changed.before, changed.after) == ("(before the kernel)", 9_000_040, 9_000_100)
+    first, second = phases.alike(apart, joined)
+    assert (first.phases, second) == (joined.phases, joined)
+    assert first.total == apart.total
+    assert first.stacks == {
+        ("unpacking + kernel", "(before the kernel)"): 9_000_000, ("unpacking + kernel", "alloc_pages"): 50_000
+    }  # fmt: skip
+
+
+def test_joined_phases_that_overlap_are_one() -> None:
+    one = profile(row("(before the kernel)", 5, "", "a + b", Region.OTHER), row("walk", 3, phase="c"))
+    other = profile(row("(firmware)", 2, "", "a", Region.FIRMWARE), row("walk", 6, phase="b + c"))
+    for left, right in ((one, other), (other, one)):
+        both = phases.alike(left, right)
+        assert [each.phases for each in both] == [("a + b + c",)] * 2
+        assert difference(left, right).change == right.total - left.total
