@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from acon_nb.archive.tree import Content, Entry, FileTree, ImageLimits
 from acon_nb.initrd.diff import ImageDifference, diff, diff_trees, tree_of_image
 from acon_nb.initrd.image import DEFAULT_MTIME, InitrdImage, create, load, suffix_of
-from acon_nb.initrd.init import add_modules, gen_init, text_of
+from acon_nb.initrd.init import gen_init, text_of
 from acon_nb.initrd.links import abs2relinks, abs2rellinks, hard2symlinks
+from acon_nb.initrd.modules import add_modules
 from acon_nb.initrd.sources import tree_of
 from acon_nb.initrd.sources.engine import ContainerBuild, Engine
 from acon_nb.initrd.sources.folder import from_folder, overlay, write_folder

@@ -1,4 +1,4 @@
-"""Adds to a tree the files that make it boot: /init, /etc/fstab, /etc/profile, and kernel modules if needed."""
+"""Adds to a tree the files that make it boot: /init, /etc/fstab, /etc/profile."""
 
 from __future__ import annotations
 
@@ -174,35 +174,3 @@ def _resolved(tree: FileTree, name: str) -> Entry | None:
     except TreeError:  # a loop of links
         return None
     return tree[target] if target and tree[target].is_file else None
-
-
-def add_modules(tree: FileTree, release: str, modules: Sequence[Path], load: Sequence[str]) -> None:
-    """Add kernel modules to a tree, and to its modules.dep; /init loads those named in `load`, through /etc/modules.
-
-    `modules` lists each file after those it depends on. Modules that the tree has of the same release stay known, but
-    for those of the same names.
-    """
-    folder = f"lib/modules/{release}"
-    names = {path.name for path in modules}
-    kept = [line for line in _lines(tree, f"{folder}/modules.dep") if Path(line.partition(":")[0]).name not in names]
-    added = []
-    for number, path in enumerate(modules):
-        tree.add_file(f"{folder}/{path.name}", path)
-        needed = " ".join(earlier.name for earlier in reversed(modules[:number]))
-        added.append(f"{path.name}: {needed}".rstrip())
-    tree.add_file(f"{folder}/modules.dep", _text([*added, *kept]))
-    present = {path.stem.replace("-", "_") for path in modules}
-    wanted = [name for name in load if name.replace("-", "_") in present]
-    asked = [line for line in _lines(tree, "etc/modules") if line not in wanted]
-    tree.add_file("etc/modules", _text([*asked, *wanted]))
-
-
-def _lines(tree: FileTree, name: str) -> list[str]:
-    entry = tree.get(tree.resolved(name.encode(), last=True))
-    if entry is None or not entry.is_file:
-        return []
-    return entry.content.read().decode(errors="surrogateescape").splitlines()
-
-
-def _text(lines: Sequence[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")

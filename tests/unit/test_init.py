@@ -4,12 +4,11 @@ import re
 import shutil
 import stat
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from acon_nb.errors import InvalidInput
-from acon_nb.initrd import FileTree, add_modules, fstab, gen_init
+from acon_nb.initrd import FileTree, fstab, gen_init
 from acon_nb.initrd.init import FILES as FILES_FOLDER
 
 FILES = ("init", "etc/fstab", "etc/profile")
@@ -221,26 +220,3 @@ def test_the_default_fstab_matches_the_guide() -> None:
     swap = lines[-1]
     assert str(swap.encrypted) == "/dev/mapper/vda@"
     assert {"sw", "discard", "nofail"} == set(swap.options)
-
-
-def test_modules_are_listed_with_their_dependencies(tmp_path: Path) -> None:
-    files = [tmp_path / f"{name}.ko" for name in ("virtio", "virtio_ring", "virtio-pci")]
-    for file in files:
-        file.write_bytes(b"module")
-    tree = FileTree()
-    add_modules(tree, "6.12.1", files, ["virtio_pci", "built_in"])
-    assert tree["etc/modules"].content.read() == b"virtio_pci\n"
-    lines = tree["lib/modules/6.12.1/modules.dep"].content.read().decode().splitlines()
-    assert lines == ["virtio.ko:", "virtio_ring.ko: virtio.ko", "virtio-pci.ko: virtio_ring.ko virtio.ko"]
-    assert tree["lib/modules/6.12.1/virtio.ko"].content.read() == b"module"
-
-
-def test_modules_that_an_image_has_stay_known(tmp_path: Path) -> None:
-    tree = FileTree()
-    tree.add_file("lib/modules/6.12.1/modules.dep", b"kernel/fs/ext4.ko: kernel/fs/jbd2.ko\nkernel/virtio.ko: old.ko\n")
-    tree.add_file("etc/modules", b"ext4\n")
-    (tmp_path / "virtio.ko").write_bytes(b"module")
-    add_modules(tree, "6.12.1", [tmp_path / "virtio.ko"], ["virtio"])
-    lines = tree["lib/modules/6.12.1/modules.dep"].content.read().decode().splitlines()
-    assert lines == ["virtio.ko:", "kernel/fs/ext4.ko: kernel/fs/jbd2.ko"]
-    assert tree["etc/modules"].content.read() == b"ext4\nvirtio\n"

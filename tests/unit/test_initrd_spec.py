@@ -8,8 +8,9 @@ import pytest
 
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.initrd import FileTree, InitrdSpec, folder_sizes, largest_files, load, make, plan, tables, text_of
-from acon_nb.initrd.init import add_modules
+from acon_nb.initrd.modules import add_modules
 from tests.unit import stacks
+from tests.unit.elf_modules import module
 
 KEY = "ecdsa-sha2-nistp521 AAAAE2VjZHNh someone@somewhere\n"
 
@@ -73,11 +74,11 @@ def test_everything_that_is_added_follows_the_images_links(tmp_path: Path) -> No
         edits=(stacks.folder(tmp_path / "edits", ["bin/mine = 1", "lib/modules/6.12/mine.ko = 1", "etc/mine = 1"]),),
     )
     tree, _ = plan(spec)
-    add_modules(tree, "6.12", [tmp_path / "id.pub"], [])
+    add_modules(tree, "6.12", [module(tmp_path, "own.ko")], [])
     names = {name.decode() for name, entry in tree.items() if not entry.is_dir}
     assert names >= {
         *("bin", "lib", "root", "etc", "usr/bin/tool", "usr/bin/mine", "opt/deep/tool", "usr/lib/x", "usr/etc/mine"),
-        *("usr/lib/modules/6.12/mine.ko", "usr/lib/modules/6.12/id.pub", "usr/lib/modules/6.12/modules.dep"),
+        *("usr/lib/modules/6.12/mine.ko", "usr/lib/modules/6.12/own.ko", "usr/lib/modules/6.12/modules.dep"),
         *("usr/etc/fstab", "usr/etc/profile", "usr/etc/modules", "var/home/root/.ssh/authorized_keys"),
     }
     assert not any(name.startswith(("bin/", "lib/", "root/", "etc/")) for name in names)
