@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,23 @@ import click
 
 import acon_nb
 from acon_nb.errors import AconError, NoSpace
+
+
+def open_missing_descriptors() -> None:
+    """Open what cron and services may have closed of standard input, output and error: on /dev/null.
+
+    Otherwise the next file that is opened gets the number, and is read or written by whatever means the terminal.
+    """
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)  # the lowest free number: fd
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 # for the life of the process
+
+
+open_missing_descriptors()
 
 
 class _Group(click.Group):

@@ -59,16 +59,23 @@ def run_command(
         signal.SIGTERM, lambda number, _: sys.exit(128 + number)
     )  # unwinds the stack, which restores the terminal
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
-    machine = preflight.machine(spec, mux=True, end_on_panic=not at_terminal)
+    notices: list[str] = []
+
+    def notice(text: str) -> None:
+        notices.append(text)
+        click.echo(f"\r\nacon-nb: {text}\r" if at_terminal else f"acon-nb: {text}", err=True)
+
+    machine = preflight.machine(spec, mux=at_terminal, interactive=True, attended=at_terminal, on_notice=notice)
     checking = bootcheck.Background(spec)
     known = checking.warnings(_PATIENCE_S)
     warn(known or [])
-    outcome = vm.attach(machine, sys.stdin.fileno(), sys.stderr.fileno() if as_json else sys.stdout.fileno())
+    output = sys.stderr if as_json else sys.stdout
+    outcome = vm.attach(machine, sys.stdin.fileno(), output.fileno(), on_notice=notice)
     if known is None and outcome.end not in vm.GOOD_ENDS:
         warn(checking.warnings(_PATIENCE_S) or [])
     if as_json:
         print_json({**asdict(outcome), "end": outcome.end.value})
-    warn(outcome.notes)
+    warn(note for note in outcome.notes if note not in notices)
     if outcome.end is not vm.End.STOPPED:
         outcome.check()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from acon_nb import host
 from acon_nb.errors import AconError, InvalidInput, MissingRequirement
@@ -63,15 +64,18 @@ def refusals(spec: VmSpec, td: TdHost | None = None) -> list[AconError]:
     return errors
 
 
-def machine(spec: VmSpec, *, interactive: bool = False, mux: bool = False, end_on_panic: bool = True) -> Machine:
-    """Create a machine for `spec` if this host can start it. Errors: the first of `refusals`, with details of all."""
+def machine(spec: VmSpec, **options: Any) -> Machine:
+    """Create a machine for `spec` if this host can start it; `options` are those of `Machine`.
+
+    Errors: the first of `refusals`, with details of all.
+    """
     errors = refusals(spec)
     if len(errors) > 1:
         first = errors[0]
         first.details = (*first.details, *(f"also: {error.what}" for error in errors[1:]))
     if errors:
         raise errors[0]
-    return Machine(spec, host=capabilities(), interactive=interactive, mux=mux, end_on_panic=end_on_panic)
+    return Machine(spec, host=capabilities(), **options)
 
 
 def check_tdvf(path: Path | None) -> None:

@@ -78,7 +78,7 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = 
         argv += ["-device", _virtio("virtio-balloon", spec)]
     for name, fd in (("qmp", channels.qmp_fd), ("commands", channels.commands_fd)):
         if fd is not None:
-            argv += ["-chardev", f"socket,id={name},fd={fd}", "-mon", f"chardev={name},mode=control"]
+            argv += ["-chardev", f"socket,id={name},fd={fd}", "-qmp", f"chardev:{name}"]
     if channels.trace is not None:
         argv += ["-msg", "timestamp=on", "-trace", "fw_cfg_select", "-D", str(channels.trace.absolute())]
     if channels.plugin is not None:
@@ -184,7 +184,7 @@ def _console(spec: VmSpec, channels: Channels) -> list[str]:
         backends = ["-chardev", f"socket,id=serial,fd={channels.serial_fd}"]
         backends += ["-chardev", f"socket,id=hvc,fd={channels.hvc_fd}", "-serial", "chardev:serial"]
         return [*backends, *ports, "virtconsole,chardev=hvc"]
-    monitor = ["-mon", "chardev=mux,mode=readline"]  # the guide's -monitor chardev:mux
+    monitor = ["-monitor", "chardev:mux"]
     if channels.mux_fd is not None:
         backend = f"socket,id=mux,mux=on,fd={channels.mux_fd}"
     elif channels.console is not None:

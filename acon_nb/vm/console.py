@@ -66,6 +66,7 @@ class Console:
         self._total = 0
         self._expected = 0
         self._ended = False
+        self._last = True
         self._subscribers: dict[int, OnOutput] = {}
         self._sending = threading.Lock()
         self._pending = bytearray()
@@ -173,8 +174,12 @@ class Console:
             f"{pattern!r} did not appear on the console within {timeout_s:g} s", details=lines, hint=hint
         )
 
-    def connect(self, sockets: Mapping[str, socket.socket], keys_to: str) -> None:
-        """Serve these sockets, which the console owns from now on; `keys_to` names the one that takes the keys."""
+    def connect(self, sockets: Mapping[str, socket.socket], keys_to: str, *, last: bool = True) -> None:
+        """Serve these sockets, which the console owns from now on; `keys_to` names the one that takes the keys.
+
+        The console ends with them; unless `last`, one without output stays open for other sockets, or for `end`.
+        """
+        self._last = last
         self.transcript.write_bytes(b"")
         for end in sockets.values():
             end.setblocking(False)
@@ -190,9 +195,20 @@ class Console:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
+    def end(self) -> None:
+        """End the console, if it has not ended: no output will come."""
+        if self._ended:
+            return
+        with self._sending:
+            self._ended = True
+        with self._delivery:
+            with self._changed:
+                self._changed.notify_all()
+            self._deliver(b"")
+
     def _serve(self, sockets: dict[str, socket.socket]) -> None:
         with contextlib.ExitStack() as stack:
-            stack.callback(self._end)
+            stack.callback(self._disconnect)
             for end in sockets.values():
                 stack.enter_context(end)
             selector = stack.enter_context(selectors.DefaultSelector())
@@ -280,16 +296,13 @@ class Console:
         except OSError:  # QEMU is gone
             self._pending.clear()
 
-    def _end(self) -> None:
+    def _disconnect(self) -> None:
         with self._sending:
-            self._ended = True
             self._input = None
             os.close(self._wake)
             self._wake = -1
-        with self._delivery:
-            with self._changed:
-                self._changed.notify_all()
-            self._deliver(b"")
+        if self._last or self._total:
+            self.end()
 
 
 def _text(data: bytes | None) -> str | None:

@@ -45,6 +45,9 @@ class End(StrEnum):
     HANG = "hang"
     FLOOD = "console_flood"
     STOPPED = "stopped"
+    DISK_FAILED = "disk_failed"
+    WATCHDOG = "watchdog"
+    SUSPENDED = "suspended"
     QEMU_FAILED = "qemu_failed"
     KILLED = "killed"
 
@@ -54,12 +57,31 @@ class End(StrEnum):
         return end_text(self)
 
 
-_GUEST_ENDS = (End.PANIC, End.OUT_OF_MEMORY, End.HANG, End.RESET)  # those for which the guest's kernel has a reason
+_GUEST_ENDS = (
+    End.PANIC,
+    End.OUT_OF_MEMORY,
+    End.HANG,
+    End.RESET,
+    End.WATCHDOG,
+)  # those for which the guest's kernel has a reason
 GOOD_ENDS = (End.POWERED_OFF, End.READY)  # those of a whole run
 _END_TEXTS = {
     End.READY: "ready, and ended by the host",
     End.STOPPED: "stopped by the host",
     End.QEMU_FAILED: "QEMU failed",
+    End.DISK_FAILED: "paused by QEMU: a disk failed",
+    End.WATCHDOG: "its watchdog expired",
+    End.SUSPENDED: "suspended to memory",
+}
+
+
+_END_HINTS = {
+    End.OUT_OF_MEMORY: "give the guest more memory, or a smaller initrd",
+    End.HANG: "raise timeout_s, or read the console transcript",
+    End.FLOOD: "the guest filled its console: add quiet to append, or raise transcript_limit_bytes",
+    End.DISK_FAILED: "make room, or repair the host's disk; at a terminal such a guest waits, and cont resumes it",
+    End.WATCHDOG: "read the console transcript: what ran in the guest when it stopped to feed its watchdog",
+    End.SUSPENDED: "a guest that nobody watches cannot be woken: keep it from suspending itself",
 }
 
 
@@ -134,12 +156,8 @@ def hint_for(end: End, lines: Sequence[str]) -> str:
         return ""
     if end in _GUEST_ENDS and (hint := _guest_hint(end, lines)):
         return hint
-    if end is End.OUT_OF_MEMORY:
-        return "give the guest more memory, or a smaller initrd"
-    if end is End.HANG:
-        return "raise timeout_s, or read the console transcript"
-    if end is End.FLOOD:
-        return "the guest filled its console: add quiet to append, or raise transcript_limit_bytes"
+    if end in _END_HINTS:
+        return _END_HINTS[end]
     text = "\n".join(lines)
     return next((hint for word, hint in _QEMU_HINTS if word in text), "")
 

@@ -35,7 +35,8 @@ class Outcome:
     host monotonic times; `kernel_entry_ns` is when the loader read the last piece over fw_cfg, just before it jumps
     into the kernel (None if QEMU cannot trace), `ready_ns` when it was ready, if that was awaited. `tail` is the end of
     the transcript, `panic` the oops, `qemu_memory` what QEMU took as the last message arrived, or as the guest was
-    ready. `command` can be pasted into a shell. `notes` report why a transcript was cut (a flood, a full disk).
+    ready. `command` can be pasted into a shell. `notes` are what a person should know: what QEMU reported of the guest
+    (a disk that failed, a watchdog), a fall back from KVM to TCG, why a transcript was cut (a flood, a full disk).
     `snapshots` are a counted guest's, in order.
     """
 
@@ -76,14 +77,14 @@ class Outcome:
         return GuestFailed(what, end=self.end, details=details, hint=self.hint)
 
 
-_ENDED_BY_US = {"ready": End.READY, "limit": End.HANG, "kvm": End.QEMU_FAILED, "flood": End.FLOOD}
+_ENDED_BY_US = {"ready": End.READY, "limit": End.HANG, "flood": End.FLOOD}
 
 
 def name_end(ended_by: str, returncode: int | None, reason: str, lines: Sequence[str], *, at_terminal: bool) -> End:
     """Return the end of a guest.
 
-    `ended_by` is what the machine saw: "end" (QEMU exited by itself), "ready", "limit", "kvm" (KVM failed), "flood",
-    "panic" or "killed"; `reason` is that of QEMU's SHUTDOWN event. At a terminal, ^A x ends QEMU without an event.
+    `ended_by` is what the machine saw: "end" (QEMU exited by itself), "ready", "limit", "flood", "panic" or "killed";
+    `reason` is that of QEMU's SHUTDOWN event. At a terminal, ^A x ends QEMU without an event.
     """
     if ended_by in _ENDED_BY_US:
         return _ENDED_BY_US[ended_by]
@@ -91,6 +92,8 @@ def name_end(ended_by: str, returncode: int | None, reason: str, lines: Sequence
         return End.OUT_OF_MEMORY if end_of_reset(lines) is End.OUT_OF_MEMORY else End.PANIC
     if ended_by == "killed" or returncode in (-signal.SIGKILL, -signal.SIGTERM):
         return End.KILLED
+    if reason == "host-error":
+        return End.QEMU_FAILED
     if returncode == 0 and (reason.startswith("host-") or (at_terminal and not reason)):
         return End.STOPPED
     if returncode != 0 or not reason:

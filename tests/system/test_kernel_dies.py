@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from acon_nb import vm, widgets
 spec = vm.VmSpec(kernel=Path({kernel!r}), memory_bytes=256 << 20, append="console=ttyS0 panic=0")
-machine = vm.Machine(spec, folder=Path({folder!r}), interactive=True, end_on_panic=False).start()
+machine = vm.Machine(spec, folder=Path({folder!r}), interactive=True, attended=True).start()
 console = widgets.console(machine)
 console.expect("Linux version", timeout_s=60)
 print("pid", machine.pid)
