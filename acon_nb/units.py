@@ -10,20 +10,23 @@ from acon_nb.errors import InvalidInput
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s)")
 _NS = {"ns": 1, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
-_SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 
 
 def parse_bytes(value: str | int, *, field: str = "size", bare: str = "") -> int:
-    """Parse a size such as "512M", "2g", "256MiB" or a plain number into bytes (1024-based, as in QEMU).
+    """Parse a size such as "512M", "2g", "1.5G", "256MiB" or a plain number into bytes (1024-based, as in QEMU).
 
     `bare` is the unit of a number that has none ("M" for QEMU's -m). Errors: `InvalidInput` naming `field`.
     """
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
-        hint = "give a whole number and K, M, G or T, such as 512M"
+        hint = "give a number and K, M, G or T, such as 512M"
         raise InvalidInput(field, value, "is not a valid size", hint=hint)
     number, unit = match.groups()
-    return int(number) * _FACTORS[(unit or bare).upper()]
+    size = Decimal(number) * _FACTORS[(unit or bare).upper()]
+    if size != int(size):
+        raise InvalidInput(field, value, "is not a whole number of bytes", hint="such as 512M or 1.5G")
+    return int(size)
 
 
 def parse_ns(value: str, *, field: str) -> int:

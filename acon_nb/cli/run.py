@@ -19,8 +19,33 @@ _PATIENCE_S = 0.3  # for the check of the initrd before the launch; what takes l
 _SIZE_HELP = "For example 256M; default: the size in the name (256m.raw)."
 
 
-@main.command("run", context_settings={"ignore_unknown_options": False})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[VMLINUZ] [-- QEMU_OPTIONS]...")
+class _Run(click.Command):
+    """As the guide's script, it takes options of QEMU behind VMLINUZ without a word: `run vmlinuz -m 1g`.
+
+    They have one dash, ours have two, so that a mistyped one of ours is still refused.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ours = {name for option in self.params for name in option.opts}
+        for number, word in enumerate(args):
+            if word == "--":
+                break
+            if len(word) > 1 and word[0] == "-" and word[1] != "-" and word not in ours:
+                late = next((one for one in args[number:] if one.partition("=")[0] in ours), "")
+                if late:
+                    raise click.UsageError(f"{late} comes before the options of QEMU, which begin with {word}", ctx)
+                args = [*args[:number], "--", *args[number:]]
+                break
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            hint = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
+            text = f"no such option: {error.option_name}{hint} (QEMU's own with two dashes follow --)"
+            raise click.UsageError(text, ctx) from error
+
+
+@main.command("run", cls=_Run)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[VMLINUZ] [QEMU_OPTIONS]...")
 @click.option("--print", "show", is_flag=True, help="Print the command and start nothing.")
 @click.option("--explain", is_flag=True, help="Explain each option: why, what the guide says, what differs today.")
 @click.option("--dry-run", is_flag=True, help="Print the command, even of a TD, and what this host lacks for it.")

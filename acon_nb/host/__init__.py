@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from acon_nb.host.facts import Environment, boot_id, cpu_ns, environment, free_bytes, memory_available_bytes
+from acon_nb.host.facts import Environment, boot_id, environment, free_bytes, memory_available_bytes, wanted_cpu_ns
 from acon_nb.host.kvm import KvmFinding, kvm_has_tdx, probe_kvm
 from acon_nb.host.qemu import QemuInfo, find_qemu, probe_qemu
 from acon_nb.host.smaps import QemuMemory, qemu_memory
@@ -16,7 +16,6 @@ __all__ = [
     "QemuInfo",
     "QemuMemory",
     "boot_id",
-    "cpu_ns",
     "environment",
     "find_qemu",
     "free_bytes",
@@ -25,6 +24,7 @@ __all__ = [
     "probe_kvm",
     "probe_qemu",
     "qemu_memory",
+    "wanted_cpu_ns",
 ]
 
 if not TYPE_CHECKING:

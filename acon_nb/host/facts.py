@@ -119,10 +119,17 @@ def _read(path: Path) -> str:
         return ""
 
 
-def cpu_ns(pid: int | None) -> int:
-    """Return the time that a process has spent on CPUs, all its threads together; 0 if there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return 0
+def wanted_cpu_ns(pid: int | None) -> int:
+    """Return the time that a process' threads spent on CPUs, or waited for one; 0 if there is none.
+
+    Unlike the time on CPUs it tells an idle process from one that the host's other work leaves no CPU for. Source:
+    Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat.
+    """
+    total = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            on_cpu, waiting, *_ = path.read_text().split()
+        except (OSError, ValueError):
+            continue
+        total += int(on_cpu) + int(waiting)
+    return total

@@ -9,6 +9,8 @@ KVM that emulates what the CPU should run stops or crawls in a kernel's decompre
 from __future__ import annotations
 
 import fcntl
+import grp
+import hashlib
 import json
 import os
 import tempfile
@@ -44,9 +46,12 @@ class KvmFinding:
 
 
 def probe_kvm(*, fresh: bool = False) -> KvmFinding:
-    """Boot the probe guest on KVM; the finding is cached until the host reboots. `fresh` ignores the cache."""
-    probe = sha256_file(_PROBE)[:8]  # another version of the probe may have another result
-    path = default_root() / "host" / f"kvm-{boot_id()}-{os.getuid()}-{probe}.json"
+    """Boot the probe guest on KVM; the finding is cached until the host reboots, or what it depends on changes.
+
+    That is the probe itself, QEMU (path, size, time), the device (numbers, owner, permissions, ACL's change time), the
+    module's parameters, and who asks (user, groups). `fresh` ignores the cache.
+    """
+    path = default_root() / "host" / f"kvm-{_circumstances()}.json"
     if not fresh:
         cached = _cached(path)
         if cached is not None:
@@ -55,6 +60,30 @@ def probe_kvm(*, fresh: bool = False) -> KvmFinding:
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(asdict(finding)))
     return finding
+
+
+def _circumstances() -> str:
+    """A hash of what the probe's result depends on."""
+
+    def state_of(path: Path) -> tuple[object, ...]:
+        try:
+            status = path.stat()
+        except OSError as error:
+            return (error.errno,)
+        changed = (status.st_size, status.st_mtime_ns) if path.is_file() else (status.st_ctime_ns,)
+        return (status.st_mode, status.st_uid, status.st_gid, status.st_rdev, status.st_ino, *changed)
+
+    parameters = [
+        (path.parent.parent.name, path.name, path.read_text() if os.access(path, os.R_OK) else "")
+        for path in sorted(Path("/sys/module").glob("kvm*/parameters/*"))
+    ]
+    try:
+        qemu = find_qemu().resolve()
+    except AconError:
+        qemu = Path("missing")
+    who = (os.geteuid(), os.getegid(), sorted(os.getgroups()), os.access(KVM_DEVICE, os.R_OK | os.W_OK))
+    facts = (boot_id(), sha256_file(_PROBE), str(qemu), state_of(qemu), state_of(KVM_DEVICE), who, parameters)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
 
 def kvm_has_tdx(device: Path = KVM_DEVICE) -> bool:
@@ -90,7 +119,7 @@ def _probe() -> KvmFinding:
             usable=False,
             opens=False,
             why=f"cannot open /dev/kvm: {error.strerror}",
-            hint="join the group kvm: sudo adduser $USER kvm, then log in again",
+            hint=_access_hint(),
         )
     try:
         code, seconds, message = boot_probe("kvm", "host")
@@ -104,6 +133,20 @@ def _probe() -> KvmFinding:
         return KvmFinding(usable=True, opens=True, why=f"a guest answered in {seconds:.2f} s", seconds=seconds)
     reason = message or f"QEMU ended with status {code}"
     return KvmFinding(usable=False, opens=True, why=f"/dev/kvm opens, but a guest dies: {reason}", seconds=seconds)
+
+
+def _access_hint() -> str:
+    """How this user gets at the device: through the group that owns it, if there is one that helps."""
+    status = KVM_DEVICE.stat()
+    try:
+        group = grp.getgrgid(status.st_gid).gr_name
+    except KeyError:
+        group = ""
+    if not group or not status.st_gid or not status.st_mode & 0o020:
+        return "as root: setfacl -m u:USER:rw /dev/kvm (no group but root's may open it)"
+    if status.st_gid in os.getgroups():
+        return "you are in its group: a container or a security module forbids it"
+    return f"join the group {group}: sudo adduser $USER {group}, then log in again"
 
 
 def boot_probe(accelerator: str, cpu: str, limit_s: float = LIMIT_S) -> tuple[int, float, str]:

@@ -71,7 +71,12 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = 
     channels = channels or Channels()
     argv = [str(host.qemu), "-nodefaults", "-display", "none", "-no-reboot"]
     argv += _machine(spec, host) + _clock(spec)
-    argv += ["-smp", str(spec.vcpus), "-m", f"{spec.memory_bytes // (1 << 20)}M"]
+    argv += [
+        "-smp",
+        ",".join(filter(None, (str(spec.vcpus), spec.topology))),
+        "-m",
+        f"{spec.memory_bytes // (1 << 20)}M",
+    ]
     argv += _console(spec, channels) + _results(spec, channels)
     argv += _disks(spec) + _network(spec) + _vsock(spec, channels)
     if spec.balloon:

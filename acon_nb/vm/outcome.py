@@ -72,8 +72,14 @@ class Outcome:
 
     def failure(self, what: str) -> GuestFailed:
         """Return an error that says what went wrong, with the evidence."""
-        evidence = self.panic or self.stderr or self.tail
-        details = [*evidence[-TAIL_LINES:], *self.notes, f"console: {self.console}", f"command: {self.command}"]
+        messages = [f"QEMU: {line}" for line in self.stderr[-TAIL_LINES:]]
+        details = [
+            *(self.panic or self.tail)[-TAIL_LINES:],
+            *messages,
+            *self.notes,
+            f"console: {self.console}",
+            f"command: {self.command}",
+        ]
         return GuestFailed(what, end=self.end, details=details, hint=self.hint)
 
 

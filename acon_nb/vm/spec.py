@@ -24,6 +24,7 @@ _TSC_RATE = re.compile(r"tsc_early_khz=\d+")
 _MEMORY_MARGIN_BYTES = 8 << 20
 _FIRMWARE_MARGIN_BYTES = 32 << 20  # OVMF 2022.11 does not start with less
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
+_TOPOLOGY = re.compile(r"(?:(?:sockets|dies|clusters|cores|threads|maxcpus)=[0-9]{1,5}(?:,(?=.)|$))+")
 _CID_LIMIT = 0xFFFFFFFE
 _CID = Meta(ge=-_CID_LIMIT, le=_CID_LIMIT, description=f"give 3 to {_CID_LIMIT}, or 0 for the process id")
 _PORT = Meta(ge=1, le=65535)
@@ -32,6 +33,23 @@ GUIDE_APPEND = "ip=dhcp console=hvc0 earlyprintk=ttyS0"  # the command line of `
 _FIRMWARE_PATHS = ("/usr/share/qemu/OVMF.fd", "/usr/share/ovmf/OVMF.fd")  # the first is the guide's default
 
 
+# The guide's name of a field that `from_environment` fills
+_VARIABLES = {
+    "kernel": "VMLINUZ",
+    "initrd": "RD",
+    "append": "KA",
+    "memory_bytes": "M",
+    "vcpus": "VP",
+    "topology": "VP",
+    "firmware": "BIOS",
+    "disks": "DRV",
+    "forwards": "TCPFWD",
+    "host_port": "TCPFWD",
+    "guest_port": "TCPFWD",
+    "address": "TCPFWD",
+    "vsock_cid": "CID",
+    "td": "TD",
+}
 DIGESTS = ("mrconfigid", "mrowner", "mrownerconfig")
 
 
@@ -83,7 +101,8 @@ class VmSpec:
     """A QEMU guest that is started by Direct Linux Boot.
 
     `append` is the kernel command line. `accelerator` "auto" uses KVM where it works and TCG elsewhere; the instruction
-    clock works only on TCG and with one vCPU. `seed` determines all random numbers that QEMU gives the guest on the
+    clock works only on TCG and with one vCPU. `topology` is what else QEMU's -smp says of the vCPUs
+    ("sockets=1,threads=2"). `seed` determines all random numbers that QEMU gives the guest on the
     instruction clock. `results_port` adds the virtio-serial port through which results leave the guest. `timeout_s` is
     the wall time after which a guest counts as hung. `extra` holds further options for QEMU. `firmware` is an image for
     `-bios` (q35 only; None: QEMU's SeaBIOS). `vsock_cid` adds vhost-vsock; 2 and below stand for the process id, as in
@@ -99,6 +118,7 @@ class VmSpec:
     append: str = "console=ttyS0 panic=-1"
     memory_bytes: int = 2 << 30
     vcpus: Annotated[int, Meta(ge=1)] = 1
+    topology: str | None = None
     machine: Annotated[str, OneOf(("q35", "microvm"))] = "q35"
     accelerator: Annotated[str, OneOf(("auto", "kvm", "tcg"))] = "auto"
     clock: Clock = Clock.WALL
@@ -127,6 +147,9 @@ class VmSpec:
             )
         if self.forwards and not self.network:
             raise InvalidInput("forwards", self.forwards, "need a network", hint="set network=True")
+        if self.topology is not None and not _TOPOLOGY.fullmatch(self.topology):
+            hint = "such as sockets=1,threads=2 (also dies, clusters, cores, maxcpus)"
+            raise InvalidInput("topology", self.topology, "is not a topology of vCPUs", hint=hint)
         self._check_disks()
         self._check_clock()
         self._check_firmware()
@@ -140,14 +163,17 @@ class VmSpec:
         TD VP M CID BIOS RD KA TCPFWD DRV have the guide's meaning and defaults (empty counts as not set; kernel and
         initrd default to `vmlinuz` and `initrd` in the current folder). Unlike in the guide, forwards are bound to
         127.0.0.1 unless an address is given (ADDRESS:HOST:GUEST), BIOS=- boots without an image, and DRV refuses other
-        suffixes. `fields` override the variables. Errors: `InvalidInput` that names the variable or the field.
+        suffixes. `fields` override the variables. Errors: `InvalidInput` that names the variable, or the field.
         """
         words = list(argv)
         kernel = Path(words.pop(0)) if words and not words[0].startswith("-") else Path("vmlinuz")
-        values = {"kernel": kernel, "extra": tuple(words), **_guide_fields(environ), **fields}
-        if values.get("machine") == "microvm" and not environ.get("BIOS"):
-            values["firmware"] = None
-        return cls(**values)
+        try:
+            values = {"kernel": kernel, "extra": tuple(words), **_guide_fields(environ), **fields}
+            if values.get("machine") == "microvm" and not environ.get("BIOS"):
+                values["firmware"] = None
+            return cls(**values)
+        except InvalidInput as error:
+            raise _of_the_guide(error, environ, fields) from error
 
     @property
     def is_fork(self) -> bool:
@@ -279,13 +305,37 @@ def _guide_fields(environ: Mapping[str, str]) -> dict[str, Any]:
         "firmware": _firmware(values["BIOS"]),
         "initrd": None if values["RD"] == "-" else Path(values["RD"] or "initrd"),
         "forwards": tuple(parse_forward(part) for part in values["TCPFWD"].split(",") if part.strip()),
-        "disks": tuple(DiskSpec(path=Path(part)) for part in values["DRV"].split(",") if part),
+        "disks": tuple(DiskSpec(path=path) for path in _images(values["DRV"])),
     }
     if values["VP"]:
-        fields["vcpus"] = _number("VP", values["VP"])
+        number, _, topology = values["VP"].partition(",")
+        fields |= {"vcpus": _number("VP", number), "topology": topology or None}
     if values["CID"]:
         fields["vsock_cid"] = _number("CID", values["CID"])
     return fields
+
+
+def _images(drv: str) -> list[Path]:
+    """The paths of DRV, which commas separate; a piece without a suffix belongs to a path that has a comma itself."""
+    paths: list[Path] = []
+    start = ""
+    for part in drv.split(","):
+        text = start + (part if start else part.lstrip())
+        if text.rstrip().endswith((".raw", ".qcow2")) or not text.strip():
+            paths += [Path(text.rstrip())] if text.strip() else []
+            start = ""
+        else:
+            start = f"{text},"
+    return [*paths, *([Path(start[:-1].rstrip())] if start else [])]
+
+
+def _of_the_guide(error: InvalidInput, environ: Mapping[str, str], given: Mapping[str, Any]) -> InvalidInput:
+    """An error in the words of the guide: of the variable that the user has set, with its value."""
+    variable = _VARIABLES.get(error.field, "")
+    if not variable or error.field in given or not (environ.get(variable) or variable == "VMLINUZ"):
+        return error
+    value = environ.get(variable, error.value)
+    return InvalidInput(variable, value, error.reason, hint=error.hint, details=error.details)
 
 
 def _firmware(bios: str) -> Path | None:

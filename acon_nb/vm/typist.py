@@ -12,7 +12,7 @@ import re
 import time
 
 from acon_nb.errors import AconError
-from acon_nb.host import cpu_ns
+from acon_nb.host import wanted_cpu_ns
 from acon_nb.vm.diagnosis import shown_lines
 from acon_nb.vm.machine import Machine
 
@@ -48,14 +48,14 @@ class Typist:
     def _wait(self) -> bool:
         console = self._machine.console
         total, since = console.total_bytes, time.monotonic()
-        used_ns = cpu_ns(self._machine.pid)
+        used_ns = wanted_cpu_ns(self._machine.pid)
         while self._machine.running:
             now = time.monotonic()
             if console.total_bytes != total:
-                total, since, used_ns = console.total_bytes, now, cpu_ns(self._machine.pid)
+                total, since, used_ns = console.total_bytes, now, wanted_cpu_ns(self._machine.pid)
             quiet_s = now - since
             answered = total > self._typed_at
-            if answered and self._reads(quiet_s, cpu_ns(self._machine.pid) - used_ns):
+            if answered and self._reads(quiet_s, wanted_cpu_ns(self._machine.pid) - used_ns):
                 return True
             if self._typed and quiet_s >= _BUSY_QUIET_S:  # it does not even echo
                 return True

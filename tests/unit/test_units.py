@@ -31,7 +31,9 @@ def test_a_bare_number_can_have_another_unit() -> None:
     assert parse_bytes("512K", bare="M") == 512 << 10
 
 
-@pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "12X", "1e3", "0x10", "1 2", "512M\nx"])
+@pytest.mark.parametrize(
+    "text", ["", "M", "-1", "1.5", "0.0001K", ".5G", "1.G", "12X", "1e3", "0x10", "1 2", "512M\nx", "٣M"]
+)
 def test_an_invalid_size_is_refused_by_the_name_of_its_field(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_bytes(text, field="memory")

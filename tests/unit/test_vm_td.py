@@ -85,31 +85,67 @@ def test_a_small_cid_stands_for_the_process_id(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "field"),
+    ("name", "value"),
     [
-        ("M", "much", "M"),
-        ("VP", "two", "VP"),
-        ("VP", "0", "vcpus"),
-        ("CID", "x", "CID"),
-        ("CID", "99999999999", "vsock_cid"),
-        ("TCPFWD", "22:22:22:22", "TCPFWD"),
-        ("TCPFWD", "ssh", "TCPFWD"),
-        ("TCPFWD", "0:22", "host_port"),
-        ("TCPFWD", "evil,guestfwd=x", "TCPFWD"),
-        ("DRV", "a.img", "disks"),
-        ("DRV", "a.raw,a.raw", "disks"),
-        ("DRV", "missing.raw", "disks"),
-        ("RD", "missing", "initrd"),
-        ("BIOS", "missing", "firmware"),
-        ("TD", "a b", "td"),
-        ("TD", "x,hostfwd=tcp::1-:1", "td"),
-        ("KA", "x\ny", "append"),
+        ("M", "much"),
+        ("M", "1.5"),
+        ("M", "4m"),
+        ("VP", "two"),
+        ("VP", "0"),
+        ("VP", "2,sockets"),
+        ("VP", "2,sockets=1,"),
+        ("VP", "2,sockets=1,file=/etc/passwd"),
+        ("CID", "x"),
+        ("CID", "99999999999"),
+        ("TCPFWD", "22:22:22:22"),
+        ("TCPFWD", "ssh"),
+        ("TCPFWD", "0:22"),
+        ("TCPFWD", "evil,guestfwd=x"),
+        ("DRV", "a.img"),
+        ("DRV", "a.raw,a.raw"),
+        ("DRV", "missing.raw"),
+        ("RD", "missing"),
+        ("BIOS", "missing"),
+        ("TD", "a b"),
+        ("TD", "x,hostfwd=tcp::1-:1"),
+        ("KA", "x\ny"),
     ],
 )
-def test_a_bad_variable_is_refused_by_name(folder: Path, name: str, value: str, field: str) -> None:
+def test_a_bad_variable_is_refused_by_its_own_name_and_value(folder: Path, name: str, value: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         VmSpec.from_environment({"BIOS": "OVMF.fd", name: value})
-    assert caught.value.field == field
+    assert caught.value.field == name
+    assert str(caught.value.value) in value
+    assert caught.value.hint or caught.value.reason
+
+
+def test_what_the_command_line_gives_keeps_its_name(folder: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        VmSpec.from_environment({"BIOS": "OVMF.fd", "TD": "x"}, accelerator="tcg")
+    assert caught.value.field == "accelerator"
+
+
+@pytest.mark.parametrize(
+    ("drv", "names"),
+    [
+        ("a.raw, b.raw", ["a.raw", "b.raw"]),
+        ("a.raw,,b.raw,", ["a.raw", "b.raw"]),
+        ("with, comma/c.raw,a.raw", ["with, comma/c.raw", "a.raw"]),
+        (" a.raw ", ["a.raw"]),
+    ],
+)
+def test_images_are_separated_by_commas_and_may_have_one(folder: Path, drv: str, names: list[str]) -> None:
+    (folder / "with, comma").mkdir()
+    for name in ("a.raw", "b.raw", "with, comma/c.raw"):
+        (folder / name).touch()
+    spec = VmSpec.from_environment({"BIOS": "-", "DRV": drv})
+    assert [str(one.path) for one in spec.disks] == names
+
+
+def test_vp_may_say_what_qemus_smp_says(folder: Path) -> None:
+    spec = VmSpec.from_environment({"BIOS": "-", "VP": "4,sockets=2,threads=2", "M": "1.5g"})
+    assert (spec.vcpus, spec.memory_bytes) == (4, 1536 << 20)
+    assert after(argument_list(spec, HOST), "-smp") == ["4,sockets=2,threads=2"]
 
 
 @settings(max_examples=50, deadline=None)
