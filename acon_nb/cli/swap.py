@@ -1,4 +1,4 @@
-"""`acon-nb bench swap` and `acon-nb bench corpora`: what memory compression saves and costs (docs/swap.md)."""
+"""`acon-nb bench swap`, `setups` and `corpora`: what memory compression saves and costs (docs/swap.md)."""
 
 from __future__ import annotations
 
@@ -55,6 +55,25 @@ def bench_swap(
         print_plan(study)
         return
     end_of_study(plan, study.run(on_progress=TextProgress()), out, as_json=as_json)
+
+
+@bench_group.command("setups")
+@click.option(
+    "--kernel",
+    type=click.Path(path_type=Path),
+    help="A bzImage.  [default: the kernel of swap studies, if it is built]",
+)
+@as_json_option
+def bench_setups(kernel: Path | None, as_json: bool) -> None:
+    """List the named set-ups with their sources, and whether a kernel has what they need."""
+    from acon_nb.swap import needs, tables
+
+    known = needs.kernel_of(kernel)
+    rows = needs.setup_rows(known)
+    if as_json:
+        print_json({"release": known.release if known else None, "setups": rows})
+        return
+    click.echo(tables.setups_text(rows, known.release if known else ""))
 
 
 @bench_group.command("corpora")

@@ -69,7 +69,7 @@ class SwapCell:
             "disk": DEVICE if factors.disk == "delay" else "vda",
             "uses_disk": int(factors.swap_on_disk),
             "file_system": factors.file_system_bytes or "",
-            "swap_bytes": factors.swap_bytes if factors.file_system_bytes else "",
+            "swap_bytes": factors.disk_swap_bytes if factors.file_system_bytes else "",
             "encryption": factors.encryption,
             "tags": factors.tags,
             "crypt_writes": factors.crypt_writes,

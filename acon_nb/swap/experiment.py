@@ -24,7 +24,7 @@ from acon_nb.study.faults import host_fault
 from acon_nb.study.functions import check_counting, functions_of, starts_of, system_map_of
 from acon_nb.study.plan import Level, Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
-from acon_nb.swap import calibration, data, guest_report, knobs, profiling
+from acon_nb.swap import calibration, data, guest_report, knobs, needs, profiling
 from acon_nb.swap.cell import SwapCell, cell_initrd, image_of
 from acon_nb.swap.derived import derived_columns
 from acon_nb.swap.factor_checks import PROGRAM_ONLY, SWAP_ONLY
@@ -94,6 +94,7 @@ class SwapExperiment:
             image = self._kernel(label, factors, jobs, on_progress, cancel)
             if image is None:
                 continue
+            needs.check(factors, image, cache=self._store)
             pages = self._pages(factors, on_progress)
             initrd = cell_initrd(image_of(factors), pages, cache=self._store, on_progress=on_progress)
             measured = self._calibration(factors, image, on_progress, cancel)

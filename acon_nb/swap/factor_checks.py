@@ -22,7 +22,8 @@ OWNED = {
 DISK_SPEED = ("disk_preset", "disk_latency", "disk_iops", "disk_bandwidth", "disk_queue")  # of the simulated disk
 PROGRAM_ONLY = ("program", "packages")  # factors of workload=program alone
 # Factors that only some swap has, and no guest without one
-SWAP_ONLY = (*(name for names in OWNED.values() for name in names), "compressor", "encryption", "tags", "crypt_writes")
+_SWAP_ITSELF = ("setup", "compressor", "encryption", "tags", "crypt_writes")
+SWAP_ONLY = (*(name for names in OWNED.values() for name in names), *_SWAP_ITSELF)
 
 
 def check(levels: Levels) -> None:

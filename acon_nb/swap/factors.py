@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from acon_nb.errors import InvalidInput
-from acon_nb.swap import factor_checks
+from acon_nb.swap import factor_checks, setups
 from acon_nb.swap.levels import Levels
 from acon_nb.validation import build, check_fields
 
@@ -24,7 +24,9 @@ class SwapFactors(Levels):
     simulated disk comes on top, in every cell alike. `machine` is q35 or microvm. `tools` are
     Debian packages in every guest's initrd: encryption needs dmsetup, and cells with and without must have the same.
 
-    **The swap.** `swap` is none, disk, zram or zswap; `zram:lz4` names the compressor too. `disk=delay` is a simulated
+    **The swap.** `setup` is a named set-up (`acon-nb bench setups`), which gives levels of the factors below. Otherwise
+    `swap` is none, disk, zram or zswap; `zram:lz4` names the compressor too. Sizes may be shares of `memory`: "50%",
+    "min(50%,4G)". `disk=delay` is a simulated
     disk: the device that `disk_preset` names (`disks.toml`), but for what `disk_latency` ("80us"), `disk_iops`,
     `disk_bandwidth` (bytes a second, "125M") and `disk_queue` give (0, "": as the preset). All are those of hardware;
     in the guest times are `dilation` times as long, rates as much lower (0: as the calibration measures).
@@ -59,6 +61,7 @@ class SwapFactors(Levels):
     """
 
     def __post_init__(self) -> None:
+        self._expand_setup()
         self._split_swap()
         check_fields(self)
         factor_checks.check(self)
@@ -68,7 +71,17 @@ class SwapFactors(Levels):
     @classmethod
     def of(cls, levels: Mapping[str, Any]) -> SwapFactors:
         """The factors of a cell of a plan. Errors: `InvalidInput` that names what is none, and the nearest that is."""
+        setups.check_given(levels)
         return build(cls, levels, what="a swap study")
+
+    def _expand_setup(self) -> None:
+        """Take the levels of the set-up; `check_given` has refused those that a plan gives beside it."""
+        for name, level in setups.decided_by(self.setup).items():
+            given = getattr(self, name)
+            if given not in (factor_checks.DEFAULTS[name], level):
+                hint = f"omit {name}, or omit setup"
+                raise InvalidInput(name, given, f"is given by setup={self.setup}, too ({level})", hint=hint)
+            object.__setattr__(self, name, level)
 
     def _split_swap(self) -> None:
         swap, colon, compressor = str(self.swap).partition(":")

@@ -29,6 +29,12 @@ def table() -> Sequence[Mapping[str, Any]]:
     return tuple({"read": row["path"], "field": 0, "write": "%s", **row} for row in rows)
 
 
+@functools.cache
+def compressors() -> Mapping[str, Mapping[str, str]]:
+    """The kernel options that bring a compressor to zram and to the crypto API (zswap), by its name."""
+    return {row["name"]: row for row in tomllib.loads(_TABLE.read_text())["compressor"]}
+
+
 def guest_table() -> str:
     """The table as the guest's script reads it."""
     columns = ("name", "path", "read", "field", "write")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.kernel import BuildSpec
+from acon_nb.swap import setups, sizes
 from acon_nb.swap.data import Mix, parse_mix
 from acon_nb.swap.disk import PRESETS, DiskSpeed, speed_of
 from acon_nb.units import parse_bytes, parse_ns
@@ -41,6 +42,7 @@ class Levels:
     machine: Annotated[str, OneOf(("q35", "microvm"))] = "q35"
     tools: str = "dmsetup"
     memory: str = "128M"
+    setup: Annotated[str, OneOf(("", *setups.NAMES))] = ""
     swap: Annotated[str, OneOf(SWAPS)] = "disk"
     compressor: Annotated[str, OneOf(("", *COMPRESSORS))] = ""
     disk: Annotated[str, OneOf(DISKS)] = "delay"
@@ -91,9 +93,10 @@ class Levels:
 
     @property
     def configuration(self) -> str:
-        """The swap for people: "disk", "zram lz4", "zswap zstd, @+ae"."""
-        name = " ".join(filter(None, (self.swap, self.compressor)))
-        return name if self.encryption == PLAIN else f"{name}, {self.encryption}"
+        """The swap for people: "disk", "zram lz4", "zswap zstd, @+ae", or the name of its set-up."""
+        name = self.setup or " ".join(filter(None, (self.swap, self.compressor)))
+        is_said = self.encryption == setups.decided_by(self.setup).get("encryption", PLAIN)
+        return name if is_said else f"{name}, {self.encryption}"
 
     @property
     def memory_bytes(self) -> int:
@@ -118,17 +121,27 @@ class Levels:
     @property
     def disk_bytes(self) -> int:
         """The size of the disk: the swap's, and before it the file system's."""
-        return self.swap_bytes + self.file_system_bytes
+        return self.disk_swap_bytes + self.file_system_bytes
+
+    @property
+    def disk_swap_bytes(self) -> int:
+        """The size of the disk without the file system: a share of the memory for zram leaves it as in other cells."""
+        if self.swap == "zram" and sizes.is_share(self.zram_size):
+            return self._disk_or_needed_bytes
+        return self.swap_bytes
 
     @property
     def swap_bytes(self) -> int:
         """The size of the swap on the disk (or of zram, which is as large): a whole number of MiB."""
-        text = self.zram_size if self.swap == "zram" and self.zram_size else self.disk_size
-        if text:
-            size = parse_bytes(text, field="disk_size", bare="M")
-            if size < 1 << 20 or size % (1 << 20):
-                raise InvalidInput("disk_size", text, "is not a whole number of MiB", hint="such as 256M")
-            return size
+        if self.swap == "zram" and self.zram_size:
+            return sizes.size_of(self.zram_size, self.memory_bytes, field="zram_size")
+        return self._disk_or_needed_bytes
+
+    @property
+    def _disk_or_needed_bytes(self) -> int:
+        """`disk_size`, or as much as the workload needs."""
+        if self.disk_size:
+            return sizes.size_of(self.disk_size, self.memory_bytes, field="disk_size")
         # tags of up to 80 bytes a block may lie on the disk, and redis keeps more than its documents
         share = 1.5 if self.workload == "redis" else 1.05
         return whole_mib(int((self.pages - self.file_pages) * PAGE_BYTES * share) + _MARGIN_BYTES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from acon_nb import results
@@ -10,6 +10,7 @@ from acon_nb.results.select import usable
 from acon_nb.stats import inference
 from acon_nb.stats.intervals import interval_words
 from acon_nb.swap.analysis.inert import inert_lines
+from acon_nb.swap.analysis.measures import level_text
 from acon_nb.swap.calibration import CODECS
 from acon_nb.swap.classes import class_lines
 from acon_nb.swap.data import ALGORITHMS, Ratios
@@ -43,6 +44,20 @@ def data_table(ratios: Mapping[str, Ratios]) -> pd.DataFrame:
         }
         for name, measured in ratios.items()
     )
+
+
+def setups_text(rows: Sequence[Mapping[str, Any]], release: str) -> str:
+    """The named set-ups (`needs.setup_rows`) for people, and what a kernel of that release ("": none) has of them."""
+    head = f"Linux {release}" if release else "No kernel was looked at: build the study's, or give --kernel"
+    parts = [f"{head}."]
+    for row in rows:
+        levels = ", ".join(f"{name}={level_text(level) or 'none'}" for name, level in row["levels"].items())
+        version = f" ({row['as_of']})" if row["as_of"] else ""
+        lines = [f"{row['name']}: {row['description']}", f"  {levels}", f"  source: {row['source']}{version}"]
+        lines += [f"  not verified: {row['unverified']}"] if row["unverified"] else []
+        has = {"has": "it has all of that", "unknown": "cannot know"}.get(row["kernel"], "; ".join(row["lacks"]))
+        parts.append("\n".join([*lines, f"  kernel: {has}"]))
+    return "\n\n".join(parts)
 
 
 def swap_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from acon_nb.swap import setups
 from acon_nb.swap.analysis.measures import level_text
 
 FACTOR_PREFIX = "factor_"
@@ -21,31 +22,33 @@ class Choice:
     """What one decides: the kind of swap, its compressor and encryption, and the knobs that vary in the study.
 
     A field that does not apply to the kind, or does not vary, is "". `knobs` are (factor, level) in the order of
-    answers.toml. `str(choice)` is its label: "zram lz4 + @xts disksize 1G".
+    answers.toml. `setup` is the named set-up, if the plan gave one; it stands in the label for the levels that it
+    gives, which the other fields have all the same. `str(choice)` is its label: "zram lz4 + @xts disksize 1G".
     """
 
     swap: str
     compressor: str = ""
     encryption: str = ""
     knobs: tuple[tuple[str, str], ...] = ()
+    setup: str = ""
 
     @classmethod
     def of(cls, row: Mapping[Any, Any], varying: Sequence[str]) -> Choice:
         """The choice of a row, with those factors of a choice that are in `varying` (and the compressor always)."""
-        levels = {
-            name: level
-            for name in sorted({*varying, "compressor"} - {"swap"}, key=order_of)
-            if (level := level_of(name, row))
-        }
+        setup = setup_of(row)
+        names = {*varying, "compressor", *setups.decided_by(setup)} - {"swap", "setup"}
+        levels = {name: level for name in sorted(names, key=order_of) if (level := level_of(name, row))}
         compressor, encryption = levels.pop("compressor", ""), levels.pop("encryption", "")
         swap = level_text(row.get(f"{FACTOR_PREFIX}swap")) or "none"
-        return cls(swap, compressor, encryption, tuple(levels.items()))
+        return cls(swap, compressor, encryption, tuple(levels.items()), setup)
 
     @functools.cached_property
     def label(self) -> str:
         """The choice in words: "zram lz4 + @xts"."""
-        levels = [("compressor", self.compressor), ("encryption", self.encryption), *self.knobs]
-        return " ".join([self.swap, *(_words_of(name, level) for name, level in levels if level)])
+        levels = [("swap", self.swap), ("compressor", self.compressor), ("encryption", self.encryption), *self.knobs]
+        said = [] if not self.setup else [self.setup]
+        said += [_words_of(name, level) for name, level in levels if level and not _is_its(self.setup, name, level)]
+        return " ".join(said)
 
     def __str__(self) -> str:
         return self.label
@@ -104,8 +107,20 @@ def order_of(factor: str) -> int:
 
 def applies(factor: str, row: Mapping[Any, Any]) -> bool:
     """Whether a factor means something for the kind of swap of a row."""
+    if factor == "setup":
+        return bool(setup_of(row))
     kinds = _factor(factor).get("applies_to", [])
     return not kinds or level_text(row.get(f"{FACTOR_PREFIX}swap")) in kinds
+
+
+def setup_of(row: Mapping[Any, Any]) -> str:
+    """The named set-up of a row, "" for none."""
+    return level_text(row.get(f"{FACTOR_PREFIX}setup"))
+
+
+def is_given_by_setup(factor: str, row: Mapping[Any, Any]) -> bool:
+    """Whether a row's level of a factor is that of its named set-up, whose name then says it."""
+    return _is_its(setup_of(row), factor, level_text(row.get(FACTOR_PREFIX + factor)))
 
 
 def level_of(factor: str, row: Mapping[Any, Any]) -> str:
@@ -121,7 +136,15 @@ def _masked(choice: Choice, compressors: Sequence[str]) -> Choice:
         return "*" if level in compressors else level
 
     knobs = tuple((name, mask(level)) for name, level in choice.knobs)
-    return replace(choice, compressor=mask(choice.compressor), knobs=knobs)
+    return replace(choice, compressor=mask(choice.compressor), knobs=knobs, setup="")
+
+
+def _is_its(setup: str, factor: str, level: str) -> bool:
+    """Whether a set-up (by this version's table) means this level of a factor."""
+    if not setup or setup not in setups.NAMES:
+        return False
+    named = setups.by_name(setup)
+    return factor in named.decides and level == level_text(named.levels.get(factor))
 
 
 def _words_of(factor: str, level: str) -> str:

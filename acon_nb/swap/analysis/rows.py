@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from acon_nb.errors import InvalidInput
 from acon_nb.results.select import FACTS, LeftOut, changed, one_of
 from acon_nb.stats import inference
-from acon_nb.swap.analysis.choices import FACTOR_PREFIX, Choice, applies, level_of, order_of, role_of
+from acon_nb.swap.analysis.choices import (
+    FACTOR_PREFIX,
+    Choice,
+    applies,
+    is_given_by_setup,
+    level_of,
+    order_of,
+    role_of,
+)
 from acon_nb.swap.analysis.measures import THROUGHPUT, level_text, sorting_key, value_in
 from acon_nb.swap.analysis.outcomes import GuestResult, result_of
 from acon_nb.swap.derived import AVAILABLE, FREED, freed_bytes, pressure_available
@@ -302,8 +310,10 @@ def _varying(frame: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in _factors(frame) if role_of(name) != "replicate"]
 
     def levels_of(row: Mapping[Any, Any]) -> tuple[str, ...]:
-        levels = ((level_text(row[FACTOR_PREFIX + name]) or "none") if applies(name, row) else "" for name in names)
-        return tuple(levels)
+        return tuple((level_text(row[FACTOR_PREFIX + name]) or "none") if means(name, row) else "" for name in names)
+
+    def means(name: str, row: Mapping[Any, Any]) -> bool:
+        return applies(name, row) and not is_given_by_setup(name, row)
 
     columns = dict(zip(names, zip(*_by_cell(frame, levels_of), strict=True), strict=True))
     varying = {name: list(levels) for name, levels in columns.items() if len(set(levels) - {""}) > 1}

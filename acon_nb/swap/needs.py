@@ -1,0 +1,148 @@
+"""What a set-up needs of a kernel, and whether one has it, by its version and its configuration (knobs.toml)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from acon_nb import kernel
+from acon_nb.bootcheck.kernel import read
+from acon_nb.cache import Cache
+from acon_nb.errors import InvalidInput
+from acon_nb.initrd.check import Kernel
+from acon_nb.swap import knobs, setups
+from acon_nb.swap.factors import SwapFactors
+
+_OWN_COMPRESSORS = (6, 12)  # zram has back ends of its own since this version
+_OFF = {"zswap": "N", "shrinker": "N"}  # a kernel without them is one in which they are off
+_VERSION = re.compile(r"([0-9]+)\.([0-9]+)")
+
+
+class Verdict(StrEnum):
+    """Whether a kernel has what a set-up needs; unknown without its configuration."""
+
+    HAS = "has"
+    LACKS = "lacks"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a knob, or a compressor, needs: one option, and the versions in [since, until); "" for none."""
+
+    knob: str
+    option: str = ""
+    since: str = ""
+    until: str = ""
+
+    @property
+    def text(self) -> str:
+        """In words: "CONFIG_ZRAM_MULTI_COMP, Linux 6.2 or later"."""
+        words = [f"CONFIG_{self.option}"] if self.option else []
+        words += [f"Linux {self.since} or later"] if self.since else []
+        words += [f"Linux before {self.until}"] if self.until else []
+        return ", ".join(words)
+
+    def lacking(self, known: Kernel) -> str:
+        """What a kernel lacks of it, in words, "" for nothing. Options of an unknown configuration count as there."""
+        version = version_of(known.release)
+        if version and self.since and version < version_of(self.since):
+            return f"{self.knob} needs Linux {self.since} or later"
+        if version and self.until and version >= version_of(self.until):
+            return f"{self.knob} needs Linux before {self.until}, which removed it"
+        value = known.value(self.option)
+        if not self.option or value in (None, "y"):
+            return ""
+        module = " built in: it is a module, and the guest loads none" if value == "m" else ""
+        return f"{self.knob} needs CONFIG_{self.option}{module}"
+
+
+def needs_of(factors: SwapFactors, release: str = "") -> tuple[Need, ...]:
+    """What a cell needs of a kernel of this release ("": of the newest that is known), each once."""
+    rows = {row["name"]: row for row in knobs.table()}
+    set_knobs = knobs.knobs_of(factors)
+    found = [] if factors.swap == "none" else [Need(knob="swap", option="SWAP")]
+    for name, value in set_knobs.items():
+        row = rows[name]
+        if _OFF.get(name) == value:
+            continue
+        options = [*row.get("needs", []), *_compressor_options(name, value, release)]
+        limits = {"since": row.get("since", ""), "until": row.get("until", "")}
+        found += [Need(knob=name, option=option, **limits) for option in options]
+        if not options and any(limits.values()):
+            found.append(Need(knob=name, **limits))
+    return tuple(dict.fromkeys(found))
+
+
+def lacking(factors: SwapFactors, known: Kernel) -> list[str]:
+    """What a kernel lacks of what a cell needs, in words, each option once; empty for nothing that is known."""
+    texts: dict[str, str] = {}
+    for need in needs_of(factors, known.release):
+        if text := need.lacking(known):
+            texts.setdefault(need.option if "CONFIG_" in text else text, text)
+    return list(texts.values())
+
+
+def check(factors: SwapFactors, image: Path, *, cache: Cache | None = None) -> None:
+    """Check that a kernel has what a cell needs, as far as its image says. Errors: `InvalidInput`, by its name."""
+    known = read(image, cache=cache)
+    for need in needs_of(factors, known.release):
+        if text := need.lacking(known):
+            hint = "acon-nb bench setups shows what each set-up needs; the profile reclaim adds what study lacks"
+            raise InvalidInput(
+                need.knob,
+                knobs.knobs_of(factors).get(need.knob, factors.swap),
+                f"is not in this kernel ({known.release}): {text}",
+                hint=hint,
+            )
+
+
+def verdict(factors: SwapFactors, known: Kernel | None) -> tuple[Verdict, Sequence[str]]:
+    """Whether a kernel (None: of which nothing is known) has what a cell needs, and what it lacks in words."""
+    if known is None:
+        return Verdict.UNKNOWN, []
+    missing = lacking(factors, known)
+    if missing:
+        return Verdict.LACKS, missing
+    return (Verdict.HAS if known.complete else Verdict.UNKNOWN), []
+
+
+def kernel_of(path: Path | None, *, cache: Cache | None = None) -> Kernel | None:
+    """What is known of a bzImage, by default of the kernel of swap studies, if it is built; None if nothing is.
+
+    Errors: `InvalidInput` for what is not a bzImage.
+    """
+    if path is not None:
+        return read(path, cache=cache)
+    spec = SwapFactors().build_spec()
+    return read(kernel.build(spec, cache=cache).image, cache=cache) if kernel.is_built(spec, cache=cache) else None
+
+
+def setup_rows(known: Kernel | None) -> list[dict[str, Any]]:
+    """Each named set-up with its levels, its source, what it needs, and whether a kernel has that."""
+    rows = []
+    for setup in setups.table().values():
+        factors = SwapFactors(setup=setup.name)
+        has, missing = verdict(factors, known)
+        needed = [vars(need) for need in needs_of(factors, known.release if known else "")]
+        rows.append({**vars(setup), "levels": dict(setup.levels), "needs": needed, "kernel": has, "lacks": missing})
+    return rows
+
+
+def version_of(release: str) -> tuple[int, ...]:
+    """The first two numbers of a release ("6.12.5-cloud": (6, 12)); an empty tuple for a text without them."""
+    match = _VERSION.match(release)
+    return (int(match[1]), int(match[2])) if match else ()
+
+
+def _compressor_options(knob: str, value: str, release: str) -> list[str]:
+    """The option that brings a compressor to zram or zswap."""
+    by_name: Mapping[str, Mapping[str, str]] = knobs.compressors()
+    if not knob.endswith("compressor") or value not in by_name:
+        return []
+    is_own = knob != "zswap_compressor" and (not release or version_of(release) >= _OWN_COMPRESSORS)
+    return [by_name[value]["zram" if is_own else "crypto"]]

@@ -1,0 +1,172 @@
+"""Named set-ups: what they mean, where they come from, and what a kernel must have for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from acon_nb.cli import main
+from acon_nb.errors import InvalidInput
+from acon_nb.initrd.check import Kernel
+from acon_nb.study.plan import Plan
+from acon_nb.swap import SwapFactors, needs, setups
+from acon_nb.swap.analysis.choices import role_of, unranked
+from acon_nb.swap.analysis.rows import counted
+from acon_nb.swap.experiment import with_checks
+
+MIB = 1 << 20
+LEVELS = {item.name for item in fields(SwapFactors)}
+
+
+@pytest.mark.parametrize("name", setups.NAMES)
+def test_each_set_up_is_a_cell_with_a_source_and_decides_nothing_but_the_swap(name: str) -> None:
+    setup = setups.by_name(name)
+    assert setup.description
+    assert setup.source
+    assert setup.levels["swap"] in ("none", "disk", "zram", "zswap")
+    assert set(setup.levels) <= LEVELS
+    assert {role_of(factor) for factor in setup.levels} == {"choice"}, "a situation is the study's, not the set-up's"
+    cell = SwapFactors.of({"setup": name})
+    assert cell.configuration == name
+    assert cell.levels()["setup"] == name
+    for factor, level in setup.levels.items():
+        assert getattr(cell, factor) == level
+    by_hand = SwapFactors.of(dict(setup.levels))
+    assert {**by_hand.levels(), "setup": name} == cell.levels(), "the same cell as by its levels"
+
+
+@pytest.mark.parametrize(
+    ("levels", "field", "words"),
+    [
+        ({"setup": "fedora"}, "setup", "did you mean fedora-zram?"),
+        ({"setup": "fedora-zram", "swap": "disk"}, "swap", "omit swap"),
+        ({"setup": "disk", "compressor": "lz4"}, "compressor", "omit compressor"),
+        ({"setup": "home-assistant", "swappiness": 60}, "swappiness", "omit swappiness"),
+        ({"setup": "home-assistant", "swappiness": 1}, "swappiness", "omit swappiness"),
+        ({"setup": "disk", "zram_limit": "10M"}, "zram_limit", "use swap=zram"),
+    ],
+)
+def test_a_level_is_not_given_twice(levels: dict[str, object], field: str, words: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        SwapFactors.of(levels)
+    assert caught.value.field == field
+    assert words in caught.value.hint
+    with pytest.raises(InvalidInput):
+        setups.by_name("fedora")
+
+
+@pytest.mark.parametrize(
+    ("text", "memory", "size"),
+    [
+        ("50%", "128M", 64 * MIB),
+        ("33%", "100M", 33 * MIB),
+        ("200%", "1G", 2048 * MIB),
+        ("min(100%,8G)", "16G", 8192 * MIB),
+        ("min(100%, 8G)", "2G", 2048 * MIB),
+        ("256M", "128M", 256 * MIB),
+    ],
+)
+def test_a_size_may_be_a_share_of_the_memory(text: str, memory: str, size: int) -> None:
+    assert SwapFactors(swap="zram", memory=memory, zram_size=text, pressure=1.0).swap_bytes == size
+    assert SwapFactors(swap="disk", memory=memory, disk_size=text, pressure=1.0).swap_bytes == size
+
+
+@pytest.mark.parametrize("text", ["%", "0%", "half", "min(50%)", "50%,4G", "min(4G,50%)", "-5%", "min(50%,4x)"])
+def test_what_is_not_a_size_is_refused_by_the_factor(text: str) -> None:
+    for factor, swap in (("zram_size", "zram"), ("disk_size", "disk")):
+        with pytest.raises(InvalidInput) as caught:
+            SwapFactors.of({"swap": swap, factor: text})
+        assert caught.value.field == factor
+
+
+def test_a_zram_of_a_share_leaves_the_guest_as_large_as_others() -> None:
+    assert SwapFactors(setup="fedora-zram").disk_bytes == SwapFactors(setup="zram-lz4").disk_bytes
+
+
+def test_the_cell_of_the_codecs_has_no_set_up() -> None:
+    plan = with_checks(Plan(name="x", study="swap", factors={"data": ["zero", "random"]}, fixed={"setup": "android"}))
+    cells = [SwapFactors.of(cell.levels) for cell in plan.all_cells]
+    assert [cell.setup for cell in cells if cell.workload == "codec"] == [""]
+
+
+def rows_of(*cells: dict[str, object]) -> pd.DataFrame:
+    rows = []
+    for levels in cells:
+        factors = {f"factor_{name}": level for name, level in SwapFactors.of(levels).levels().items()}
+        rows += [
+            {**factors, "clock": "instructions", "seed": seed, "end": "powered_off", "access_ops_per_s": 1e4 + seed}
+            for seed in (1, 2, 3)
+        ]
+    return pd.DataFrame(rows)
+
+
+def test_a_set_up_is_a_choice_by_its_name() -> None:
+    names = ("disk", "fedora-zram", "home-assistant")
+    study = counted(rows_of(*({"setup": name, "pressure": p} for name in names for p in (1.2, 1.5))))
+    assert sorted(map(str, study.choices)) == sorted(names)
+    assert set(study.levels) == {"setup", "pressure"}, "no factor that the set-up gives"
+    assert study.situations == ("pressure",)
+    fedora = next(choice for choice in study.choices if choice.setup == "fedora-zram")
+    assert (fedora.swap, fedora.compressor, fedora.has_pool) == ("zram", "lzo-rle", True)
+    assert ("zram_size", "min(100%,8G)") in fedora.knobs
+
+
+def test_set_ups_stand_beside_cells_by_hand_and_with_further_knobs() -> None:
+    study = counted(rows_of({"setup": "zram-lz4"}, {"setup": "zram-lz4", "page_cluster": 0}, {"swap": "zram:zstd"}))
+    assert sorted(map(str, study.choices)) == [
+        "zram zstd page-cluster 3", "zram-lz4 page-cluster 0", "zram-lz4 page-cluster 3",
+    ]  # fmt: skip
+
+
+def test_a_set_up_that_meant_something_else_in_an_earlier_version_says_so() -> None:
+    rows = rows_of({"setup": "android"}, {"setup": "disk"})
+    rows.loc[rows["factor_setup"] == "android", "factor_page_cluster"] = 2
+    assert "android page-cluster 2" in set(map(str, counted(rows).choices))
+
+
+def test_set_ups_that_differ_in_such_a_compressor_are_not_ranked() -> None:
+    study = counted(rows_of({"setup": "zram-lz4"}, {"swap": "zram:lzo-rle"}))
+    assert unranked(*study.choices, "instructions")
+
+
+STUDY = {
+    "SWAP": "y", "ZRAM": "y", "ZSWAP": "y", "MEMCG": "y", "LRU_GEN": "y", "ZRAM_BACKEND_LZ4": "y",
+    "ZRAM_BACKEND_LZO": "y", "CRYPTO_LZ4": "y", "ZRAM_MULTI_COMP": "n", "ZRAM_BACKEND_ZSTD": "m",
+}  # fmt: skip
+
+
+def test_what_a_kernel_lacks_is_named() -> None:
+    kernel = Kernel(options=STUDY, complete=True, release="6.12.5")
+    rows = {row["name"]: row for row in needs.setup_rows(kernel)}
+    assert rows["fedora-zram"]["kernel"] == rows["none"]["kernel"] == rows["home-assistant"]["kernel"] == "has"
+    assert rows["zswap-zstd"]["lacks"] == ["zswap_compressor needs CONFIG_CRYPTO_ZSTD"]
+    assert rows["zram-zstd"]["lacks"] == [
+        "zram_compressor needs CONFIG_ZRAM_BACKEND_ZSTD built in: it is a module, and the guest loads none"
+    ]
+    again = SwapFactors(swap="zram", zram_recompressor="zstd")
+    assert "zram_recompressor needs CONFIG_ZRAM_MULTI_COMP" in needs.lacking(again, kernel)
+
+
+def test_a_kernel_is_judged_by_its_version_and_not_where_nothing_is_known() -> None:
+    old = Kernel(options={**STUDY, "CRYPTO_ZSTD": "y"}, complete=True, release="6.1.0-13-amd64")
+    assert needs.lacking(SwapFactors(swap="zram", compressor="zstd"), old) == [], "the crypto API's, before 6.12"
+    assert needs.lacking(SwapFactors(swap="zswap", shrinker=True), old) == ["shrinker needs Linux 6.8 or later"]
+    assert needs.lacking(SwapFactors(swap="zswap"), old) == []
+    bare = Kernel(options={}, complete=False, release="")
+    assert needs.verdict(SwapFactors(swap="zswap"), bare) == (needs.Verdict.UNKNOWN, [])
+    assert {row["kernel"] for row in needs.setup_rows(None)} == {"unknown"}
+
+
+def test_the_command_lists_them_for_a_kernel_and_refuses_what_is_none(tmp_path: Path) -> None:
+    wrong = tmp_path / "vmlinux"
+    wrong.write_bytes(b"\x7fELF" + bytes(2000))
+    refused = CliRunner().invoke(main, ["bench", "setups", "--kernel", str(wrong)])
+    assert refused.exit_code
+    assert "is not a bzImage" in str(refused.output) + str(refused.exception)
+    rows = needs.setup_rows(Kernel(options=STUDY, complete=True, release="6.12.5"))
+    assert json.loads(json.dumps(rows))[6]["levels"]["zram_size"] == "min(100%,8G)"
