@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.results.metrics import Metric, metric_on
-from acon_nb.results.select import changed, one_of, usable
+from acon_nb.results.select import changed, having, one_of, usable
 from acon_nb.stats import inference
 from acon_nb.stats.comparison import (
     Comparison,
@@ -123,6 +123,9 @@ def compare(
         )
     if metric not in frame or not frame[metric].notna().any():
         raise InvalidInput("metric", metric, "has no value in these rows", hint="see docs/results.md")
+    frame = having(frame, factor)
+    if frame.empty:
+        raise InvalidInput("factor", factor, "applies to none of these rows", hint="compare another one")
     frame = frame.assign(**{column: [UNSET if level is None or level != level else level for level in frame[column]]})
     levels = list(dict.fromkeys(frame[column]))
     first = _baseline(frame, column, factor, levels, baseline)

@@ -7,9 +7,9 @@ reported.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.results.columns import factor_words
@@ -42,6 +42,7 @@ FACTS = {
     "python_version": "Python",
     "packages": "Python packages",
 }
+NOT_APPLICABLE = "not_applicable"  # the column of the factors that do not apply to a row's cell
 _LISTS = ("cmdline", "packages")  # a row has several of these: one side may have none that the other lacks
 
 
@@ -108,6 +109,19 @@ def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 def on_clock_of(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Return the rows of the only clock that has a measure; all of them if both clocks have it."""
     return frame[frame["clock"] == metric.clock] if "clock" in frame and metric.clock else frame
+
+
+def without(row: Mapping[Any, Any]) -> frozenset[str]:
+    """The factors that do not apply to a row's cell, of a study whose plan has such."""
+    text = row.get(NOT_APPLICABLE)
+    return frozenset(text.splitlines()) if isinstance(text, str) else frozenset()
+
+
+def having(frame: pd.DataFrame, factor: str) -> pd.DataFrame:
+    """Return the rows to whose cell a factor applies; all rows of a study without such conditions."""
+    if NOT_APPLICABLE not in frame:
+        return frame
+    return frame[[factor not in without({NOT_APPLICABLE: text}) for text in frame[NOT_APPLICABLE]]]
 
 
 def matching(labels: Iterable[str], text: str) -> list[str]:

@@ -27,11 +27,14 @@ _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 def texts_of(plan: Plan, shown: Sequence[str] = ()) -> dict[str, str]:
     """Return the fields of a form: name, runs, seed, one field for each factor in `shown`, and the rest as lines.
 
-    `more` has a line `name = levels` for each other factor, `cells` a line of `name=level` words for each listed cell.
+    `more` has a line `name = levels` for each other factor, `cells` a line of `name=level` words for each listed cell,
+    `applies` a line `name: other = levels` for each condition of the plan.
     """
     levels = {name: [level] for name, level in plan.fixed.items()} | {k: list(v) for k, v in plan.factors.items()}
     more = [f"{name} = {_words(values)}" for name, values in levels.items() if name not in shown]
     cells = [" ".join(f"{name}={shlex.quote(_text(level))}" for name, level in cell.items()) for cell in plan.cells]
+    conditions = [f"{name}: {other} = {_words(known)}" for name, named in plan.applies.items()
+                  for other, known in named.items()]  # fmt: skip
     return {
         "name": plan.name,
         "runs": str(plan.runs),
@@ -39,6 +42,7 @@ def texts_of(plan: Plan, shown: Sequence[str] = ()) -> dict[str, str]:
         **{name: _words(levels.get(name, [])) for name in shown},
         "more": "\n".join(more),
         "cells": "\n".join(cells),
+        "applies": "\n".join(conditions),
     }
 
 
@@ -61,6 +65,7 @@ def read_texts(texts: Mapping[str, str], base: Plan, shown: Sequence[str] = ()) 
         else:
             _put(levels, wrong, factors, name.strip(), words, field="more")
     cells = _cells(texts.get("cells", ""), factors, wrong)
+    applies = _applies(texts["applies"], factors, wrong) if "applies" in texts else base.applies
     runs, seed = (_whole(texts.get(name, ""), name, wrong) for name in ("runs", "seed"))
     count = math.prod(len(values) for values in levels.values())
     if count > _MOST_CELLS:
@@ -75,6 +80,7 @@ def read_texts(texts: Mapping[str, str], base: Plan, shown: Sequence[str] = ()) 
             factors={name: levels[name] for name in order if len(levels[name]) > 1},
             fixed={name: levels[name][0] for name in order if len(levels[name]) == 1},
             cells=cells,
+            applies=applies,
             runs=runs,
             seed=seed,
             baseline={},
@@ -118,6 +124,8 @@ def design_table(plan: Plan, size: Estimate | None = None) -> pd.DataFrame:
     rows += [(name, _words([level]), "the same everywhere") for name, level in plan.fixed.items()]
     rows += [(f"cell {n + 1} of the list", ", ".join(f"{k}={_text(v)}" for k, v in cell.items()), "listed")
              for n, cell in enumerate(plan.cells)]  # fmt: skip
+    rows += [(name, f"only with {', '.join(f'{other} {_words(known)}' for other, known in named.items())}", "applies")
+             for name, named in plan.applies.items()]  # fmt: skip
     rows += [("all", size.text(), "in total")] if size else []
     return pd.DataFrame(rows, columns=["factor", "levels", "is"])
 
@@ -173,6 +181,22 @@ def _cells(text: str, factors: type, wrong: dict[str, str]) -> list[dict[str, Le
     return cells
 
 
+def _applies(text: str, factors: type, wrong: dict[str, str]) -> dict[str, dict[str, list[Level]]]:
+    """Read the conditions of a plan: a line `name: other = levels` for each."""
+    applies: dict[str, dict[str, list[Level]]] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, colon, condition = line.partition(":")
+        other, equals, words = condition.partition("=")
+        if not colon or not equals:
+            wrong["applies"] = f"{line!r} is not a line of the form name: other = levels"
+            continue
+        known = applies.setdefault(name.strip(), {})
+        if other.strip() in known:
+            wrong["applies"] = f"{name.strip()}: {other.strip()} appears twice"
+        _put(known, wrong, factors, other.strip(), words, field="applies")
+    return applies
+
+
 def _whole(text: str, name: str, wrong: dict[str, str]) -> int | None:
     try:
         return int(text.strip())
@@ -191,6 +215,8 @@ def _with_baseline(plan: Plan, base: Plan) -> Plan:
 
 def _field_of(error: InvalidInput, shown: Sequence[str], texts: Mapping[str, str]) -> str:
     """Return the field of a form next to which an error is shown."""
+    if error.field.startswith("applies."):
+        return "applies"
     name = error.field.removeprefix("factors.").removeprefix("fixed.")
     if name in shown or name in ("name", "runs", "seed", "cells"):
         return name

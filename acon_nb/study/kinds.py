@@ -34,10 +34,11 @@ class StudyKind:
     """A kind of study: what the factors of its plans mean, and how its rows are analysed.
 
     **To run it.** `name` is what a plan gives as `study`. `factors` is the frozen dataclass of its factors: a field for
-    each, with its default; its `clock` (a factor, or a property) is that of the cell. `experiment` makes the experiment
-    of a plan (`runner.Experiment`). `shown` are the factors with a field of their own in a form; `alike` those that an
-    earlier run must share with a cell to predict its time, the most important first (after the clock); `typical_s`
-    the quartiles of a run's time in seconds, by clock, which predict it where there is no earlier run.
+    each, with its default; its `clock` (a factor, or a property) is that of the cell. `applies` says whether a factor
+    (its name) applies to a cell of some levels, for factors that some levels of others do not have. `experiment` makes
+    the experiment of a plan (`runner.Experiment`). `shown` are the factors with a field of their own in a form; `alike`
+    those that an earlier run must share with a cell to predict its time, the most important first (after the clock);
+    `typical_s` the quartiles of a run's time in seconds, by clock, which predict it where there is no earlier run.
 
     **To analyse its rows.** `measures` are the columns that are shown first, in this order (of those that the rows of a
     clock have); `followed` those that nights are compared by (default: `measures`). `measured` takes away the rows that
@@ -58,6 +59,7 @@ class StudyKind:
     measures: Sequence[str]
     shown: Sequence[str] = ()
     alike: Sequence[str] = ()
+    applies: Callable[[str, Mapping[str, Any]], bool] | None = None
     typical_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     followed: Sequence[str] = ()
     measured: Callable[[pd.DataFrame], pd.DataFrame] = _all_rows

@@ -19,22 +19,25 @@ from typing import Annotated, Any
 from acon_nb import registry
 from acon_nb.cache import key_of
 from acon_nb.errors import InvalidInput
+from acon_nb.study import conditions
 from acon_nb.validation import Meta, build, check_fields
 
-Level = str | int | float | bool
+Level = conditions.Level
 _NAME = Meta(
     pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", description="letters, digits, dots, dashes: it names a folder"
 )
 _PROFILING = ("profile", "calls")
+_OPTIONAL = (*_PROFILING, "applies")  # not part of a plan's hash where they are not used
 _LEVELS = Meta(min_length=1, description='give a list of levels, such as ["256M", "512M"]')
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanCell:
-    """One cell of a plan: its label, and the level of each of its factors."""
+    """One cell of a plan: its label, the level of each of its factors, and `without`: those that do not apply to it."""
 
     label: str
     levels: Mapping[str, Level]
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +55,12 @@ class Plan:
     """A study: every combination of `factors`' levels (or the `cells` of a list), `runs` times each.
 
     `study` is its kind (`study.kinds`), which defines what the factors mean; `fixed` holds those that are the same
-    everywhere. A block is one run of every cell in random order (`seed`); the order of two cells alternates. `warmups`
-    runs of each cell come first and never count; the instruction clock has none. `minimum_effect` is the share
-    (0.01: 1 %) below which a difference does not matter. `baseline` are levels that pick the cell to compare with
-    (default: the first). With `profile` each run's profile is kept with its row (instruction clock; docs/profile.md),
-    with `calls` also by call stack.
+    everywhere. `applies` limits factors to levels of others: {"depth": {"shape": ["tree"]}} (`study.conditions`); the
+    kind has such rules of its own. A block is one run of every cell in random order (`seed`); the order of two cells
+    alternates. `warmups` runs of each cell come first and never count; the instruction clock has none. `minimum_effect`
+    is the share (0.01: 1 %) below which a difference does not matter. `baseline` are levels that pick the cell to
+    compare with (default: the first). With `profile` each run's profile is kept with its row (instruction clock;
+    docs/profile.md), with `calls` also by call stack.
     Errors: `InvalidInput` at construction.
     """
 
@@ -65,6 +69,7 @@ class Plan:
     factors: Mapping[str, Annotated[Sequence[Level], _LEVELS]] = field(default_factory=dict)
     cells: Sequence[Mapping[str, Level]] = ()
     fixed: Mapping[str, Level] = field(default_factory=dict)
+    applies: Mapping[str, Mapping[str, Annotated[Sequence[Level], _LEVELS]]] = field(default_factory=dict)
     runs: Annotated[int, Meta(ge=1)] = 5
     warmups: Annotated[int, Meta(ge=0)] = 1
     seed: Annotated[int, Meta(ge=0)] = 1
@@ -96,14 +101,19 @@ class Plan:
 
     @functools.cached_property
     def all_cells(self) -> tuple[PlanCell, ...]:
-        """The cells, each with a label of the factors that vary ("kernel=guide, memory=512M")."""
-        rows = [dict(cell) for cell in self.cells]
-        if self.factors or not rows:
+        """The cells, each with a label of the factors that vary ("kernel=guide, memory=512M").
+
+        Combinations that differ only in a factor that applies to none of them are one cell.
+        """
+        products: list[Mapping[str, Level]] = []
+        if self.factors or not self.cells:
             names = list(self.factors)
-            rows = [
-                dict(zip(names, levels, strict=True)) for levels in itertools.product(*self.factors.values())
-            ] + rows
-        return tuple(PlanCell(label=_label(row), levels={**self.fixed, **row}) for row in rows)
+            products = [dict(zip(names, levels, strict=True)) for levels in itertools.product(*self.factors.values())]
+        rows = [*products, *self.cells]
+        reduced = conditions.reduced(rows, self.fixed, conditions.rule_of(self.study, self.applies), len(products))
+        return tuple(
+            PlanCell(label=_label(one.own), levels={**one.fixed, **one.own}, without=one.without) for one in reduced
+        )
 
     @property
     def baseline_label(self) -> str:
@@ -133,7 +143,7 @@ class Plan:
     def key(self) -> str:
         """A hash of the plan's text: what was requested, not what it was run with."""
         values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
-        return key_of({name: value for name, value in values.items() if name not in _PROFILING or value})
+        return key_of({name: value for name, value in values.items() if name not in _OPTIONAL or value})
 
     def _check_factors(self) -> None:
         for name, levels in self.factors.items():
@@ -141,6 +151,7 @@ class Plan:
                 raise InvalidInput(f"factors.{name}", levels, "has a level twice", hint="name each level once")
             if name in self.fixed:
                 raise InvalidInput(f"fixed.{name}", self.fixed[name], "varies too", hint="remove one of the two")
+        conditions.check(self.applies, self.factors, self.fixed, self.cells)
         labels = [row.label for row in self.all_cells]
         if len(set(labels)) < len(labels):
             twice = next(label for label, count in Counter(labels).items() if count > 1)

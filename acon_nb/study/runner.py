@@ -25,6 +25,7 @@ from acon_nb.errors import AconError
 from acon_nb.host import environment
 from acon_nb.host.facts import Environment
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
+from acon_nb.results.select import NOT_APPLICABLE
 from acon_nb.study.estimate import Estimate
 from acon_nb.study.faults import NOT_BUILT
 from acon_nb.study.host_lock import run_locked
@@ -361,7 +362,15 @@ def run_row(
         "clock": clock.value,
         "end": str(measured.end),
         "error": measured.error,
+        **_without(cell),
     }
+
+
+def _without(cell: PlanCell) -> dict[str, Any]:
+    """The columns of the factors that do not apply to a cell: no level, whatever the experiment takes for them."""
+    if not cell.without:
+        return {}
+    return {NOT_APPLICABLE: "\n".join(cell.without), **{f"factor_{name}": None for name in cell.without}}
 
 
 def run_side_by_side(

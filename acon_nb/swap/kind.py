@@ -2,6 +2,7 @@
 
 from acon_nb.study.kinds import StudyKind
 from acon_nb.swap.analysis.rows import without_calibrations
+from acon_nb.swap.applying import applies
 from acon_nb.swap.classes import class_table
 from acon_nb.swap.experiment import SwapExperiment
 from acon_nb.swap.factors import SwapFactors
@@ -10,6 +11,7 @@ from acon_nb.swap.tables import checks, swap_table
 KIND = StudyKind(
     name="swap",
     factors=SwapFactors,
+    applies=applies,
     experiment=SwapExperiment,
     measures=("access_ops_per_s",),
     shown=(

@@ -74,8 +74,19 @@ class _View:
         self.designer = designer
         self.earlier = _earlier(designer.out, designer.plan.study)
         wide, style = {"width": "97%"}, {"description_width": "9em"}
-        labels = {"name": "Study", "runs": "Seeds (runs)", "seed": "Order's seed", "more": "More", "cells": "Cells"}
-        hints = {"more": "name = levels, one factor per line", "cells": "name=level name=level, one cell per line"}
+        labels = {
+            "name": "Study",
+            "runs": "Seeds (runs)",
+            "seed": "Order's seed",
+            "more": "More",
+            "cells": "Cells",
+            "applies": "Applies to",
+        }
+        hints = {
+            "more": "name = levels, one factor per line",
+            "cells": "name=level name=level, one cell per line",
+            "applies": "name: other = levels, for a factor that applies to these alone",
+        }
         self.fields: dict[str, Any] = {}
         self.errors: dict[str, Any] = {}
         for name, text in form.texts_of(designer.plan, designer.shown).items():

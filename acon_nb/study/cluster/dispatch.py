@@ -339,8 +339,8 @@ def plan_of(plan: Plan, number: int) -> Plan:
     return Plan(
         name=plan.name,
         study=plan.study,
-        cells=[{name: levels[name] for name in names}],
-        fixed=plan.fixed,
+        cells=[{name: levels[name] for name in names if name in levels}],
+        fixed={name: levels[name] for name in plan.fixed if name in levels and name not in names},
         runs=1,
         profile=plan.profile,
         calls=plan.calls,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from acon_nb.errors import InvalidInput
-from acon_nb.results.select import FACTS, LeftOut, changed, one_of
+from acon_nb.results.select import FACTS, NOT_APPLICABLE, LeftOut, changed, one_of, without
 from acon_nb.stats import inference
 from acon_nb.swap.analysis.choices import (
     FACTOR_PREFIX,
@@ -26,6 +26,7 @@ from acon_nb.swap.analysis.choices import (
 from acon_nb.swap.analysis.measures import THROUGHPUT, level_text, sorting_key, value_in
 from acon_nb.swap.analysis.outcomes import GuestResult, result_of
 from acon_nb.swap.derived import AVAILABLE, FREED, freed_bytes, pressure_available
+from acon_nb.swap.factor_checks import DEFAULTS
 from acon_nb.vm import Clock
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def counted(rows: pd.DataFrame, clock: str = "") -> Counted:
         one_of(rows, "host_class")
     if f"{FACTOR_PREFIX}swap" not in rows:
         raise InvalidInput("rows", len(rows), "have no factor swap", hint="take rows of a swap study")
-    frame, left = _without_spoilt(_with_latencies(rows))
+    frame, left = _without_spoilt(_with_latencies(_with_defaults(rows)))
     if frame.empty:
         raise InvalidInput("rows", len(rows), "none counts", hint=left.text())
     apart = _apart(frame)
@@ -217,10 +218,29 @@ def _factors(frame: pd.DataFrame) -> list[str]:
 def _by_cell(frame: pd.DataFrame, of: Callable[[Mapping[Any, Any]], Any]) -> list[Any]:
     """What `of` makes of the factors of each row, computed once for rows that share them (replicates aside)."""
     names = [FACTOR_PREFIX + name for name in _factors(frame) if role_of(name) != "replicate"]
+    names += [NOT_APPLICABLE] if NOT_APPLICABLE in frame else []
     numbers = frame.groupby(names, dropna=False, sort=False).ngroup()
     first = frame[names][~numbers.duplicated()]
     made = dict(zip(numbers[first.index], map(of, first.to_dict("records")), strict=True))
     return [made[number] for number in numbers]
+
+
+def _with_defaults(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the default of each factor that an earlier version did not have, where others of them have it."""
+    import pandas as pd
+
+    hidden = [without({NOT_APPLICABLE: text}) for text in rows[NOT_APPLICABLE]] if NOT_APPLICABLE in rows else None
+    filled = {}
+    for name in _factors(rows):
+        column = rows[FACTOR_PREFIX + name]
+        unknown = column.isna()
+        if name not in DEFAULTS or not unknown.any() or unknown.all():
+            continue
+        if hidden is not None:
+            unknown &= pd.Series([name not in names for names in hidden], index=rows.index)
+        if unknown.any():
+            filled[FACTOR_PREFIX + name] = column.astype(object).where(~unknown, DEFAULTS[name])
+    return rows.assign(**filled) if filled else rows
 
 
 def _with_latencies(rows: pd.DataFrame) -> pd.DataFrame:
@@ -313,7 +333,7 @@ def _varying(frame: pd.DataFrame) -> pd.DataFrame:
         return tuple((level_text(row[FACTOR_PREFIX + name]) or "none") if means(name, row) else "" for name in names)
 
     def means(name: str, row: Mapping[Any, Any]) -> bool:
-        return applies(name, row) and not is_given_by_setup(name, row)
+        return name not in without(row) and applies(name, row) and not is_given_by_setup(name, row)
 
     columns = dict(zip(names, zip(*_by_cell(frame, levels_of), strict=True), strict=True))
     varying = {name: list(levels) for name, levels in columns.items() if len(set(levels) - {""}) > 1}
