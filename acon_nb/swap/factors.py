@@ -75,7 +75,7 @@ class SwapFactors(Levels):
         return build(cls, levels, what="a swap study")
 
     def _expand_setup(self) -> None:
-        """Take the levels of the set-up; `check_given` has refused those that a plan gives beside it."""
+        """Take the levels of the set-up; `check_given` has refused those that a plan gives, too."""
         for name, level in setups.decided_by(self.setup).items():
             given = getattr(self, name)
             if given not in (factor_checks.DEFAULTS[name], level):
