@@ -14,6 +14,7 @@ from acon_nb import host, process
 from acon_nb.cache import default_root
 from acon_nb.errors import AconError
 from acon_nb.guest.programs import missing_parts
+from acon_nb.host.wall_clock import wall_clock_facts
 from acon_nb.tdx import find_firmware
 from acon_nb.units import format_bytes
 
@@ -52,7 +53,7 @@ def examine(*, fresh: bool = False) -> list[Finding]:
         _memory,
         _disk,
     ]
-    return [check() for check in checks]
+    return [*(check() for check in checks), *_wall_clock()]
 
 
 def report(findings: list[Finding]) -> dict[str, Any]:
@@ -218,6 +219,20 @@ def _memory() -> Finding:
         feature=f"guests and builds, which need {format_bytes(_MEMORY_BYTES)}",
         fix="" if free >= _MEMORY_BYTES else "close other programs",
     )
+
+
+def _wall_clock() -> list[Finding]:
+    """What makes wall times unsteady on this host: a finding a fact."""
+    return [
+        Finding(
+            what=f"wall: {fact.what}",
+            state="ok" if fact.is_good else "warn",
+            detail=fact.value or "cannot be seen here",
+            feature=f"steady wall times: {fact.why}",
+            fix="" if fact.is_good else fact.fix,
+        )
+        for fact in wall_clock_facts()
+    ]
 
 
 def _disk() -> Finding:

@@ -22,6 +22,7 @@ from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study.builds import Builds
 from acon_nb.study.faults import host_fault
 from acon_nb.study.functions import check_counting, system_map_of
+from acon_nb.study.kernels import spec_of
 from acon_nb.study.plan import Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
 from acon_nb.vm import GOOD_ENDS, Capabilities, Clock, Outcome, capabilities
@@ -50,6 +51,7 @@ class BootExperiment:
     def __init__(self, plan: Plan, *, cache: Cache | None = None) -> None:
         self._store = cache or Cache()
         self._profile, self._calls = plan.profile, plan.calls
+        self._kernels = plan.kernels
         self._factors = {row.label: boot_factors(row.levels) for row in plan.all_cells}
         self._parts: dict[str, _Parts] = {}
         self._facts: dict[str, dict[str, Any]] = {}
@@ -89,7 +91,7 @@ class BootExperiment:
             image, modules, release = self._kernel(label, factors, jobs, on_progress, cancel)
             if image is None:
                 continue
-            self._facts[label] = _kernel_facts(image) if factors.kernel == "build" else {}
+            self._facts[label] = _kernel_facts(image) if self._spec(factors) is not None else {}
             self._parts[label] = _Parts(
                 kernel=image,
                 initrd=self._initrd(label, modules, release, on_progress, cancel),
@@ -191,6 +193,10 @@ class BootExperiment:
             front=parts.front,
         )
 
+    def _spec(self, factors: BootFactors) -> kernel.BuildSpec | None:
+        """The kernel that is built for a cell; None for one that is there already."""
+        return spec_of(factors.kernel, factors.build_spec(), self._kernels)
+
     def _kernel(
         self,
         label: str,
@@ -200,8 +206,8 @@ class BootExperiment:
         cancel: CancelToken | None,
     ) -> tuple[Path | None, tuple[Path, ...], str]:
         """The bzImage (None: not built), and for a packaged kernel the modules that a report needs, and its release."""
-        if factors.kernel == "build":
-            spec = factors.build_spec()
+        spec = self._spec(factors)
+        if spec is not None:
             image = self._builds.image(label, spec, jobs=jobs, on_progress=on_progress, cancel=cancel)
             return image, (), ""
         if factors.kernel.startswith("package:"):

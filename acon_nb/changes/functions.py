@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acon_nb.changes.plain_text import table_row
 from acon_nb.errors import AconError
 from acon_nb.host import probe_qemu
 from acon_nb.profile import diff
 from acon_nb.profile.diff import Difference
 from acon_nb.profile.model import load
-from acon_nb.profile.phases import until
 from acon_nb.results import Store
 from acon_nb.study import kinds
 from acon_nb.vm import counting
 
 MOST = 10
-_NAME_WIDTH = 27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +35,14 @@ class CountChange:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelChange:
-    """What differs: `change` instructions in all, the functions that differ most, and `others` by all other functions.
+    """The functions that differ most; `layout` are instructions more that the source does not ask for.
 
-    `layout` and `timing` are instructions more that the source does not ask for; the four parts add up to `change`.
-    `is_layout`: no function executed other instructions but for what the compiler, the linker and the image's bytes do,
-    and for what came earlier or later. `same_code`: all that ran has the same instructions.
+    `is_layout`: no function executed other instructions but for what the compiler, the linker and the image's bytes do.
     """
 
     functions: tuple[CountChange, ...] = ()
     layout: int = 0
-    timing: int = 0
-    others: int = 0
-    change: int = 0
     is_layout: bool = False
-    same_code: bool = False
 
 
 def are_profiled(study: str) -> bool:
@@ -73,48 +64,35 @@ def with_path(row: Mapping[Any, Any], out: Store) -> dict[str, Any]:
     return values
 
 
-def of_rows(
-    before: Mapping[str, Any], after: Mapping[str, Any], *, last_phase: str = "", most: int = MOST
-) -> KernelChange:
-    """How two rows differ by function: by their profiles, else of the functions with the most instructions in both.
-
-    Profiles are compared up to the end of `last_phase` ("": as far as they go).
-    """
+def of_rows(before: Mapping[str, Any], after: Mapping[str, Any], *, most: int = MOST) -> KernelChange:
+    """How two rows differ by function: by their profiles, else of the functions with the most instructions in both."""
     paths = [row.get("profile") for row in (before, after)]
     if all(isinstance(path, str) for path in paths):
-        profiles = [load(Path(str(path))) for path in paths]
-        compared = diff.difference(*(until(one, last_phase) if last_phase else one for one in profiles))
-        return of_difference(compared, most=most)
+        return of_difference(diff.difference(*(load(Path(str(path))) for path in paths)), most=most)
     old, new = _counts(before), _counts(after)
     changes = [CountChange(name=name, before=old[name], after=new[name]) for name in old if name in new]
     return KernelChange(functions=_largest(changes, most))
 
 
 def of_difference(compared: Difference, *, most: int = MOST) -> KernelChange:
-    """The largest changes of two profiles, each function's phases added up; layout and timing are one number each."""
-    sums: dict[tuple[str, str], list[int]] = {}
+    """The largest changes of two profiles, each function's phases added up; those of layout are one number."""
+    sums: dict[str, list[int]] = {}
     for row in compared.changes:
-        counts = sums.setdefault((row.name, row.file), [0, 0])
+        counts = sums.setdefault(row.name, [0, 0])
         counts[0] += row.before
         counts[1] += row.after
-    kinds_of = {(row.name, row.file): row.kind for row in compared.changes}
+    kinds_of = {row.name: row.kind for row in compared.changes}
     changes = [
         CountChange(
-            name=one[0],
-            before=None if kinds_of[one] is diff.ChangeKind.ADDED else old,
-            after=None if kinds_of[one] is diff.ChangeKind.REMOVED else new,
+            name=name,
+            before=None if kinds_of[name] is diff.ChangeKind.ADDED else old,
+            after=None if kinds_of[name] is diff.ChangeKind.REMOVED else new,
         )
-        for one, (old, new) in sums.items()
+        for name, (old, new) in sums.items()
     ]
-    largest = _largest(changes, most)
-    by_functions = sum(row.change for row in compared.changes) + compared.unattributed_change
     return KernelChange(
-        functions=largest,
-        others=by_functions - sum(one.difference for one in largest),
-        change=compared.change,
+        functions=_largest(changes, most),
         layout=compared.layout_change,
-        timing=compared.timing_change,
-        same_code=compared.same_code,
         is_layout=compared.verdict is not diff.DifferenceVerdict.DIFFERENT,
     )
 
@@ -123,11 +101,12 @@ def table(changes: Sequence[CountChange]) -> list[str]:
     """The lines of a table of at most 72 columns; none without a change."""
     if not changes:
         return []
-    lines = table_row("function", ("before", "after", "difference"), name_width=_NAME_WIDTH)
+    rows = [f"{'function':<27} {'before':>14} {'after':>14} {'difference':>14}"]
     for one in changes:
+        name = one.name if len(one.name) <= 27 else f"{one.name[:26]}~"
         numbers = ["-" if value is None else f"{value:,}" for value in (one.before, one.after)]
-        lines += table_row(one.name, (*numbers, f"{one.difference:+,}"), name_width=_NAME_WIDTH)
-    return lines
+        rows.append(f"{name:<27} {numbers[0]:>14} {numbers[1]:>14} {one.difference:>+14,}")
+    return rows
 
 
 def _largest(changes: Sequence[CountChange], most: int) -> tuple[CountChange, ...]:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from acon_nb.changes import functions
-from acon_nb.changes.plain_text import table_row, wrapped
 from acon_nb.changes.series import SeriesReport, SeriesStep, StepChange
 from acon_nb.changes.verdict import CellChange, MeasureChange, SeriesVerdict
-from acon_nb.profile.diff_text import aside
 
-_NAME_WIDTH = 24
+WIDTH = 72
+_NAME = 24
+_NUMBER = 15
 _EXACT = "Counts are exact: equal kernels give equal numbers in every run."
 _MARKS = re.compile(r"([\\`*_<>|\[\]#])")
 
 
 def plain(report: SeriesReport) -> str:
     """The report as plain text, no line longer than 72 columns."""
-    lines = [*wrapped(f"acon-nb bench series, suite {report.suite}: {verdict_text(report)}"), "", *_heads(report)]
-    lines += [line for name, text in report.environment.items() for line in _named(name, text)]
+    lines = [f"acon-nb bench series, suite {report.suite}: {verdict_text(report)}", "", *_heads(report)]
+    lines += [line for name, text in report.environment.items() for line in _wrapped(name, text)]
     if not report.same_image:
-        lines += ["", *_table(report.cells), "", *wrapped(_EXACT), *_notes(report.cells)]
+        lines += ["", *_table(report.cells), "", *_wrap(_EXACT), *_notes(report.cells)]
     for cell in report.cells:
         if cell.functions:
-            lines += ["", *wrapped(f'Functions of "{cell.name}", instructions:'), *functions.table(cell.functions)]
+            lines += ["", *_wrap(f'Functions of "{cell.name}", instructions:'), *functions.table(cell.functions)]
     for one in report.each:
-        lines += ["", *wrapped(f"{one.step.name} {one.step.subject}: {one.verdict.value}"), *_changed(one)]
+        lines += ["", *_wrap(f"{one.step.name} {one.step.subject}: {one.verdict.value}"), *_changed(one)]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -61,20 +62,15 @@ def verdict_text(report: SeriesReport) -> str:
     """The verdict in words."""
     if report.same_image:
         return "equal; the kernels are the same byte for byte"
+    layout = sum(cell.layout_change for cell in report.cells)
     if report.verdict is SeriesVerdict.EQUAL and any(cell.verdict is SeriesVerdict.LAYOUT for cell in report.cells):
-        return f"equal, but for {_aside(report.cells)}"
+        return f"equal, but for {layout:+,} instructions of layout"
     return report.verdict.value
 
 
-def _aside(cells: Sequence[CellChange]) -> str:
-    """The instructions of some cells that are of layout and of timing, in words."""
-    timing = [cell.timing_change for cell in cells if cell.timing_change]
-    return aside(sum(cell.layout_change for cell in cells), sum(timing) if timing else None)
-
-
 def _heads(report: SeriesReport) -> Iterator[str]:
-    yield from _named("base", f"{report.base.name} {report.base.subject}".strip())
-    yield from _named("head", f"{report.head.name} {report.head.subject} ({_patches(report)})")
+    yield from _wrapped("base", f"{report.base.name} {report.base.subject}".strip())
+    yield from _wrapped("head", f"{report.head.name} {report.head.subject} ({_patches(report)})")
 
 
 def _patches(report: SeriesReport) -> str:
@@ -82,7 +78,7 @@ def _patches(report: SeriesReport) -> str:
 
 
 def _table(cells: Sequence[CellChange]) -> Iterator[str]:
-    yield from table_row("", ("base", "head", "difference"), name_width=_NAME_WIDTH)
+    yield f"{'':<{_NAME}} {'base':>{_NUMBER}} {'head':>{_NUMBER}} {'difference':>{_NUMBER}}"
     for cell in cells:
         yield from _rows(cell, _shown(cell))
 
@@ -92,7 +88,7 @@ def _rows(cell: CellChange, measures: Sequence[MeasureChange]) -> Iterator[str]:
     for number, one in enumerate(measures):
         name = cell.name if number == 0 and one is cell.measures[0] else f"  {one.label}"
         numbers = (_value(one.before), _value(one.after), _change(one))
-        yield from table_row(name, numbers, name_width=_NAME_WIDTH)
+        yield f"{_short(name)} " + " ".join(f"{text:>{_NUMBER}}" for text in numbers)
 
 
 def _shown(cell: CellChange) -> list[MeasureChange]:
@@ -107,22 +103,16 @@ def _changed(one: StepChange) -> Iterator[str]:
 
 
 def _notes(cells: Sequence[CellChange]) -> list[str]:
-    """What is of layout and of timing, which guests failed, and what is only shown, cell by cell."""
+    """What is of layout, and which guests failed, cell by cell."""
     lines = []
     for cell in cells:
         if cell.failure:
-            lines += wrapped(f"{cell.name}: a guest did not end well: {cell.failure}.")
-        text = f"{cell.name}: {_aside([cell])}"
+            lines += _wrap(f"{cell.name}: a guest did not end well: {cell.failure}.")
+        text = f"{cell.name}: {cell.layout_change:+,} instructions are of layout"
         if cell.verdict is SeriesVerdict.LAYOUT:
-            lines += wrapped(f"{text}: other places of code, bytes of the image, ticks. All functions do the same.")
-        elif cell.layout_change or cell.timing_change:
-            lines += wrapped(f"{text}; the others are of functions.")
-        lines += [
-            line
-            for one in cell.shown
-            if one.before != one.after
-            for line in wrapped(f"{cell.name}: {one.label} {_value(one.before)} -> {_value(one.after)}, not compared.")
-        ]
+            lines += _wrap(f"{text}: of other places of code and bytes of the image. No function executes more.")
+        elif cell.layout_change:
+            lines += _wrap(f"{text}, the others are of functions.")
     return lines
 
 
@@ -138,8 +128,16 @@ def _change(one: MeasureChange) -> str:
     return f"{one.change:+,}" if isinstance(one.change, int) else f"{one.change:+,.6g}"
 
 
-def _named(name: str, text: str) -> list[str]:
-    return wrapped(text, first=f"  {name + ':':<10}", rest=" " * 12)
+def _short(name: str) -> str:
+    return f"{name:<{_NAME}}" if len(name) <= _NAME else f"{name[: _NAME - 1]}~"
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    return textwrap.wrap(f"  {name + ':':<10}{text}", WIDTH, subsequent_indent=" " * 12, break_on_hyphens=False)
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
 
 
 def _code(step: SeriesStep) -> str:

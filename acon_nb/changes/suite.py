@@ -24,19 +24,13 @@ _FILE = Path(__file__).with_name("suite.toml")
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteCell:
-    """A guest of the suite: its name, the suites that have it, its kind of study and the levels of its factors.
-
-    `measures` make the verdict, `shown` are reported only. Functions are compared up to the end of `last_phase` of the
-    profiles ("": all of it).
-    """
+    """A guest of the suite: its name, the suites that have it, its kind of study and the levels of its factors."""
 
     name: str
     suites: tuple[str, ...]
     study: str
     levels: Mapping[str, Any]
     measures: tuple[str, ...]
-    shown: tuple[str, ...] = ()
-    last_phase: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -63,8 +57,6 @@ def cells(suite: str) -> tuple[SuiteCell, ...]:
                 **row,
                 "levels": {**table["fixed"][row["study"]], **row.get("levels", {})},
                 "measures": tuple(table["measures"][row["study"]]),
-                "shown": tuple(table["shown"].get(row["study"], ())),
-                "last_phase": last_phase(row["study"]),
                 "suites": tuple(row["suites"]),
             },
             what="a cell of the suite",
@@ -74,15 +66,23 @@ def cells(suite: str) -> tuple[SuiteCell, ...]:
     )
 
 
-def last_phase(study: str) -> str:
-    """The phase of the profiles of a kind of study up to whose end functions are compared; "": all of it."""
-    return str(_table()["last_phase"].get(study, ""))
-
-
 def build_spec(suite: str) -> BuildSpec:
     """The options of the kernels of a suite: all of its cells have the same kernel."""
     one_of("suite", suite, suites())
     return BuildSpec(profiles=tuple(_table()["profile"].split(",")))
+
+
+def plan_of(chosen: Sequence[SuiteCell], study: str, kernels: Sequence[str]) -> Plan:
+    """The plan that a suite is: its cells of one kind of study with each of some kernels, once.
+
+    `kernels` are levels of the factor kernel, such as debian:6.12 or a bzImage's path. The same plan with more runs
+    (`dataclasses.replace`) is a study of seeds, whose kernels are compared as choices (`Question.decide`).
+    """
+    of_kind = [cell for cell in chosen if cell.study == study]
+    levels = [{**cell.levels, "kernel": level} for level in kernels for cell in of_kind]
+    return Plan(
+        name=f"series-{study}", study=study, cells=levels, runs=1, warmups=0, profile=functions.are_profiled(study)
+    )
 
 
 def rows_of(
@@ -100,13 +100,11 @@ def rows_of(
     rows: list[dict[str, dict[str, Any]]] = [{} for _ in images]
     for study in dict.fromkeys(cell.study for cell in chosen):
         of_kind = [cell for cell in chosen if cell.study == study]
-        levels = [{**cell.levels, "kernel": str(image)} for image in images for cell in of_kind]
-        profile = functions.are_profiled(study)
-        plan = Plan(name=f"series-{study}", study=study, cells=levels, runs=1, warmups=0, profile=profile)
+        plan = plan_of(chosen, study, [str(image) for image in images])
         measured = Study(plan=plan, experiment=kinds.experiment_of(plan), store=out)
         table = measured.run(on_progress=on_progress, cancel=cancel).groupby("run_key", sort=False).tail(1)
-        if len(table) != len(levels):
-            raise AconError(f"{plan.name} has {len(table)} rows of {len(levels)} guests", hint="give another --out")
+        if len(table) != len(plan.cells):
+            raise AconError(f"{plan.name} has {len(table)} rows of {len(plan.cells)} guests", hint="give another --out")
         for number, row in enumerate(table.to_dict("records")):
             which, cell = divmod(number, len(of_kind))
             rows[which][of_kind[cell].name] = functions.with_path(row, out)

@@ -22,6 +22,7 @@ from acon_nb.cli import (
     profile,
     run,
     selfcheck,
+    sizing,
     swap,
 )
 from acon_nb.cli.base import main
@@ -42,6 +43,7 @@ __all__ = [
     "profile",
     "run",
     "selfcheck",
+    "sizing",
     "swap",
 ]
 

@@ -25,6 +25,7 @@ from acon_nb.errors import InvalidInput
 @click.option("--pattern", default="", help="A pattern of accesses of the study.  [default: each]")
 @click.option("--metric", default="access_ops_per_s", show_default=True)
 @click.option("--clock", type=click.Choice(["wall", "instructions"]), help="Rows of one clock.  [default: each]")
+@click.option("--decide", default="", help="Factors that are decided too, such as kernel.  [default: situations]")
 @as_json_option
 def bench_answers(
     study_name: str,
@@ -38,6 +39,7 @@ def bench_answers(
     pattern: str,
     metric: str,
     clock: str | None,
+    decide: str,
     as_json: bool,
 ) -> None:
     """Answer a swap study: which swap for which data, pressure and device, at what cost, and how sure that is."""
@@ -48,7 +50,7 @@ def bench_answers(
 
     question = Question(
         data=data, pressure=pressure, disk_preset=disk_preset, disk_latency=disk_latency, workload=workload,
-        pattern=pattern, metric=metric, clock=clock or "",
+        pattern=pattern, metric=metric, clock=clock or "", decide=decide,
     )  # fmt: skip
     rows = results.load(out, "swap", study_name)
     if rows.empty:

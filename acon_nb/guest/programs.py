@@ -108,7 +108,10 @@ def _archive(library: str) -> Path:
 
 def load_program(cache: Cache | None = None) -> Path:
     """Build `swap_load`, the workload of swap studies. Errors: those of `guest_program`."""
-    shared = ("acon", "counters", "histogram", "load", "pages", "pattern", "redis", "stores", "worker")
+    shared = (
+        "acon", "counters", "groups", "histogram", "load", "pages", "pattern", "reclaim", "redis", "stores", "threads",
+        "worker",
+    )  # fmt: skip
     return guest_program("swap_load", libraries=("m",), shared=shared, cache=cache)
 
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import acon_nb
+from acon_nb.host import wall_clock
 
 _PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "matplotlib", "qemu.qmp", "papermill")
 
@@ -21,7 +22,8 @@ class Environment:
     """The host at the time of a measurement, as firecracker's tests record it.
 
     `load_1min` is the load average; `governor`, `microcode`, `smt` and `clocksource` are "" if not available;
-    `packages` lists the versions of the libraries that compute the results, one per line.
+    `packages` lists the versions of the libraries that compute the results, one per line; `host_warnings` the codes of
+    what makes wall times unsteady here (`wall_clock`), one per line.
     """
 
     host: str
@@ -38,6 +40,7 @@ class Environment:
     python_version: str
     acon_nb_version: str
     packages: str
+    host_warnings: str = ""
 
     @property
     def host_class(self) -> str:
@@ -62,6 +65,7 @@ def environment() -> Environment:
         python_version=platform.python_version(),
         acon_nb_version=acon_nb.__version__,
         packages=_packages(),
+        host_warnings="\n".join(wall_clock.warnings()),
     )
 
 

@@ -169,3 +169,13 @@ def _own(column: str, side: frozenset[str], other: frozenset[str]) -> str:
 
 def _s(count: int) -> str:
     return "" if count == 1 else "s"
+
+
+def host_notes(rows: pd.DataFrame) -> list[str]:
+    """What made the wall times of these rows unsteady, in words; nothing for rows that do not say."""
+    texts = list(rows["host_warnings"].fillna("").astype(str)) if "host_warnings" in rows else []
+    counts = Counter(code for text in texts for code in text.split("\n") if code)
+    if not counts:
+        return []
+    named = ", ".join(f"{code} ({count} of {len(rows)} runs)" for code, count in counts.items())
+    return [f"WALL TIMES OF AN UNSTEADY HOST: {named}; acon-nb doctor says why each matters and what changes it."]

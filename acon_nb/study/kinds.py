@@ -16,6 +16,7 @@ from acon_nb.errors import AconError, InvalidInput
 from acon_nb.results.metrics import metric
 from acon_nb.results.store import Store
 from acon_nb.study.estimate import CellSize, Estimate, columns, estimate
+from acon_nb.study.kernels import check_kernels
 from acon_nb.study.plan import Plan
 from acon_nb.study.runner import Experiment, Study
 from acon_nb.validation import build
@@ -88,6 +89,7 @@ class StudyKind:
     def check(self, plan: Plan) -> None:
         """Check every cell of a plan. Errors: `InvalidInput`."""
         factors = {cell.label: self.read(cell.levels) for cell in plan.all_cells}
+        check_kernels(plan.kernels, {level: None for one in factors.values() if (level := getattr(one, "kernel", ""))})
         if not plan.profile:
             return
         if not self.profiles:

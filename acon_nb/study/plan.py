@@ -27,7 +27,7 @@ _NAME = Meta(
     pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", description="letters, digits, dots, dashes: it names a folder"
 )
 _PROFILING = ("profile", "calls")
-_OPTIONAL = (*_PROFILING, "applies")  # not part of a plan's hash where they are not used
+_OPTIONAL = (*_PROFILING, "applies", "kernels")  # not part of a plan's hash where they are not used
 _LEVELS = Meta(min_length=1, description='give a list of levels, such as ["256M", "512M"]')
 
 
@@ -60,7 +60,8 @@ class Plan:
     alternates. `warmups` runs of each cell come first and never count; the instruction clock has none. `minimum_effect`
     is the share (0.01: 1 %) below which a difference does not matter. `baseline` are levels that pick the cell to
     compare with (default: the first). With `profile` each run's profile is kept with its row (instruction clock;
-    docs/profile.md), with `calls` also by call stack.
+    docs/profile.md), with `calls` also by call stack. `kernels` defines kernels by name, as levels of the factor kernel
+    (`study.kernels.NamedKernel`).
     Errors: `InvalidInput` at construction.
     """
 
@@ -77,6 +78,7 @@ class Plan:
     baseline: Mapping[str, Level] = field(default_factory=dict)
     profile: bool = False
     calls: bool = False
+    kernels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -173,7 +175,7 @@ def load(source: str | Path) -> Plan:
         raise InvalidInput("plan", source, error.strerror or "cannot be read", hint=hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput("plan", source, f"is not valid TOML: {error}", hint="see docs/study.md") from error
-    return Plan.of({"name": path.stem, **data})
+    return Plan.of({"name": path.stem, **_with_patches(data, path.parent)})
 
 
 def of_lines(field: str, lines: Sequence[str]) -> dict[str, Any]:
@@ -211,6 +213,20 @@ def _built_in() -> Mapping[str, Path]:
                 hint = f"rename the plan, or uninstall {kind.distribution}"
                 raise InvalidInput("plan", path.stem, f"is both {files[path.stem]} and {path}", hint=hint)
     return files
+
+
+def _with_patches(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A plan's fields with the patches of its kernels as paths from `folder`, where the plan's file is."""
+    kernels = data.get("kernels")
+    if not isinstance(kernels, dict):
+        return data
+    made = {
+        name: {**row, "patches": [str(folder / patch) if isinstance(patch, str) else patch for patch in row["patches"]]}
+        if isinstance(row, dict) and isinstance(row.get("patches"), list)
+        else row
+        for name, row in kernels.items()
+    }
+    return {**data, "kernels": made}
 
 
 def _with_profile(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from acon_nb.swap import setups
+from acon_nb.swap import limits, setups
 from acon_nb.swap.factor_checks import DEFAULTS, DISK_SPEED, OWNED, PROGRAM_ONLY
 from acon_nb.swap.levels import PLAIN
 
@@ -58,4 +58,7 @@ _CONDITIONS: Mapping[str, Callable[[_Levels], bool]] = {
     "locality": lambda known: known["pattern"] == "zipf",
     **{name: lambda known: known["workload"] == "program" for name in PROGRAM_ONLY},
     **{name: lambda known: known["disk"] != "virtio" for name in DISK_SPEED},
+    **{name: lambda known: bool(known["reclaim_interval"]) for name in limits.RECLAIM},
+    "cgroup_swap_max": _of_swap("disk", "zram", "zswap"),
+    "threads": lambda known: known["workload"] in limits.THREADED,
 }

@@ -10,7 +10,7 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.guest.programs import classes_program, guest_script, host_tsc_khz, load_program
 from acon_nb.initrd import create, gen_init, tree_of
 from acon_nb.progress import OnProgress, silent
-from acon_nb.swap import corpora, knobs
+from acon_nb.swap import corpora, knobs, limits
 from acon_nb.swap.disk import DEVICE, MODULE, PATH_NS
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.guest_report import STEADY_CHANGE
@@ -55,6 +55,8 @@ class SwapCell:
             append=" ".join(filter(None, words)),
             memory_bytes=knobs.guest_bytes(factors),
             machine=factors.machine,
+            vcpus=factors.vcpus,
+            accelerator=factors.accelerator,
             clock=clock,
             seed=seed,
             timeout_s=factors.timeout_s,
@@ -88,6 +90,8 @@ class SwapCell:
             "until_steady": factors.until_steady or "",
             "steady_per_million": round(STEADY_CHANGE * 1e6),
             "write_per_million": round(factors.write_share * 1e6),
+            **limits.cell_words(factors),
+            "threads": factors.threads if factors.threads > 1 else "",
             "samples": factors.samples,
             "stall_ns": round(factors.stall_s * 1e9),
             "seed": seed,

@@ -11,6 +11,7 @@ from typing import Any
 
 AVAILABLE = "pressure_available"
 FREED = "freed_bytes"
+LIMIT = "limit_bytes"
 
 
 def derived_columns(row: Mapping[Any, Any]) -> dict[str, float]:
@@ -22,10 +23,13 @@ def derived_columns(row: Mapping[Any, Any]) -> dict[str, float]:
 def pressure_available(row: Mapping[Any, Any]) -> float:
     """The working set over the memory that was available when the fill began; nan where either is not known.
 
+    What is available to a workload in control groups is at most what they may have together (`limit_bytes`).
     The working set is what the workload really holds (`held_bytes`, of redis), else the pages that it fills.
     """
     held, planned = _number(row, "held_bytes"), _number(row, "working_set_bytes")
     available = _number(row, "memavailable_start_bytes")
+    limit = _number(row, LIMIT)
+    available = min(available, limit) if limit > 0 else available
     working_set = held if held > 0 else planned
     return working_set / available if working_set > 0 and available > 0 else math.nan
 

@@ -22,9 +22,10 @@ from acon_nb.study import clock_parts
 from acon_nb.study.builds import Builds
 from acon_nb.study.faults import host_fault
 from acon_nb.study.functions import check_counting, functions_of, starts_of, system_map_of
+from acon_nb.study.kernels import spec_of
 from acon_nb.study.plan import Level, Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
-from acon_nb.swap import calibration, data, guest_report, knobs, needs, profiling
+from acon_nb.swap import calibration, data, guest_report, knobs, limits, needs, profiling
 from acon_nb.swap.cell import SwapCell, cell_initrd, image_of
 from acon_nb.swap.derived import derived_columns
 from acon_nb.swap.factor_checks import PROGRAM_ONLY, SWAP_ONLY
@@ -38,7 +39,18 @@ if TYPE_CHECKING:
 
 COPY = "again"
 _DILATION = "cell's disk_dilation"  # how much a cell's disk is slowed down, for another host; not a column
-_GUEST = ("clock", "kernel", "profile", "source", "settings", "machine", "memory", "dilation", "timeout_s")
+_GUEST = (
+    "clock",
+    "kernel",
+    "profile",
+    "source",
+    "settings",
+    "machine",
+    "memory",
+    "dilation",
+    "timeout_s",
+    "accelerator",
+)
 
 
 class SwapExperiment:
@@ -61,7 +73,7 @@ class SwapExperiment:
         self._host: Capabilities | None = None
         self._running: dict[str, list[dict[str, Any]]] = {}
         self._codec: tuple[Path, Path] | None = None
-        self._calibrations: dict[tuple[str, str], calibration.Calibration] = {}
+        self._calibrations: dict[tuple[str, str, str], calibration.Calibration] = {}
 
     @property
     def unbuilt(self) -> Mapping[str, AconError]:
@@ -87,6 +99,8 @@ class SwapExperiment:
         self._host = capabilities()
         clocks = {Clock(factors.clock) for factors in self._factors.values()}
         check_counting(self._host.qemu, clocks, profile=self._profile, cache=self._store, on_progress=on_progress)
+        for factors in self._factors.values():
+            limits.check_host(factors, self._host, on_progress)
         for number, (label, factors) in enumerate(self._factors.items()):
             on_progress(Progress("prepare the cells", number / len(self._factors), label))
             if cancel is not None:
@@ -207,9 +221,10 @@ class SwapExperiment:
     def _kernel(
         self, label: str, factors: SwapFactors, jobs: int | None, on_progress: OnProgress, cancel: CancelToken | None
     ) -> Path | None:
-        if factors.kernel != "build":
+        spec = spec_of(factors.kernel, factors.build_spec(), self.plan.kernels)
+        if spec is None:
             return Path(factors.kernel)
-        return self._builds.image(label, factors.build_spec(), jobs=jobs, on_progress=on_progress, cancel=cancel)
+        return self._builds.image(label, spec, jobs=jobs, on_progress=on_progress, cancel=cancel)
 
     def _pages(self, factors: SwapFactors, on_progress: OnProgress) -> Path:
         """The cell's pages; their compressed sizes are reported as soon as they are known."""
@@ -230,7 +245,7 @@ class SwapExperiment:
 
         One for all: choices of different kernels have the same disk. A plan that fixes another dilation is warned of.
         """
-        key = (factors.clock, factors.machine)
+        key = (factors.clock, factors.machine, factors.accelerator)
         if key not in self._calibrations:
             self._calibrations[key] = calibration.calibrate(
                 self._codec_spec(factors, image, on_progress),
@@ -248,7 +263,12 @@ class SwapExperiment:
     def _codec_spec(self, factors: SwapFactors, image: Path, on_progress: OnProgress) -> VmSpec:
         """The guest that runs the codecs."""
         codec = dataclasses.replace(
-            SwapFactors(), workload="codec", swap="none", clock=factors.clock, machine=factors.machine
+            SwapFactors(),
+            workload="codec",
+            swap="none",
+            clock=factors.clock,
+            machine=factors.machine,
+            accelerator=factors.accelerator,
         )
         initrd = cell_initrd(
             image_of(codec), calibration.pages_file(self._store), cache=self._store, on_progress=on_progress
@@ -275,6 +295,7 @@ class SwapExperiment:
         if factors.workload != "codec":
             facts |= {"working_set_bytes": factors.pages * PAGE_BYTES, "pages": factors.pages}
             facts["swap_size_bytes"] = factors.swap_bytes
+            facts |= limits.columns(factors)
         if factors.disk == "delay" and factors.workload != "codec":
             facts |= factors.disk_speed.columns(dilation)
         ratios = self._ratios.get(factors.data)
@@ -331,7 +352,7 @@ def _codec_cell(plan: Plan, factors: SwapFactors) -> dict[str, Level]:
     """A cell that runs the codecs: the guest's factors as they are, those of its swap or program as by default."""
     defaults = SwapFactors()
     cell: dict[str, Level] = {"workload": "codec", "swap": "none"}
-    others = (*SWAP_ONLY, *PROGRAM_ONLY)
+    others = (*SWAP_ONLY, *PROGRAM_ONLY, *limits.WORKLOAD_ONLY)
     fixed = [name for name in others if name in plan.fixed and plan.fixed[name] != getattr(defaults, name)]
     cell |= {name: getattr(defaults, name) for name in fixed}
     return cell | {name: getattr(factors, name) for name in _GUEST if name in plan.varying}

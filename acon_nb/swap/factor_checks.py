@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd import fstab
+from acon_nb.swap import limits
 from acon_nb.swap.levels import PLAIN, Levels
 from acon_nb.validation import words
 from acon_nb.vm import Clock
@@ -30,6 +31,7 @@ def check(levels: Levels) -> None:
     """Check how the factors go together. Errors: `InvalidInput` that names the factor."""
     for one in (_check_memory, _check_swap, _check_encryption, _check_work, _check_clock):
         one(levels)
+    limits.check(levels, DEFAULTS)
 
 
 def _check_memory(levels: Levels) -> None:
@@ -101,6 +103,9 @@ def _check_work(levels: Levels) -> None:
 
 
 def _check_clock(levels: Levels) -> None:
+    if levels.clock == Clock.INSTRUCTIONS and levels.accelerator == "kvm":
+        hint = "accelerator=auto or tcg, or clock=wall"
+        raise InvalidInput("accelerator", "kvm", "counts no instructions: that clock is TCG's", hint=hint)
     if levels.clock == Clock.INSTRUCTIONS and levels.disk == "virtio":
         hint = "use disk=delay, whose latency is in the guest's own time, or clock=wall"
         raise InvalidInput("disk", levels.disk, "answers on the host's time, which this clock cannot see", hint=hint)

@@ -20,7 +20,8 @@ class SwapFactors(Levels):
     """One cell of a swap study.
 
     **The guest.** `clock` is instructions or wall. `kernel` is "build" (of `source` with `profile`, names with commas,
-    and `settings`, OPT=VAL with commas) or a bzImage's path. `memory` is what the guest has; the RAM of a
+    and `settings`, OPT=VAL with commas), debian:VERSION (the same of that source), a name of the plan's table
+    `kernels`, or a bzImage's path. `memory` is what the guest has; the RAM of a
     simulated disk comes on top, in every cell alike. `machine` is q35 or microvm. `tools` are
     Debian packages in every guest's initrd: encryption needs dmsetup, and cells with and without must have the same.
 
@@ -52,6 +53,13 @@ class SwapFactors(Levels):
     (anywhere, drawn anew for each seed: the one order without a structure that read-ahead or the order of the fill
     could meet by chance), clustered (64 neighbours in rank are neighbours in memory), or strided (a step apart that
     is drawn for each seed).
+
+    **Control groups.** `cgroup_max`, `cgroup_high`, `cgroup_low` and `cgroup_swap_max` limit the workload within the
+    guest: sizes, or multiples of the working set ("0.5x"). `groups` workers share the working set and the accesses,
+    each in a group of its own with these limits. With `reclaim_interval` a controller reclaims of each group in the
+    manner of Senpai (docs/swap.md): up to `reclaim_step` of its memory, less the nearer its PSI is to `reclaim_target`
+    (both shares), down to `reclaim_floor`. `threads` of each worker do its accesses, on `vcpus` (wall clock) of the
+    `accelerator` auto, tcg or kvm.
 
     **The rest.** `swappiness`, `page_cluster`, `min_free` (""; as the kernel computes for `memory`), `lru_gen`,
     `swap_bios` (dm_mod's, 0: the kernel's). `samples` over the run. `seed` 0: the plan's block gives it, which makes

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from acon_nb.cache import json_sha256
+from acon_nb.swap import group_report
 from acon_nb.swap.calibration import times_of
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.histogram import Histogram
@@ -67,6 +68,9 @@ def row_of(factors: SwapFactors, outcome: Outcome) -> dict[str, Any]:
         row["things"] = int(result["things"])
         row["held_bytes"] = result.get("held")
         row |= steadiness(result)
+    row |= group_report.row_of(events)
+    if result and _killed(result) and (killer := group_report.killer_of(events)):
+        row["oom_killer"] = killer
     classes = _last(events, "classes")
     if classes:
         row |= {f"calibration_guest_{name}_ns": value for name, value in times_of(classes).items()}
@@ -83,9 +87,10 @@ def end_of(events: Sequence[Event], outcome: Outcome) -> tuple[End, str]:
     if stall:
         reasons.append(f"no progress in {stall['phase']} after {stall['done']}: the stacks are in the log")
         return End.HANG, "; ".join(reasons)
-    killed = result and _KILLED in (result.get("signal"), result.get("program_status"))
-    if result and killed:
-        reasons.append(f"killed by the OOM killer in {result['phase']} after {result['done']}")
+    if result and _killed(result):
+        killer = group_report.killer_text(group_report.killer_of(events))
+        reasons.append(f"killed by {killer} in {result['phase']} after {result['done']}")
+        reasons += [str(result["failed"])] if result.get("failed") else []
         return End.OUT_OF_MEMORY, "; ".join(reasons)
     if result and result.get("failed"):
         reasons.append(str(result["failed"]))
@@ -99,6 +104,10 @@ def end_of(events: Sequence[Event], outcome: Outcome) -> tuple[End, str]:
     else:
         reasons += [outcome.hint, *outcome.notes]
     return outcome.end, "; ".join(filter(None, reasons))
+
+
+def _killed(result: Event) -> bool:
+    return _KILLED in (result.get("signal"), result.get("program_status"))
 
 
 def digest(events: Iterable[Event]) -> str:

@@ -85,6 +85,19 @@ class Levels:
     min_free: str = ""
     lru_gen: bool = False
     swap_bios: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
+    # Control groups (swap.limits), threads and vCPUs
+    groups: Annotated[int, Meta(ge=1, le=64)] = 1
+    cgroup_high: str = ""
+    cgroup_max: str = ""
+    cgroup_swap_max: str = ""
+    cgroup_low: str = ""
+    reclaim_interval: str = ""
+    reclaim_target: Annotated[float, Meta(ge=0.000_001, le=1)] = 0.001
+    reclaim_step: Annotated[float, Meta(ge=0.000_001, le=1)] = 0.0005
+    reclaim_floor: str = ""
+    threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    vcpus: Annotated[int, Meta(ge=1, le=256)] = 1
+    accelerator: Annotated[str, OneOf(("auto", "tcg", "kvm"))] = "auto"
     samples: Annotated[int, Meta(ge=2, le=2000)] = 40
     seed: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] = 0
     copy: str = ""

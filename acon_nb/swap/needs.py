@@ -14,7 +14,7 @@ from acon_nb.bootcheck.kernel import read
 from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd.check import Kernel
-from acon_nb.swap import knobs, setups
+from acon_nb.swap import knobs, limits, setups
 from acon_nb.swap.factors import SwapFactors
 
 _OWN_COMPRESSORS = (6, 12)  # zram has back ends of its own since this version
@@ -71,10 +71,16 @@ def needs_of(factors: SwapFactors, release: str = "") -> tuple[Need, ...]:
         if _OFF.get(name) == value:
             continue
         options = [*row.get("needs", []), *_compressor_options(name, value, release)]
-        limits = {"since": row.get("since", ""), "until": row.get("until", "")}
-        found += [Need(knob=name, option=option, **limits) for option in options]
-        if not options and any(limits.values()):
-            found.append(Need(knob=name, **limits))
+        versions = {"since": row.get("since", ""), "until": row.get("until", "")}
+        found += [Need(knob=name, option=option, **versions) for option in options]
+        if not options and any(versions.values()):
+            found.append(Need(knob=name, **versions))
+    for name in (name for name in limits.LIMITS if getattr(factors, name)):
+        found.append(Need(knob=name, option="MEMCG"))
+    if factors.groups > 1:
+        found.append(Need(knob="groups", option="MEMCG"))
+    if factors.reclaim_interval:
+        found += [Need(knob="reclaim_interval", option=option, since="5.19") for option in ("MEMCG", "PSI")]
     return tuple(dict.fromkeys(found))
 
 

@@ -194,3 +194,38 @@ def test_histograms_add_up_and_their_quantiles_are_within_three_per_cent() -> No
     assert both.count == 10_000
     assert both.quantile_ns(0.5) == found.quantile_ns(0.5)
     assert Histogram.of({"count": 0, "total_ns": 0, "max_ns": 0, "histogram_ns": []}).row("hit") == {"hit_count": 0}
+
+
+@pytest.mark.parametrize("workload", ["tmpfs", "anon"])
+def test_the_accesses_of_threads_are_added_up_and_checked(tmp_path: Path, workload: str) -> None:
+    share = 300_000 if workload == "anon" else 0
+    cell = {"workload": workload, "pattern": "zipf", "write_per_million": share, "threads": 5, "accesses": 20_002}
+    status, events = run_load(tmp_path, **cell)
+    assert status == 0
+    row = guest_report.row_of(SwapFactors(workload=workload, threads=5), outcome_of(events))
+    assert row["corrupt_pages"] == 0
+    assert row["access_count"] == 10_001
+    assert sum(count for _, count in json.loads(row["access_histogram"])) == 10_001
+    assert row["warmup_accesses"] == 10_001
+    assert guest_report.end_of(events, outcome_of(events)) == (End.POWERED_OFF, "")
+
+
+def test_threads_find_what_is_not_as_it_was_written(tmp_path: Path) -> None:
+    """A file of the tmpfs that someone writes to while threads read it."""
+    files = tmp_path / "files"
+    told = {"pages": 600, "accesses": 400_000, "samples": 8, "threads": 3, "folder": files, "workload": "tmpfs"}
+    environment = {f"cell_{name}": str(value) for name, value in told.items()}
+    (tmp_path / "pages").write_bytes(random.Random(1).randbytes(4096 * len(KINDS)) + KINDS.encode())
+    files.mkdir()
+    argv = [str(load_program(Cache())), "run", str(tmp_path / "pages"), str(tmp_path / "out")]
+    with subprocess.Popen(argv, env={**os.environ, **environment}, stderr=subprocess.DEVNULL) as running:
+        while not (tmp_path / "out").exists() or "warm-up" not in (tmp_path / "out").read_text():
+            assert running.poll() is None
+        with (files / "000001").open("r+b") as file:
+            file.seek(4096)
+            file.write(b"changed!")
+        running.wait(timeout=600)
+    events = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    result = next(event for event in events if event["event"] == "result")
+    assert result["corrupt"] > 0
+    assert result["first_corrupt"] == 257

@@ -26,6 +26,18 @@ void histogram_note(struct histogram *h, uint64_t ns)
 		h->max_ns = ns;
 }
 
+void histogram_add(struct histogram *to, const struct histogram *from)
+{
+	unsigned int i;
+
+	for (i = 0; i < BUCKETS; i++)
+		to->bucket[i] += from->bucket[i];
+	to->count += from->count;
+	to->total_ns += from->total_ns;
+	if (from->max_ns > to->max_ns)
+		to->max_ns = from->max_ns;
+}
+
 void histogram_json(FILE *out, const struct histogram *h)
 {
 	const char *comma = "";

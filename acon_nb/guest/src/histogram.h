@@ -15,6 +15,8 @@ struct histogram {
 
 void histogram_note(struct histogram *h, uint64_t ns);
 
+void histogram_add(struct histogram *to, const struct histogram *from);
+
 /* {"count":..., "total_ns":..., "max_ns":..., "histogram_ns":[[start, count], ...]} without the braces */
 void histogram_json(FILE *out, const struct histogram *h);
 

@@ -24,7 +24,7 @@ struct shared {
 	uint64_t started_ns, fill_ns, access_ns, half_ns, paused_ns, pause_start_ns, phase_start_ns, phase_paused_ns;
 	uint64_t done, planned, things, held, warmed, rounds, corrupt, first_corrupt;
 	int program_status;
-	char corrupt_seen, program_ran, failed[256];
+	char corrupt_seen, program_ran, killed_other, failed[256];
 	enum phase phase;
 };
 extern struct shared *shared;

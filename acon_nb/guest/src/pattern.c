@@ -10,7 +10,9 @@
 
 #define CLUSTER 64u /* things: more than read-ahead takes at a time (2^page_cluster) */
 
-static uint64_t state, order_state, things, position, reserved;
+static uint64_t order_state, things, reserved, seed;
+static struct pattern_state of_worker;
+static _Thread_local struct pattern_state *own; /* NULL: the worker's */
 static uint32_t *cumulated; /* of Zipf's law, by rank, scaled to 2^32 */
 static uint32_t *order;	    /* the thing of each rank */
 static int sequential, zipf;
@@ -101,6 +103,17 @@ int pattern_reserve(const struct pattern *pattern, uint64_t most)
 	return cumulated && order ? 0 : ENOMEM;
 }
 
+void pattern_begin(struct pattern_state *begun, int lane, uint64_t share, uint64_t shares)
+{
+	begun->state = mix(seed ^ 0x5eed ^ (uint64_t)lane << 32);
+	begun->position = things * share / shares;
+}
+
+void pattern_use(struct pattern_state *chosen)
+{
+	own = chosen;
+}
+
 int pattern_start(const struct pattern *pattern, uint64_t count)
 {
 	double sum = 0, part = 0;
@@ -108,9 +121,10 @@ int pattern_start(const struct pattern *pattern, uint64_t count)
 
 	if (!count || (zipf && count > reserved))
 		return EINVAL;
-	state = mix(pattern->seed ^ 0x5eed);
-	order_state = mix(pattern->seed ^ 0x04de4);
 	things = count;
+	seed = pattern->seed;
+	pattern_begin(&of_worker, pattern->lane, 0, 1);
+	order_state = mix(pattern->seed ^ 0x04de4);
 	if (!zipf)
 		return 0;
 	for (rank = 1; rank <= count; rank++)
@@ -132,8 +146,10 @@ int pattern_start(const struct pattern *pattern, uint64_t count)
 
 uint64_t pattern_random(void)
 {
-	state = mix(state);
-	return state;
+	struct pattern_state *at = own ? own : &of_worker;
+
+	at->state = mix(at->state);
+	return at->state;
 }
 
 uint64_t pattern_at(uint64_t rank)
@@ -147,7 +163,7 @@ uint64_t pattern_next(void)
 	uint32_t drawn;
 
 	if (sequential)
-		return position++ % things;
+		return (own ? own : &of_worker)->position++ % things;
 	if (!zipf)
 		return pattern_random() % things;
 	drawn = (uint32_t)(pattern_random() >> 32);

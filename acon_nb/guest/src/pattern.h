@@ -16,7 +16,19 @@ struct pattern {
 	const char *name, *locality;
 	double exponent;
 	uint64_t seed;
+	int lane; /* of several workers: each draws other numbers */
 };
+
+/* Where one worker or thread is: its random numbers, its place in the sequence. */
+struct pattern_state {
+	uint64_t state, position;
+};
+
+/* Begin a thread's own: `lane` draws its numbers, and its sequence begins at share/shares of all things. */
+void pattern_begin(struct pattern_state *begun, int lane, uint64_t share, uint64_t shares);
+
+/* What this thread goes on with, in place of the worker's. */
+void pattern_use(struct pattern_state *own);
 
 /* Take the memory for up to `most` things (8 bytes each for "zipf", else none), so that it can be locked; 0, or an errno. */
 int pattern_reserve(const struct pattern *pattern, uint64_t most);

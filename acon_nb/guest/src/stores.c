@@ -2,9 +2,11 @@
 #include "stores.h"
 
 #include "acon.h"
+#include "groups.h"
 #include "load.h"
 #include "pages.h"
 #include "redis.h"
+#include "threads.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +27,7 @@ static void note_corrupt(uint64_t number)
 	if (!shared->corrupt_seen)
 		shared->first_corrupt = number;
 	shared->corrupt_seen = 1;
-	shared->corrupt++;
+	__atomic_add_fetch(&shared->corrupt, 1, __ATOMIC_RELAXED);
 }
 
 /* tmpfs: files of 1 MiB, written and read as files; mincore(2) says beforehand whether a page is in memory. */
@@ -56,19 +58,30 @@ static void tmpfs_fill(uint64_t number)
 	histogram_note(&shared->fill, acon_now_ns() - start);
 }
 
+/* The map of a file, made when it is first used; of two threads that make one, the second keeps the first one's. */
+static unsigned char *map_of(uint64_t file)
+{
+	unsigned char *map = __atomic_load_n(&maps[file], __ATOMIC_ACQUIRE), *none = NULL;
+
+	if (map)
+		return map;
+	map = mmap(NULL, FILE_PAGES * PAGE, PROT_READ, MAP_SHARED, files[file], 0);
+	if (map == MAP_FAILED)
+		give_up("mapping a file");
+	if (__atomic_compare_exchange_n(&maps[file], &none, map, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return map;
+	munmap(map, FILE_PAGES * PAGE);
+	return none;
+}
+
 static int tmpfs_access(uint64_t number, int writes, uint64_t *ns)
 {
-	static uint64_t page[PAGE / 8];
+	static _Thread_local uint64_t page[PAGE / 8];
 	uint64_t file = number / FILE_PAGES, place = number % FILE_PAGES * PAGE, start;
 	unsigned char there = 0;
 
 	(void)writes;
-	if (!maps[file]) {
-		maps[file] = mmap(NULL, FILE_PAGES * PAGE, PROT_READ, MAP_SHARED, files[file], 0);
-		if (maps[file] == MAP_FAILED)
-			give_up("mapping a file");
-	}
-	if (mincore(maps[file] + place, PAGE, &there))
+	if (mincore(map_of(file) + place, PAGE, &there))
 		give_up("mincore");
 	start = acon_now_ns();
 	if (pread(files[file], page, PAGE, (off_t)place) != PAGE)
@@ -86,7 +99,7 @@ static long major_faults(void)
 {
 	struct rusage usage;
 
-	getrusage(RUSAGE_SELF, &usage);
+	getrusage(RUSAGE_THREAD, &usage);
 	return usage.ru_majflt;
 }
 
@@ -208,7 +221,7 @@ static void file_fill(uint64_t number)
 
 static int file_access(uint64_t number, int writes, uint64_t *ns)
 {
-	static uint64_t page[PAGE / 8];
+	static _Thread_local uint64_t page[PAGE / 8];
 	unsigned char there = 0;
 	uint64_t start;
 
@@ -278,6 +291,8 @@ const struct store *store_prepare(const char *pages_file)
 
 	if ((errno = pages_load(pages_file, parameters.seed)))
 		give_up(pages_file);
+	groups_fork();
+	threads_reserve();
 	files = calloc(file_count, sizeof(*files));
 	maps = calloc(file_count, sizeof(*maps));
 	versions = calloc(most, sizeof(*versions));
@@ -288,6 +303,7 @@ const struct store *store_prepare(const char *pages_file)
 	else if ((errno = pattern_start(&parameters.pattern, count)))
 		give_up(parameters.pattern.name);
 	lock_up(MCL_CURRENT);
+	group_join();
 	if (file_count > 1000 && setrlimit(RLIMIT_NOFILE, &many))
 		give_up("opening many files");
 	if (which == FILES)

@@ -13,14 +13,17 @@
 #define _GNU_SOURCE
 #include "acon.h"
 #include "counters.h"
+#include "groups.h"
 #include "load.h"
 #include "redis.h"
+#include "threads.h"
 #include "worker.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/blkpg.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -63,7 +66,9 @@ static void put_result(int status)
 {
 	put_event("snapshot");
 	counters_all(port);
+	groups_counters(port);
 	end_event();
+	groups_merge();
 	put_histogram("fill", &shared->fill);
 	put_histogram("hit", &shared->hit);
 	put_histogram("fault", &shared->fault);
@@ -74,6 +79,12 @@ static void put_result(int status)
 		(unsigned long long)shared->things, (unsigned long long)shared->corrupt);
 	fprintf(port, ",\"warmed\":%llu,\"half_ns\":%llu,\"rounds\":%llu", (unsigned long long)shared->warmed,
 		(unsigned long long)shared->half_ns, (unsigned long long)shared->rounds);
+	if (reclaimed->rounds)
+		fprintf(port, ",\"reclaim\":{\"rounds\":%llu,\"backoffs\":%llu,\"asked_bytes\":%llu,\"refused\":%llu}",
+			(unsigned long long)reclaimed->rounds, (unsigned long long)reclaimed->backoffs,
+			(unsigned long long)reclaimed->asked_bytes, (unsigned long long)reclaimed->refused);
+	if (shared->killed_other)
+		fprintf(port, ",\"signal\":%d", SIGKILL);
 	if (shared->held)
 		fprintf(port, ",\"held\":%llu", (unsigned long long)shared->held);
 	if (shared->corrupt_seen)
@@ -120,6 +131,8 @@ static int watch(pid_t worker, int *stalled)
 		if (ready > 0 && read(to_parent[0], &what, 1) == 1) {
 			put_event(what == 'c' ? "snapshot" : "sample");
 			what == 'c' ? counters_all(port) : counters_sample(port);
+			if (what == 'c')
+				groups_counters(port);
 			end_event();
 			if (write(to_worker[1], &what, 1) != 1)
 				acon_fail("worker");
@@ -131,9 +144,9 @@ static int watch(pid_t worker, int *stalled)
 			end_event();
 			continue;
 		}
-		if (shared->done != last_done || shared->phase != last_phase || shared->phase == SETTLE ||
+		if (groups_done() != last_done || shared->phase != last_phase || shared->phase == SETTLE ||
 		    !shared->started_ns) { /* redis may take its time to start */
-			last_done = shared->done;
+			last_done = groups_done();
 			last_phase = shared->phase;
 			last_ns = acon_now_ns();
 		} else if (acon_now_ns() - last_ns > parameters.stall_ns) {
@@ -182,9 +195,9 @@ static int run(const char *pages_file, const char *out)
 	pid_t worker;
 
 	take_parameters();
+	groups_take_parameters();
 	port = out ? fopen(out, "w") : acon_port();
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!port || shared == MAP_FAILED || pipe(to_parent) || pipe(to_worker))
+	if (!port || pipe(to_parent) || pipe(to_worker))
 		acon_fail("starting");
 	setvbuf(port, NULL, _IOFBF, 1 << 17);
 	counters_start(parameters.disk);
@@ -199,6 +212,7 @@ static int run(const char *pages_file, const char *out)
 	put_text("/proc/self/oom_score_adj", "-1000");
 	lock_up(MCL_CURRENT | MCL_FUTURE);
 	start_rounds();
+	start_reclaim();
 	status = watch(worker, &stalled);
 	put_result(status);
 	if (fclose(port))
@@ -233,7 +247,7 @@ static int partition(const char *disk, int number, long long start, long long le
 
 static int order(const char *locality, uint64_t count, uint64_t seed)
 {
-	struct pattern pattern = { "zipf", locality, 1, seed };
+	struct pattern pattern = { "zipf", locality, 1, seed, 0 };
 	uint64_t rank;
 
 	if ((errno = pattern_reserve(&pattern, count)) || (errno = pattern_start(&pattern, count)))

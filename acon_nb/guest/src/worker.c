@@ -2,10 +2,12 @@
 #include "worker.h"
 
 #include "acon.h"
+#include "groups.h"
 #include "load.h"
 #include "mark.h"
 #include "pages.h"
 #include "stores.h"
+#include "threads.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,12 +25,23 @@
 
 int to_parent[2], to_worker[2];
 
-/* Let the parent count ('c' all, 's' a sample); the time that takes is not the workload's. */
+/* Let the parent count ('c' all, 's' a sample). */
+static void ask(char what)
+{
+	if (write(to_parent[1], &what, 1) != 1 || read(to_worker[0], &what, 1) != 1)
+		_exit(4);
+}
+
+/* Ask, and wait for the workers of other groups at the ends of phases; the time that takes is not the workload's. */
 static void pause_for(char what)
 {
 	shared->pause_start_ns = acon_now_ns();
-	if (write(to_parent[1], &what, 1) != 1 || read(to_worker[0], &what, 1) != 1)
-		_exit(4);
+	if (what == 'c')
+		groups_meet();
+	if (group_talks())
+		ask(what);
+	if (what == 'c')
+		groups_meet();
 	shared->paused_ns += acon_now_ns() - shared->pause_start_ns;
 	shared->pause_start_ns = 0;
 }
@@ -145,7 +158,9 @@ static int use(const struct store *store, enum phase phase, uint64_t accesses)
 	begin(phase, accesses);
 	if (phase == ACCESS)
 		acon_mark(ACON_MARK_BEGIN);
-	for (i = 0; i < accesses; i++) {
+	if (threads_count() > 1)
+		threads_use(store, phase, accesses, per_sample, ask);
+	for (i = 0; threads_count() == 1 && i < accesses; i++) {
 		uint64_t number = pattern_next(), ns = 0;
 		int writes = pattern_random() % 1000000 < parameters.write_per_million, fault;
 
@@ -159,6 +174,7 @@ static int use(const struct store *store, enum phase phase, uint64_t accesses)
 	shared->access_ns = phase_ns();
 	if (phase == ACCESS)
 		acon_mark(ACON_MARK_END);
+	threads_merge(group_number(), shared);
 	return half && is_steady(half, shared->half_ns, accesses - half, shared->access_ns - shared->half_ns);
 }
 
@@ -221,6 +237,7 @@ void work(const char *pages_file)
 	put_text("/proc/self/oom_score_adj", "1000");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (*parameters.program) {
+		group_join();
 		shared->started_ns = acon_now_ns();
 		run_program();
 	}

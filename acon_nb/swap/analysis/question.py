@@ -27,6 +27,8 @@ class Question:
     `data`, `workload`, `pattern` and `disk_preset` are levels of the plan; `pressure` is the working set over the
     memory that is available and `disk_latency` the device's as on hardware ("80us"): of these the nearest that was
     measured answers, and is named. `metric` is what counts, `clock` whose rows (needed where the study has both).
+    `decide` names factors that are decided too, with commas: "kernel" asks which kernel with which swap, where it is
+    otherwise a situation with a best swap of its own.
     Errors: `InvalidInput` at construction.
     """
 
@@ -38,6 +40,7 @@ class Question:
     disk_latency: str = ""
     metric: str = THROUGHPUT
     clock: str = ""
+    decide: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.pressure, bool) or not isinstance(self.pressure, int | float):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from acon_nb.errors import InvalidInput
-from acon_nb.results.select import FACTS, NOT_APPLICABLE, LeftOut, changed, one_of, without
+from acon_nb.results.select import FACTS, NOT_APPLICABLE, LeftOut, changed, host_notes, one_of, without
 from acon_nb.stats import inference
 from acon_nb.swap.analysis.choices import (
     FACTOR_PREFIX,
@@ -25,7 +25,7 @@ from acon_nb.swap.analysis.choices import (
 )
 from acon_nb.swap.analysis.measures import THROUGHPUT, level_text, sorting_key, value_in
 from acon_nb.swap.analysis.outcomes import GuestResult, result_of
-from acon_nb.swap.derived import AVAILABLE, FREED, freed_bytes, pressure_available
+from acon_nb.swap.derived import AVAILABLE, FREED, LIMIT, freed_bytes, pressure_available
 from acon_nb.swap.factor_checks import DEFAULTS
 from acon_nb.vm import Clock
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 # The factors that an initrd is made from: with other levels of these it is another one, and should be.
 _IN_INITRD = ("factor_data", "factor_workload", "factor_packages", "factor_tools")
-_DERIVED_FROM = ("held_bytes", "working_set_bytes", "memavailable_start_bytes", "swap_used_bytes", "pool_bytes")
+_OF_KERNEL = ("factor_kernel", "factor_source", "factor_profile", "factor_settings")  # and what the kernel is made of
+_DERIVED_FROM = (LIMIT, "held_bytes", "working_set_bytes", "memavailable_start_bytes", "swap_used_bytes", "pool_bytes")
 Values = dict[Choice, dict[int, float | None]]  # by choice and seed; None where the guest ended badly
 
 
@@ -63,9 +64,10 @@ class Counted:
         return tuple(dict.fromkeys(self.frame["choice"]))
 
 
-def counted(rows: pd.DataFrame, clock: str = "") -> Counted:
+def counted(rows: pd.DataFrame, clock: str = "", decide: Sequence[str] = ()) -> Counted:
     """Read the rows of a swap study. `clock` picks those of one clock where the study has both.
 
+    `decide` names factors that are a part of the choice here, though answers.toml has them as situations (kernel).
     Errors: `InvalidInput` for no rows, for rows of both clocks or (on the wall clock) of several classes of hosts, and
     for rows without the factor `swap`.
     """
@@ -86,7 +88,7 @@ def counted(rows: pd.DataFrame, clock: str = "") -> Counted:
     calibration, frame = frame[apart], _sorted(frame[~apart])
     if frame.empty:
         raise InvalidInput("rows", len(rows), "are calibrations alone", hint="take rows of cells that swap")
-    frame, levels, situations = _labelled(frame)
+    frame, levels, situations = _labelled(frame, decide)
     return Counted(
         frame=frame,
         levels=levels,
@@ -181,13 +183,20 @@ def factor_of(rows: Counted, factor: str) -> pd.Series[str]:
     return rows.frame[FACTOR_PREFIX + factor].map(level_text)
 
 
-def _labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
-    """The rows with choice, situation, seed and result; the levels that vary; the factors that are a situation."""
+def _labelled(frame: pd.DataFrame, decide: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+    """The rows with choice, situation, seed and result; the levels that vary; the factors that are a situation.
+
+    Errors: `InvalidInput` for a factor of `decide` that does not vary.
+    """
     import pandas as pd
 
     levels = _varying(frame)
     names = [str(name) for name in levels]
-    situations = tuple(name for name in names if role_of(name) == "situation")
+    for name in decide:
+        if name not in names:
+            hint = f"one of {', '.join(names) or 'none: the study has one cell'}"
+            raise InvalidInput("decide", name, "does not vary in this study", hint=hint)
+    situations = tuple(name for name in names if role_of(name) == "situation" and name not in decide)
     choices = [name for name in names if name not in situations]
     ends = frame[[name for name in ("end", "error", "corrupt_pages", "oom_kills") if name in frame]]
     labelled = _with_derived(frame).assign(
@@ -293,12 +302,14 @@ def _notes(frame: pd.DataFrame, clock: str) -> list[str]:
         if broken:
             guests = "; ".join(sorted(broken)[:5])
             notes.append(f"DETERMINISM IS BROKEN: equal guests gave different counts: {guests}.")
+    if clock == Clock.WALL:
+        notes += host_notes(frame)
     wrong = frame[frame["result"] == GuestResult.CORRUPT]
     if len(wrong):
         cells = ", ".join(sorted(map(str, set(wrong["choice"]))))
         notes.append(f"WRONG PAGES came back in {len(wrong)} runs: {cells}.")
     first = frame[frame["choice"] == frame["choice"].iloc[0]]
-    made_from = first[[name for name in _IN_INITRD if name in first]].astype(str)
+    made_from = first[[name for name in (*_IN_INITRD, *_OF_KERNEL) if name in first]].astype(str)
     first = first[(made_from == made_from.iloc[0]).all(axis=1)]
     for name in ("kernel_sha256", "initrd_sha256", "qemu_version"):
         if name in first and first[name].nunique() > 1:

@@ -23,6 +23,7 @@ from acon_nb.swap.analysis.question import Narrowed, Question, narrowed
 from acon_nb.swap.analysis.rows import Counted, counted
 from acon_nb.swap.classes import df_classes
 from acon_nb.swap.derived import FREED
+from acon_nb.validation import words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,8 @@ class SwapAnalysis:
         """An analysis for each clock of the rows (or the one that was asked for): clocks are never mixed."""
         asked, known = self.question.clock, "clock" in self.rows
         names = [asked] if asked else sorted(set(self.rows["clock"])) if known else [""]
-        return tuple(ClockAnalysis(counted(self.rows, name), self) for name in names)
+        decide = words(self.question.decide)
+        return tuple(ClockAnalysis(counted(self.rows, name, decide), self) for name in names)
 
     @cached_property
     def explanations(self) -> tuple[Explanation, ...]:
