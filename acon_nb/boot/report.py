@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.guest import kernel_log
 from acon_nb.guest.programs import report_program
-from acon_nb.initrd import DEFAULT_MTIME, FileTree, load
+from acon_nb.initrd import DEFAULT_MTIME, FileTree, join, load
 from acon_nb.vm import Clock, Message
 
 REPORT = "/acon/boot-report"
@@ -93,10 +92,7 @@ def joined(front: Path, initrd: Path, *, store: Cache | None = None) -> Path:
     inputs = {"joined": [sha256_file(front), sha256_file(initrd)]}
 
     def make(folder: Path) -> None:
-        with (folder / "initrd").open("wb") as file:
-            for path in (front, initrd):
-                with path.open("rb") as part:
-                    shutil.copyfileobj(part, file, 1 << 20)
+        join((front, initrd), folder / "initrd")
 
     return (store or Cache()).get("report", inputs, make).path / "initrd"
 

@@ -109,8 +109,8 @@ def _archive(library: str) -> Path:
 def load_program(cache: Cache | None = None) -> Path:
     """Build `swap_load`, the workload of swap studies. Errors: those of `guest_program`."""
     shared = (
-        "acon", "counters", "groups", "histogram", "load", "pages", "pattern", "reclaim", "redis", "stores", "threads",
-        "worker",
+        "acon", "counters", "groups", "histogram", "load", "pages", "pattern", "program", "reclaim", "redis", "report",
+        "stores", "threads", "worker",
     )  # fmt: skip
     return guest_program("swap_load", libraries=("m",), shared=shared, cache=cache)
 

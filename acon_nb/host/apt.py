@@ -11,12 +11,13 @@ from pathlib import Path
 
 from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, default_root, sha256_file
-from acon_nb.errors import AconError, CommandFailed, InvalidInput, MissingRequirement
+from acon_nb.errors import AconError, CommandFailed, CommandTimeout, InvalidInput, MissingRequirement
 from acon_nb.progress import OnProgress, Progress, silent
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _RECORD_VERSION = 3  # of the cached answers of apt: 2 has Pre-Depends, 3 only packages of the very name
+_QUERY_TIMEOUT_S = 300.0  # a second on an idle host
 _DEBIAN_HINT = "give a source folder instead, or use Debian (or a container of it)"
 
 
@@ -105,7 +106,9 @@ def _cached(name: str, changed_ns: int) -> Package:
 def _query(name: str) -> Package:
     hint = "apt-get update, then: apt-cache search " + name.partition("-")[0]
     try:
-        text = process.output(["apt-cache", "show", "--no-all-versions", name])
+        text = process.output(["apt-cache", "show", "--no-all-versions", name], timeout_s=_QUERY_TIMEOUT_S)
+    except CommandTimeout:  # of a busy host: it says nothing of the package
+        raise
     except CommandFailed as error:
         raise InvalidInput("package", name, "is not in apt's lists", hint=hint) from error
     fields = dict(

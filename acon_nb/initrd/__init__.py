@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from acon_nb.archive.tree import Content, Entry, FileTree, ImageLimits
 from acon_nb.initrd.diff import ImageDifference, diff, diff_trees, tree_of_image
-from acon_nb.initrd.image import DEFAULT_MTIME, InitrdImage, create, load, suffix_of
+from acon_nb.initrd.image import DEFAULT_MTIME, InitrdImage, create, join, load, suffix_of
 from acon_nb.initrd.init import gen_init, text_of
 from acon_nb.initrd.links import abs2relinks, abs2rellinks, hard2symlinks
 from acon_nb.initrd.modules import add_modules
@@ -39,6 +39,7 @@ __all__ = [
     "from_folder",
     "gen_init",
     "hard2symlinks",
+    "join",
     "largest_files",
     "load",
     "make",

@@ -9,8 +9,9 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,18 @@ def suffix_of(path: Path) -> str:
         reason = f"has the suffix .{suffix}, which is not a known compression"
         raise InvalidInput("image", path, reason, hint=f"one of {', '.join(SUFFIXES)}")
     return suffix
+
+
+def join(parts: Sequence[Path], path: Path) -> Path:
+    """Write archives one after another into `path`, which a kernel unpacks into one root; returns it.
+
+    All but the last must be uncompressed, their lengths multiples of 4. Errors: `NoSpace`.
+    """
+    with raising_no_space(path), path.open("wb") as file:
+        for part in parts:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, file, _BUFFER_BYTES)
+    return path
 
 
 def load(path: Path, *, limits: ImageLimits | None = None) -> FileTree:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ _NAME = Meta(
 )
 _PROFILING = ("profile", "calls")
 _OPTIONAL = (*_PROFILING, "applies", "kernels")  # not part of a plan's hash where they are not used
+LISTS = ("program", "environment", "files")  # factors, of any kind, that also take a list of texts as a level
 _LEVELS = Meta(min_length=1, description='give a list of levels, such as ["256M", "512M"]')
 
 
@@ -55,13 +57,13 @@ class Plan:
     """A study: every combination of `factors`' levels (or the `cells` of a list), `runs` times each.
 
     `study` is its kind (`study.kinds`), which defines what the factors mean; `fixed` holds those that are the same
-    everywhere. `applies` limits factors to levels of others: {"depth": {"shape": ["tree"]}} (`study.conditions`); the
-    kind has such rules of its own. A block is one run of every cell in random order (`seed`); the order of two cells
-    alternates. `warmups` runs of each cell come first and never count; the instruction clock has none. `minimum_effect`
-    is the share (0.01: 1 %) below which a difference does not matter. `baseline` are levels that pick the cell to
-    compare with (default: the first). With `profile` each run's profile is kept with its row (instruction clock;
-    docs/profile.md), with `calls` also by call stack. `kernels` defines kernels by name, as levels of the factor kernel
-    (`study.kernels.NamedKernel`).
+    everywhere. A level of `LISTS` that is a list of texts becomes one text with a shell's quotes. `applies` limits
+    factors to levels of others: {"depth": {"shape": ["tree"]}} (`study.conditions`); the kind has such rules of its
+    own. A block is one run of every cell in random order (`seed`); the order of two cells alternates. `warmups` runs of
+    each cell come first and never count; the instruction clock has none. `minimum_effect` is the share (0.01: 1 %)
+    below which a difference does not matter. `baseline` are levels that pick the cell to compare with (default: the
+    first). With `profile` each run's profile is kept with its row (instruction clock; docs/profile.md), with `calls`
+    also by call stack. `kernels` defines kernels by name, as levels of the factor kernel (`study.kernels.NamedKernel`).
     Errors: `InvalidInput` at construction.
     """
 
@@ -81,6 +83,7 @@ class Plan:
     kernels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._join_lists()
         check_fields(self)
         if self.calls and not self.profile:
             raise InvalidInput("calls", True, "adds to a profile", hint="set profile = true, too")
@@ -146,6 +149,19 @@ class Plan:
         """A hash of the plan's text: what was requested, not what it was run with."""
         values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
         return key_of({name: value for name, value in values.items() if name not in _OPTIONAL or value})
+
+    def _join_lists(self) -> None:
+        """Make each level of `LISTS` that is a list of texts one text with a shell's quotes."""
+        for name in ("fixed", "baseline"):
+            object.__setattr__(self, name, _with_joined(getattr(self, name)))
+        if isinstance(self.cells, list | tuple):
+            object.__setattr__(self, "cells", type(self.cells)(_with_joined(cell) for cell in self.cells))
+        if isinstance(self.factors, Mapping):
+            factors = {
+                name: [_joined(name, level) for level in levels] if isinstance(levels, list | tuple) else levels
+                for name, levels in self.factors.items()
+            }
+            object.__setattr__(self, "factors", factors)
 
     def _check_factors(self) -> None:
         for name, levels in self.factors.items():
@@ -245,7 +261,25 @@ def _label(levels: Mapping[str, Level]) -> str:
 def _text(level: Level) -> str:
     if isinstance(level, bool):
         return "yes" if level else "no"
-    return str(level) or "none"
+    text = str(level)
+    return (text if text.isprintable() else repr(text)) or "none"
+
+
+def _joined(name: object, level: Any) -> Any:
+    return joined_words(level) if name in LISTS else level
+
+
+def joined_words(level: Any) -> Any:
+    """A list of texts as the one text that `shlex.split` takes apart again; anything else as it is."""
+    if isinstance(level, list | tuple) and level and all(isinstance(word, str) for word in level):
+        return shlex.join(level)
+    return level
+
+
+def _with_joined(levels: Any) -> Any:
+    if not isinstance(levels, Mapping):
+        return levels
+    return {name: _joined(name, level) for name, level in levels.items()}
 
 
 def _plain(value: object) -> object:

@@ -48,7 +48,8 @@ class Measured:
 
     `end` is one of `vm.End`, or `NOT_BUILT`. `host_fault` names a fault of the host, not of the guest (a `HostFault`):
     the run is repeated. `kernel_log` is the guest's log as dmesg shows it, where the guest could send it; `profile` its
-    profile as JSON, where the plan asks for it.
+    profile as JSON, where the plan asks for it; `output` what a program in the guest printed last, which follows the
+    console in the row's log.
     """
 
     row: Mapping[str, Any]
@@ -58,6 +59,7 @@ class Measured:
     error: str = ""
     kernel_log: str = ""
     profile: bytes = b""
+    output: bytes = b""
 
 
 class Experiment(Protocol):
@@ -267,6 +269,8 @@ class Study:
             host=environment(),
         )
         console = console_tail(measured.console) if log is None else log
+        if measured.output:
+            console += b"\n--- what the program printed last ---\n" + measured.output
         row |= self.store.keep_logs(row, console, measured.kernel_log) | self.store.keep_profile(measured.profile)
         path = self.store.add(self.experiment.kind, row)
         with self._lock:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.guest.programs import classes_program, guest_script, host_tsc_khz, load_program
-from acon_nb.initrd import create, gen_init, tree_of
+from acon_nb.initrd import create, gen_init, join, tree_of
 from acon_nb.progress import OnProgress, silent
 from acon_nb.swap import corpora, knobs, limits
 from acon_nb.swap.disk import DEVICE, MODULE, PATH_NS
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.guest_report import STEADY_CHANGE
 from acon_nb.swap.levels import PAGE_BYTES
+from acon_nb.swap.program import program_of
 from acon_nb.vm import Clock, DiskSpec, VmSpec, kernel_words
 
 _SCRIPT = "/acon/swap-study"
@@ -31,7 +32,8 @@ _WALL = "nokaslr"
 class SwapCell:
     """A cell ready to boot: its factors, kernel, initrd, and how many times as slow its disk is as on hardware.
 
-    `system_map` names the kernel's functions (None: as of `study.functions`).
+    `system_map` names the kernel's functions (None: as of `study.functions`), `program` is the archive of the program
+    that it runs (`swap.program`).
     """
 
     factors: SwapFactors
@@ -39,9 +41,14 @@ class SwapCell:
     initrd: Path
     disk_dilation: float
     system_map: Path | None = None
+    program: Path | None = None
 
-    def spec(self, seed: int, disk: Path | None = None) -> VmSpec:
-        """The guest of one run. `disk` is an image for disk=virtio."""
+    def booted_initrd(self, folder: Path) -> Path:
+        """The initrd as it is booted: with the program's archive in front of it, made in `folder`, if it has one."""
+        return self.initrd if self.program is None else join((self.program, self.initrd), folder / "initrd")
+
+    def spec(self, seed: int, disk: Path | None = None, initrd: Path | None = None) -> VmSpec:
+        """The guest of one run. `disk` is an image for disk=virtio, `initrd` is as of `booted_initrd`."""
         factors = self.factors
         clock = Clock(factors.clock)
         if clock is Clock.WALL:
@@ -51,7 +58,7 @@ class SwapCell:
         words = [_FIXED, clock_words, *self._disk_words(), f"acon_cell={self.cell_word(seed)}", f"INIT={_SCRIPT}"]
         return VmSpec(
             kernel=self.kernel,
-            initrd=self.initrd,
+            initrd=initrd or self.initrd,
             append=" ".join(filter(None, words)),
             memory_bytes=knobs.guest_bytes(factors),
             machine=factors.machine,
@@ -79,7 +86,7 @@ class SwapCell:
             "settle": knobs.settle_of(factors),
             "settle_every_ns": factors.zram_interval_ns or "",
             "workload": factors.workload,
-            "program": "+".join(factors.program.replace("{bytes}", str(factors.pages * PAGE_BYTES)).split()),
+            "program_ns": program_of(factors).limit_ns or "" if factors.workload == "program" else "",
             "pattern": factors.pattern,
             "locality": factors.locality,
             "zipf_exponent": factors.zipf_exponent,

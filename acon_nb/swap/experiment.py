@@ -25,12 +25,13 @@ from acon_nb.study.functions import check_counting, functions_of, starts_of, sys
 from acon_nb.study.kernels import spec_of
 from acon_nb.study.plan import Level, Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
-from acon_nb.swap import calibration, data, guest_report, knobs, limits, needs, profiling
+from acon_nb.swap import calibration, data, guest_report, knobs, limits, needs, profiling, program_report
 from acon_nb.swap.cell import SwapCell, cell_initrd, image_of
 from acon_nb.swap.derived import derived_columns
 from acon_nb.swap.factor_checks import PROGRAM_ONLY, SWAP_ONLY
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.levels import PAGE_BYTES
+from acon_nb.swap.program import archive, program_of
 from acon_nb.vm import Capabilities, Clock, Machine, Message, Outcome, VmSpec, capabilities, disk
 from acon_nb.vm.spec import identifying_values
 
@@ -122,6 +123,8 @@ class SwapExperiment:
         files = {"kernel": swap_cell.kernel, "initrd": swap_cell.initrd}
         if system_map := system_map_of(swap_cell.kernel, self._store):
             files["system_map"] = system_map
+        if swap_cell.program is not None:
+            files["program"] = swap_cell.program
         if swap_cell.factors.workload == "codec":
             files |= {"classes": classes_program(self._store), "pages": calibration.pages_file(self._store)}
         return files
@@ -140,6 +143,7 @@ class SwapExperiment:
             initrd=parts["initrd"],
             disk_dilation=float(facts.pop(_DILATION)),
             system_map=parts.get("system_map"),
+            program=parts.get("program"),
         )
         self._facts[cell.label] = facts
         self._codec = (parts["classes"], parts["pages"]) if "classes" in parts else None
@@ -148,7 +152,10 @@ class SwapExperiment:
         """The hash of what the cell boots: the spec with the files' bytes, QEMU's version, the cell's copy."""
         factors = self._factors[cell.label]
         assert self._host is not None
-        values = identifying_values(self._cells[cell.label].spec(factors.seed))
+        swap_cell = self._cells[cell.label]
+        values = identifying_values(swap_cell.spec(factors.seed))
+        if swap_cell.program is not None:
+            values["program"] = sha256_file(swap_cell.program)
         more = f"{' profile' if self._profile else ''}{' calls' if self._calls else ''}"
         return f"{json_sha256({**values, 'disk': factors.disk, 'copy': factors.copy})} {self._host.version}{more}"
 
@@ -160,7 +167,7 @@ class SwapExperiment:
             image = None
             if factors.disk == "virtio" and factors.uses_disk:
                 image = disk.create(Path(folder, "swap.raw"), factors.disk_bytes).path
-            spec = swap_cell.spec(seed, image)
+            spec = swap_cell.spec(seed, image, swap_cell.booted_initrd(Path(folder)))
             functions = profiling.functions(swap_cell) if self._profile else None
             starts = self._starts(swap_cell, spec.clock) if functions is None else functions.starts()
             calls = functions.names if functions and self._calls else None
@@ -181,6 +188,7 @@ class SwapExperiment:
             end, error = guest_report.end_of([message.data for message in outcome.messages], outcome)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as problem:
             end, error = outcome.end, f"the guest said what no cell says: {problem!r}"
+        output = program_report.output([message.data for message in outcome.messages])
         if factors.workload == "codec" and "calibration_guest_fault_ns" in row:
             row |= self._codec_row(row)
         return Measured(
@@ -190,6 +198,7 @@ class SwapExperiment:
             host_fault=host_fault(outcome),
             error=error,
             profile=profile,
+            output=output,
         )
 
     def _starts(self, cell: SwapCell, clock: Clock) -> tuple[int, ...] | None:
@@ -279,7 +288,8 @@ class SwapExperiment:
         self, label: str, factors: SwapFactors, image: Path, initrd: Path, measured: calibration.Calibration
     ) -> None:
         dilation = factors.dilation or measured.dilation
-        cell = SwapCell(factors=factors, kernel=image, initrd=initrd, disk_dilation=dilation)
+        given = archive(program_of(factors), cache=self._store) if factors.workload == "program" else None
+        cell = SwapCell(factors=factors, kernel=image, initrd=initrd, disk_dilation=dilation, program=given)
         spec = cell.spec(1)
         self._cells[label] = cell
         facts: dict[str, Any] = {
@@ -292,6 +302,8 @@ class SwapExperiment:
             "initrd_sha256": sha256_file(initrd),
             "cmdline": spec.append,
         }
+        if given is not None:
+            facts["program_sha256"] = sha256_file(given)
         if factors.workload != "codec":
             facts |= {"working_set_bytes": factors.pages * PAGE_BYTES, "pages": factors.pages}
             facts["swap_size_bytes"] = factors.swap_bytes

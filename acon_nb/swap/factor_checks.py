@@ -8,6 +8,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.initrd import fstab
 from acon_nb.swap import limits
 from acon_nb.swap.levels import PLAIN, Levels
+from acon_nb.swap.program import program_of
 from acon_nb.validation import words
 from acon_nb.vm import Clock
 
@@ -21,7 +22,10 @@ OWNED = {
 }  # fmt: skip
 
 DISK_SPEED = ("disk_preset", "disk_latency", "disk_iops", "disk_bandwidth", "disk_queue")  # of the simulated disk
-PROGRAM_ONLY = ("program", "packages")  # factors of workload=program alone
+# Factors of workload=program alone, which needs the first
+PROGRAM_ONLY = (
+    "program", "packages", "environment", "files", "stdin", "program_folder", "program_user", "program_time",
+)  # fmt: skip
 # Factors that only some swap has, and no guest without one
 _SWAP_ITSELF = ("setup", "compressor", "encryption", "tags", "crypt_writes")
 SWAP_ONLY = (*(name for names in OWNED.values() for name in names), *_SWAP_ITSELF)
@@ -91,15 +95,21 @@ def _check_work(levels: Levels) -> None:
     if levels.until_steady and levels.until_steady < levels.accesses:
         hint = f"at least {levels.accesses}, or omit until_steady"
         raise InvalidInput("until_steady", levels.until_steady, "is less than accesses", hint=hint)
-    for name in PROGRAM_ONLY:
-        if bool(getattr(levels, name)) != (levels.workload == "program"):
-            hint = "give program and packages with workload=program, and neither with any other workload"
-            raise InvalidInput(name, getattr(levels, name), f"does not go with workload={levels.workload}", hint=hint)
-    if set(levels.program) & set(",;+\"'\\\n"):
-        hint = "words separated by blanks, without , ; + quotes and backslashes"
-        raise InvalidInput("program", levels.program, "has characters that do not get to a guest", hint=hint)
+    _check_program(levels)
     if levels.workload == "redis" and levels.pattern == "sequential":
         raise InvalidInput("pattern", levels.pattern, "is not a pattern of workload=redis", hint="use zipf or random")
+
+
+def _check_program(levels: Levels) -> None:
+    if levels.workload != "program":
+        for name in PROGRAM_ONLY:
+            if getattr(levels, name):
+                hint = f"use workload=program, or omit {name}"
+                raise InvalidInput(
+                    name, getattr(levels, name), f"does not go with workload={levels.workload}", hint=hint
+                )
+        return
+    program_of(levels)
 
 
 def _check_clock(levels: Levels) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from acon_nb.errors import InvalidInput
+from acon_nb.study.plan import LISTS, joined_words
 from acon_nb.swap import factor_checks, setups
 from acon_nb.swap.levels import Levels
 from acon_nb.validation import build, check_fields
@@ -44,15 +45,20 @@ class SwapFactors(Levels):
 
     **The work.** `workload` tmpfs (files written and read), anon (memory), redis (documents), file (`file_share` of the
     pages are those of a file on ext4 on the disk, read through the page cache, the others anonymous memory:
-    `swappiness` weighs the two), program (`program`, a command of Debian's `packages`, in which {bytes} stands for the
-    working set; timed as a whole) or codec (the calibration). `pressure` times `memory` is filled with `data`
-    (`swap.data`), then `accesses` are done in `pattern`, of which the first half warms up and does not count;
+    `swappiness` weighs the two), program (below) or codec (the calibration). `pressure` times `memory` is filled with
+    `data` (`swap.data`), then `accesses` are done in `pattern`, of which the first half warms up and does not count;
     `write_share` of them write (anon, redis, and the memory of file). With `until_steady` windows of half the accesses
     follow each other until their rate is steady (docs/swap.md), as long as no more than so many accesses were done;
     the last window counts. `zipf_exponent` shapes pattern=zipf, and `locality` says where its hot pages lie: uniform
     (anywhere, drawn anew for each seed: the one order without a structure that read-ahead or the order of the fill
     could meet by chance), clustered (64 neighbours in rank are neighbours in memory), or strided (a step apart that
     is drawn for each seed).
+
+    **A program.** With workload=program `program` is run and timed as a whole: a list of arguments, or one text with
+    the quotes of a shell; any characters, {bytes} stands for the working set. `packages` are Debian's that it needs.
+    `environment` is a list of NAME=VALUE, `files` one of HOST:GUEST paths, `stdin` a file of the host that it reads,
+    `program_folder` where it starts (""; /), `program_user` who runs it ("": root; USER or USER:GROUP). After
+    `program_time` of the guest's time it is stopped ("": never). What it reports of its own: docs/workloads.md.
 
     **Control groups.** `cgroup_max`, `cgroup_high`, `cgroup_low` and `cgroup_swap_max` limit the workload within the
     guest: sizes, or multiples of the working set ("0.5x"). `groups` workers share the working set and the accesses,
@@ -71,6 +77,8 @@ class SwapFactors(Levels):
     def __post_init__(self) -> None:
         self._expand_setup()
         self._split_swap()
+        for name in LISTS:
+            object.__setattr__(self, name, joined_words(getattr(self, name)))
         check_fields(self)
         factor_checks.check(self)
         _ = self.mix, self.disk_speed, self.swap_bytes, self.zram_limit_bytes, self.min_free_bytes

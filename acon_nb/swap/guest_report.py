@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from acon_nb.cache import json_sha256
-from acon_nb.swap import group_report
+from acon_nb.swap import group_report, program_report
 from acon_nb.swap.calibration import times_of
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.histogram import Histogram
@@ -69,8 +69,10 @@ def row_of(factors: SwapFactors, outcome: Outcome) -> dict[str, Any]:
         row["held_bytes"] = result.get("held")
         row |= steadiness(result)
     row |= group_report.row_of(events)
-    if result and _killed(result) and (killer := group_report.killer_of(events)):
+    if result and _killed(events, result) and (killer := group_report.killer_of(events)):
         row["oom_killer"] = killer
+    if factors.workload == "program":
+        row |= program_report.columns(events, result)
     classes = _last(events, "classes")
     if classes:
         row |= {f"calibration_guest_{name}_ns": value for name, value in times_of(classes).items()}
@@ -87,15 +89,15 @@ def end_of(events: Sequence[Event], outcome: Outcome) -> tuple[End, str]:
     if stall:
         reasons.append(f"no progress in {stall['phase']} after {stall['done']}: the stacks are in the log")
         return End.HANG, "; ".join(reasons)
-    if result and _killed(result):
+    if result and _killed(events, result):
         killer = group_report.killer_text(group_report.killer_of(events))
         reasons.append(f"killed by {killer} in {result['phase']} after {result['done']}")
         reasons += [str(result["failed"])] if result.get("failed") else []
         return End.OUT_OF_MEMORY, "; ".join(reasons)
     if result and result.get("failed"):
         reasons.append(str(result["failed"]))
-    if result and result.get("program_status"):
-        reasons.append(f"the program ended with status {result['program_status']} (wait(2))")
+    if result:
+        reasons += program_report.problems(events, result)
     if result and result["corrupt"]:
         reasons.append(f"{result['corrupt']} pages are corrupt, the first is {result.get('first_corrupt')}")
     if outcome.end is End.POWERED_OFF:
@@ -106,8 +108,8 @@ def end_of(events: Sequence[Event], outcome: Outcome) -> tuple[End, str]:
     return outcome.end, "; ".join(filter(None, reasons))
 
 
-def _killed(result: Event) -> bool:
-    return _KILLED in (result.get("signal"), result.get("program_status"))
+def _killed(events: Sequence[Event], result: Event) -> bool:
+    return result.get("signal") == _KILLED or program_report.is_out_of_memory(events, result)
 
 
 def digest(events: Iterable[Event]) -> str:
@@ -172,8 +174,6 @@ def _timings(events: Sequence[Event], result: Event | None) -> dict[str, Any]:
         row["fill_elapsed_ns"] = result["fill_ns"]
         pages = result["things"] if result["phase"] != "fill" else result["done"]
         row["fill_pages_per_s"] = pages * 1e9 / result["fill_ns"]
-    if result and "program_status" in result:
-        row |= {"program_elapsed_ns": result["access_ns"], "program_status": result["program_status"]}
     if result and result["access_ns"] and row.get("access_count"):
         row["access_elapsed_ns"] = result["access_ns"]
         row["access_ops_per_s"] = row["access_count"] * 1e9 / result["access_ns"]

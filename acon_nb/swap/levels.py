@@ -79,6 +79,12 @@ class Levels:
     zipf_exponent: Annotated[float, Meta(ge=0.1, le=3)] = 0.9
     program: str = ""
     packages: str = ""
+    environment: str = ""
+    files: str = ""
+    stdin: str = ""
+    program_folder: str = ""
+    program_user: str = ""
+    program_time: str = ""
     data: str = "like-redis+like-python+like-compiler"
     swappiness: Annotated[int, Meta(ge=0, le=200)] = 60
     page_cluster: Annotated[int, Meta(ge=0, le=10)] = 3

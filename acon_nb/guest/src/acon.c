@@ -75,9 +75,16 @@ FILE *acon_port(void)
 
 void acon_json_string(FILE *out, const char *text)
 {
+	acon_json_bytes(out, text, strlen(text));
+}
+
+void acon_json_bytes(FILE *out, const char *bytes, size_t count)
+{
+	size_t i;
+
 	fputc('"', out);
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
+	for (i = 0; i < count; i++) {
+		unsigned char c = (unsigned char)bytes[i];
 
 		if (c == '"' || c == '\\')
 			fprintf(out, "\\%c", c);

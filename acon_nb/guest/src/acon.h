@@ -17,8 +17,9 @@ uint64_t acon_tsc(void);
 /* Open the port; waits up to two seconds for the driver. NULL and a word on stderr if it never comes. */
 FILE *acon_port(void);
 
-/* Write text as a JSON string, quotes and all. */
+/* Write text as a JSON string, quotes and all; or so many bytes: what is not ASCII becomes \u00XX. */
 void acon_json_string(FILE *out, const char *text);
+void acon_json_bytes(FILE *out, const char *bytes, size_t count);
 
 /* Write one "Name: number kB" or "name number" file as a JSON object of numbers. */
 void acon_json_table(FILE *out, const char *path);

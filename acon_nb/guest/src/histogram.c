@@ -1,6 +1,6 @@
 #include "histogram.h"
 
-static unsigned int bucket_of(uint64_t ns)
+unsigned int histogram_bucket(uint64_t ns)
 {
 	unsigned int top;
 
@@ -19,7 +19,7 @@ static uint64_t bucket_start(unsigned int bucket)
 
 void histogram_note(struct histogram *h, uint64_t ns)
 {
-	h->bucket[bucket_of(ns)]++;
+	h->bucket[histogram_bucket(ns)]++;
 	h->count++;
 	h->total_ns += ns;
 	if (ns > h->max_ns)

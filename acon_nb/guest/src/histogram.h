@@ -13,6 +13,9 @@ struct histogram {
 	uint64_t count, total_ns, max_ns;
 };
 
+/* The number of the bucket of a time. */
+unsigned int histogram_bucket(uint64_t ns);
+
 void histogram_note(struct histogram *h, uint64_t ns);
 
 void histogram_add(struct histogram *to, const struct histogram *from);

@@ -22,6 +22,11 @@ const char *parameter(const char *name, const char *otherwise)
 	return value ? value : otherwise;
 }
 
+int program_workload(void)
+{
+	return !strcmp(parameters.workload, "program");
+}
+
 void lock_up(int what)
 {
 	if (mlockall(what))

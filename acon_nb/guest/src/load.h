@@ -11,7 +11,7 @@ enum phase { FILL, SETTLE, WARM, ACCESS, END };
 
 /* From the environment: the variables cell_NAME. */
 struct parameters {
-	const char *workload, *folder, *file, *steps, *disk, *program;
+	const char *workload, *folder, *file, *steps, *disk;
 	uint64_t pages, file_pages, accesses, until_steady, steady_per_million, write_per_million, samples, seed, stall_ns,
 		steps_every_ns;
 	struct pattern pattern;
@@ -23,11 +23,15 @@ struct shared {
 	struct histogram fill, hit, fault;
 	uint64_t started_ns, fill_ns, access_ns, half_ns, paused_ns, pause_start_ns, phase_start_ns, phase_paused_ns;
 	uint64_t done, planned, things, held, warmed, rounds, corrupt, first_corrupt;
-	int program_status;
-	char corrupt_seen, program_ran, killed_other, failed[256];
+	uint64_t program_started_ns;
+	int program_status, program_pid, program_errno, program_left;
+	char corrupt_seen, program_ran, program_stopped, program_there, program_what[16], killed_other, failed[256];
 	enum phase phase;
 };
 extern struct shared *shared;
+
+/* Whether the work is a program of the user's. */
+int program_workload(void);
 
 /* The variable cell_NAME. */
 const char *parameter(const char *name, const char *otherwise);

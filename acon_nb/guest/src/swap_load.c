@@ -15,6 +15,7 @@
 #include "counters.h"
 #include "groups.h"
 #include "load.h"
+#include "program.h"
 #include "redis.h"
 #include "threads.h"
 #include "worker.h"
@@ -33,7 +34,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PROGRAM_SAMPLE_MS 250
+#define PROGRAM_TICK_MS 20
+#define PROGRAM_SAMPLE_NS 250000000
 
 static const char *const phase_names[] = { "fill", "settle", "warm-up", "access", "end" };
 
@@ -89,8 +91,8 @@ static void put_result(int status)
 		fprintf(port, ",\"held\":%llu", (unsigned long long)shared->held);
 	if (shared->corrupt_seen)
 		fprintf(port, ",\"first_corrupt\":%llu", (unsigned long long)shared->first_corrupt);
-	if (shared->program_ran)
-		fprintf(port, ",\"program_status\":%d", shared->program_status);
+	if (program_workload())
+		program_result(port);
 	if (WIFSIGNALED(status))
 		fprintf(port, ",\"signal\":%d", WTERMSIG(status));
 	if (shared->failed[0]) {
@@ -98,6 +100,8 @@ static void put_result(int status)
 		acon_json_string(port, shared->failed);
 	}
 	end_event();
+	if (program_workload())
+		program_events(port);
 }
 
 /* Without sync(2), which would wait for what is stuck. */
@@ -116,34 +120,68 @@ static void show_blocked(void)
 	put_text("/proc/sysrq-trigger", "m");
 }
 
+static void put_sample(void)
+{
+	put_event("sample");
+	counters_sample(port);
+	end_event();
+}
+
+/* What the worker asks for: it waits. */
+static void serve(char what)
+{
+	if (what == 'c') {
+		put_event("snapshot");
+		counters_all(port);
+		groups_counters(port);
+		end_event();
+	} else {
+		put_sample();
+	}
+	if (write(to_worker[1], &what, 1) != 1)
+		acon_fail("worker");
+}
+
+/* As watch, for a program, which tells nothing of its progress: it is looked at from time to time. */
+static int watch_program(pid_t worker)
+{
+	uint64_t sampled_ns = acon_now_ns();
+	int status = 0;
+	char what;
+
+	for (;;) {
+		struct pollfd from[] = { { .fd = to_parent[0], .events = POLLIN },
+					 { .fd = program_report_fd(), .events = POLLIN } };
+
+		poll(from, 2, PROGRAM_TICK_MS);
+		program_tick();
+		if (from[0].revents & POLLIN && read(to_parent[0], &what, 1) == 1)
+			serve(what);
+		else if (waitpid(worker, &status, WNOHANG) == worker)
+			return status;
+		if (acon_now_ns() - sampled_ns >= PROGRAM_SAMPLE_NS) {
+			sampled_ns = acon_now_ns();
+			put_sample();
+		}
+	}
+}
+
 /* Serve the worker until it ends, or makes no progress for too long (then it is left as it is); returns its status. */
 static int watch(pid_t worker, int *stalled)
 {
 	struct pollfd from = { .fd = to_parent[0], .events = POLLIN };
 	uint64_t last_done = 0, last_ns = acon_now_ns();
 	enum phase last_phase = END;
-	int status = 0, program = *parameters.program != 0;
+	int status = 0;
 	char what;
 
 	for (;;) {
-		int ready = poll(&from, 1, program ? PROGRAM_SAMPLE_MS : (int)(parameters.stall_ns / 5000000));
+		int ready = poll(&from, 1, (int)(parameters.stall_ns / 5000000));
 
-		if (ready > 0 && read(to_parent[0], &what, 1) == 1) {
-			put_event(what == 'c' ? "snapshot" : "sample");
-			what == 'c' ? counters_all(port) : counters_sample(port);
-			if (what == 'c')
-				groups_counters(port);
-			end_event();
-			if (write(to_worker[1], &what, 1) != 1)
-				acon_fail("worker");
-		} else if (waitpid(worker, &status, WNOHANG) == worker) {
+		if (ready > 0 && read(to_parent[0], &what, 1) == 1)
+			serve(what);
+		else if (waitpid(worker, &status, WNOHANG) == worker)
 			return status;
-		} else if (program) { /* which tells nothing of its progress: it is looked at from time to time */
-			put_event("sample");
-			counters_sample(port);
-			end_event();
-			continue;
-		}
 		if (groups_done() != last_done || shared->phase != last_phase || shared->phase == SETTLE ||
 		    !shared->started_ns) { /* redis may take its time to start */
 			last_done = groups_done();
@@ -173,7 +211,6 @@ static void take_parameters(void)
 	parameters.steps = parameter("settle", "");
 	parameters.steps_every_ns = number("settle_every_ns", "0");
 	parameters.disk = parameter("disk", "delay");
-	parameters.program = parameter("program", "");
 	parameters.pages = number("pages", "1024");
 	parameters.file_pages = number("file_pages", "0");
 	parameters.accesses = number("accesses", "1024");
@@ -201,6 +238,8 @@ static int run(const char *pages_file, const char *out)
 		acon_fail("starting");
 	setvbuf(port, NULL, _IOFBF, 1 << 17);
 	counters_start(parameters.disk);
+	if (program_workload())
+		program_pipes();
 	fflush(NULL);
 	worker = fork();
 	if (!worker) {
@@ -213,7 +252,7 @@ static int run(const char *pages_file, const char *out)
 	lock_up(MCL_CURRENT | MCL_FUTURE);
 	start_rounds();
 	start_reclaim();
-	status = watch(worker, &stalled);
+	status = program_workload() ? watch_program(worker) : watch(worker, &stalled);
 	put_result(status);
 	if (fclose(port))
 		acon_fail("results port");

@@ -6,6 +6,7 @@
 #include "load.h"
 #include "mark.h"
 #include "pages.h"
+#include "program.h"
 #include "stores.h"
 #include "threads.h"
 
@@ -17,7 +18,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -201,28 +201,16 @@ static void use_all(const struct store *store)
 	pause_for('c'); /* while the memory is still held */
 }
 
-/* Any program in place of our own work: its words are parted by "+", its output goes to the console. */
+/* Any program in place of our own work. */
 static void run_program(void)
 {
-	char *words[64] = { NULL }, *rest = strdup(parameters.program);
-	int count = 0;
-	pid_t program;
-
-	while (rest && count < 63)
-		words[count++] = strsep(&rest, "+");
+	program_prepare();
 	pause_for('c');
 	begin(ACCESS, 1);
 	acon_mark(ACON_MARK_BEGIN);
-	program = fork();
-	if (!program) {
-		execvp(words[0], words);
-		give_up(words[0]);
-	}
-	if (program < 0 || waitpid(program, &shared->program_status, 0) != program)
-		give_up("waiting for the program");
-	shared->access_ns = phase_ns();
+	program_run();
 	acon_mark(ACON_MARK_END);
-	shared->program_ran = 1;
+	program_leave();
 	shared->done = 1;
 	pause_for('c');
 	shared->phase = END;
@@ -236,7 +224,7 @@ void work(const char *pages_file)
 
 	put_text("/proc/self/oom_score_adj", "1000");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (*parameters.program) {
+	if (program_workload()) {
 		group_join();
 		shared->started_ns = acon_now_ns();
 		run_program();
