@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +108,8 @@ class FileTree:
     `dropped` lists what was omitted from an image, as (what and why, name); `warnings` returns it as sentences.
     `early` are archives that an image starts with, uncompressed: microcode and ACPI tables, which the kernel reads
     before it unpacks anything. `is_initrd` is whether the tree comes from an initrd, and so has all that it needs.
-    `layers` maps names to the layer that they come from, while one is being laid (`layer`).
+    `layers` maps names to the layer that they come from, while one is being laid (`layer`). `config` is what a container
+    image's configuration says of running it (Entrypoint, Cmd, Env, ...; OCI's config.md), as it was read.
     """
 
     def __init__(self) -> None:
@@ -120,6 +121,7 @@ class FileTree:
         self.is_initrd = False
         self.layer = ""
         self.layers: dict[bytes, str] = {}
+        self.config: Mapping[str, object] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -219,7 +221,7 @@ class FileTree:
         """
         chosen = FileTree()
         chosen.dropped = list(self.dropped)
-        chosen.early, chosen.is_initrd = self.early, self.is_initrd
+        chosen.early, chosen.is_initrd, chosen.config = self.early, self.is_initrd, self.config
         chosen.layers = self.layers  # the names are the same
         pending: list[bytes] = []
         for name in names:

@@ -142,6 +142,8 @@ def _tree(
         members = tar.members(layer, name, limits=limits, warn=tree.drop, need_end=False)
         add_layer(tree, members, limits=limits, whiteouts=True)
     tree.layer = ""
+    running = (image.config or {}).get("config")
+    tree.config = dict(running) if isinstance(running, dict) else {}
     if not devices:
         drop_devices(tree)
     on_progress(Progress(f"read {what}", 1.0))

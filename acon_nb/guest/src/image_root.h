@@ -1,0 +1,19 @@
+/* The description of a run, read; the image as the root of a process; memory held back from it. */
+#ifndef IMAGE_ROOT_H
+#define IMAGE_ROOT_H
+
+#include "image_run.h"
+
+/* Read /acon/cell/run. */
+void spec_read(struct image_spec *spec);
+
+/* Mount what a program expects below the image, and bring up the loopback. */
+void root_prepare(void);
+
+/* Become a program of the image: root, folder, user, environment. Only returns, with errno, if that fails; *step says at what. */
+void root_enter(const struct image_spec *spec, char *const *argv, const char **step);
+
+/* Lock memory, by a process that stays, until just so many bytes are available (MemAvailable). */
+void hold_until(uint64_t wanted);
+
+#endif
