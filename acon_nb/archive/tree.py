@@ -108,8 +108,8 @@ class FileTree:
     `dropped` lists what was omitted from an image, as (what and why, name); `warnings` returns it as sentences.
     `early` are archives that an image starts with, uncompressed: microcode and ACPI tables, which the kernel reads
     before it unpacks anything. `is_initrd` is whether the tree comes from an initrd, and so has all that it needs.
-    `layers` maps names to the layer that they come from, while one is being laid (`layer`). `config` is what a container
-    image's configuration says of running it (Entrypoint, Cmd, Env, ...; OCI's config.md), as it was read.
+    `layers` maps names to the layer that they come from, while one is being laid (`layer`). `config` is what a
+    container image's configuration says of running it (Entrypoint, Cmd, Env, ...), as it was read.
     """
 
     def __init__(self) -> None:

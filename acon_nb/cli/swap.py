@@ -10,13 +10,14 @@ import click
 
 from acon_nb.cli.base import as_json_option, print_json
 from acon_nb.cli.bench import bench_group, end_of_study, print_plan
+from acon_nb.cli.image import CommandWords, answer_image, image_options, question_of
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
 
 _PRESETS = ("smoke", "tour", "tutorial", "disks", "answers", "paper")
 
 
-@bench_group.command("swap")
+@bench_group.command("swap", cls=CommandWords)
 @click.option(
     "--preset",
     type=click.Choice(_PRESETS),
@@ -28,6 +29,7 @@ _PRESETS = ("smoke", "tour", "tutorial", "disks", "answers", "paper")
 @click.option("--again", is_flag=True, help="Measure anew what an earlier run of the plan has measured.")
 @click.option("--parallel", type=int, help="Guests of the instruction clock at a time (default: a CPU each).")
 @click.option("--dry-run", is_flag=True, help="List the cells and end.")
+@image_options
 @as_json_option
 def bench_swap(
     preset: str | None,
@@ -37,14 +39,42 @@ def bench_swap(
     again: bool,
     parallel: int | None,
     dry_run: bool,
+    image: str,
+    command: str,
+    env: tuple[str, ...],
+    at: str,
+    setups: str,
+    seeds: int | None,
+    run_for: str,
+    driver: str,
+    ready: str,
+    limit: str,
+    clock: str | None,
+    kernel: str,
     as_json: bool,
 ) -> None:
-    """Compare no swap, disk, zram and zswap; a stopped study resumes where it was."""
+    """Compare no swap, disk, zram and zswap, for a plan or for your own image; a stopped study resumes where it was.
+
+    With --image a program of your own is measured, and then runs in each set-up at shares of its peak. --command takes
+    the words up to the next option of these.
+    """
     from acon_nb.study import plan as plans
     from acon_nb.study.kinds import study_of
 
-    if (preset is None) == (plan_file is None):
-        raise click.UsageError("give --preset or --plan, one of the two")
+    asked = {
+        "command": command, "environment": env, "at": at, "setups": setups, "seeds": seeds, "run_for": run_for,
+        "driver": driver, "ready": ready, "limit": limit, "clock": clock, "kernel": kernel,
+    }  # fmt: skip
+    if [bool(preset), bool(plan_file), bool(image)].count(True) != 1:
+        raise click.UsageError("give --preset, --plan or --image, one of the three")
+    if image:
+        if runs is not None:
+            raise click.UsageError("--runs is for plans: --seeds is how often each set-up of an image runs")
+        question = question_of(image, **asked)
+        answer_image(question, out, again=again, parallel=parallel, dry_run=dry_run, as_json=as_json)
+        return
+    if given := [name for name, value in asked.items() if value not in ("", None, ())]:
+        raise click.UsageError(f"{given[0]} is for --image")
     plan = plans.load(str(plan_file or preset))
     if plan.study != "swap":
         raise InvalidInput("study", plan.study, "is not a swap study", hint='study = "swap", or acon-nb bench study')

@@ -86,7 +86,10 @@ class SwapCell:
             "settle": knobs.settle_of(factors),
             "settle_every_ns": factors.zram_interval_ns or "",
             "workload": factors.workload,
-            "program_ns": program_of(factors).limit_ns or "" if factors.workload == "program" else "",
+            "program_ns": program_of(factors).limit_ns or ""
+            if factors.workload == "program" and not factors.image
+            else "",
+            "available": factors.available_bytes or "",
             "pattern": factors.pattern,
             "locality": factors.locality,
             "zipf_exponent": factors.zipf_exponent,

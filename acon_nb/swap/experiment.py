@@ -30,8 +30,8 @@ from acon_nb.swap.cell import SwapCell, cell_initrd, image_of
 from acon_nb.swap.derived import derived_columns
 from acon_nb.swap.factor_checks import PROGRAM_ONLY, SWAP_ONLY
 from acon_nb.swap.factors import SwapFactors
+from acon_nb.swap.image.cell import CellPrograms
 from acon_nb.swap.levels import PAGE_BYTES
-from acon_nb.swap.program import archive, program_of
 from acon_nb.vm import Capabilities, Clock, Machine, Message, Outcome, VmSpec, capabilities, disk
 from acon_nb.vm.spec import identifying_values
 
@@ -71,6 +71,7 @@ class SwapExperiment:
         self._facts: dict[str, dict[str, Any]] = {}
         self._ratios: dict[str, data.Ratios] = {}
         self._builds = Builds(self._store)
+        self._programs = CellPrograms(self._store)
         self._host: Capabilities | None = None
         self._running: dict[str, list[dict[str, Any]]] = {}
         self._codec: tuple[Path, Path] | None = None
@@ -288,7 +289,7 @@ class SwapExperiment:
         self, label: str, factors: SwapFactors, image: Path, initrd: Path, measured: calibration.Calibration
     ) -> None:
         dilation = factors.dilation or measured.dilation
-        given = archive(program_of(factors), cache=self._store) if factors.workload == "program" else None
+        given = self._programs.of(factors)
         cell = SwapCell(factors=factors, kernel=image, initrd=initrd, disk_dilation=dilation, program=given)
         spec = cell.spec(1)
         self._cells[label] = cell

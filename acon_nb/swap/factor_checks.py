@@ -8,7 +8,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.initrd import fstab
 from acon_nb.swap import limits
 from acon_nb.swap.levels import PLAIN, Levels
-from acon_nb.swap.program import program_of
+from acon_nb.swap.program import program_of, words_of
 from acon_nb.validation import words
 from acon_nb.vm import Clock
 
@@ -25,7 +25,10 @@ DISK_SPEED = ("disk_preset", "disk_latency", "disk_iops", "disk_bandwidth", "dis
 # Factors of workload=program alone, which needs the first
 PROGRAM_ONLY = (
     "program", "packages", "environment", "files", "stdin", "program_folder", "program_user", "program_time",
+    "image", "driver", "ready", "available", "boot_room",
 )  # fmt: skip
+_IMAGE_ONLY = ("driver", "ready", "available", "boot_room")
+_NOT_OF_IMAGES = ("packages", "files", "stdin", "program_folder", "program_user")
 # Factors that only some swap has, and no guest without one
 _SWAP_ITSELF = ("setup", "compressor", "encryption", "tags", "crypt_writes")
 SWAP_ONLY = (*(name for names in OWNED.values() for name in names), *_SWAP_ITSELF)
@@ -110,6 +113,18 @@ def _check_program(levels: Levels) -> None:
                 )
         return
     program_of(levels)
+    for name in _NOT_OF_IMAGES if levels.image else _IMAGE_ONLY:
+        if getattr(levels, name):
+            hint = f"omit {name}: put it into the image" if levels.image else "give image, too"
+            what = "does not go with image" if levels.image else "is for the program of an image"
+            raise InvalidInput(name, getattr(levels, name), what, hint=hint)
+    if bool(levels.driver) != bool(levels.ready):
+        hint = "give both, or neither: ready says when the driver starts"
+        raise InvalidInput("driver", levels.driver, f"has ready={levels.ready!r}", hint=hint)
+    if levels.driver and levels.program_time:
+        hint = "omit program_time: a run with a driver ends with the driver"
+        raise InvalidInput("program_time", levels.program_time, "does not go with driver", hint=hint)
+    words_of("driver", levels.driver)
 
 
 def _check_clock(levels: Levels) -> None:

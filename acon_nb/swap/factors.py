@@ -60,6 +60,12 @@ class SwapFactors(Levels):
     `program_folder` where it starts (""; /), `program_user` who runs it ("": root; USER or USER:GROUP). After
     `program_time` of the guest's time it is stopped ("": never). What it reports of its own: docs/workloads.md.
 
+    `image` is an image, as of `acon-nb initrd from`, whose tree is the root of `program`: it starts in the image's
+    folder, as its user, with its environment. With `driver`, a second command of the image, the program is a server:
+    the driver starts when it is `ready` (port:N, or a text that it writes), and the run ends with it. `available` is
+    the memory that is left to the program as it starts, the rest of the guest's being locked ("": all); `boot_room` is
+    RAM that only unpacking the image needs, on top of `memory` in every cell.
+
     **Control groups.** `cgroup_max`, `cgroup_high`, `cgroup_low` and `cgroup_swap_max` limit the workload within the
     guest: sizes, or multiples of the working set ("0.5x"). `groups` workers share the working set and the accesses,
     each in a group of its own with these limits. With `reclaim_interval` a controller reclaims of each group in the
@@ -82,7 +88,7 @@ class SwapFactors(Levels):
         check_fields(self)
         factor_checks.check(self)
         _ = self.mix, self.disk_speed, self.swap_bytes, self.zram_limit_bytes, self.min_free_bytes
-        _ = self.zram_interval_ns, self.zram_idle_age_s
+        _ = self.zram_interval_ns, self.zram_idle_age_s, self.available_bytes, self.boot_room_bytes
 
     @classmethod
     def of(cls, levels: Mapping[str, Any]) -> SwapFactors:

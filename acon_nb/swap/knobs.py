@@ -81,7 +81,7 @@ def pool_percent(factors: SwapFactors) -> int:
 def guest_bytes(factors: SwapFactors) -> int:
     """The guest's whole RAM: `memory`, what the instrument itself takes, and the simulated disk's, used or not."""
     own = {"redis": REDIS_BYTES, "file": INSTRUMENT_BYTES + FILE_BYTES}.get(factors.workload, INSTRUMENT_BYTES)
-    ram = factors.memory_bytes + own + table_bytes(factors)
+    ram = factors.memory_bytes + own + table_bytes(factors) + factors.boot_room_bytes
     if factors.disk == "delay":
         ram += factors.disk_bytes + whole_mib(factors.disk_bytes // _PAGE_TABLE_SHARE)
     return ram

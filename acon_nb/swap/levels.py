@@ -85,6 +85,11 @@ class Levels:
     program_folder: str = ""
     program_user: str = ""
     program_time: str = ""
+    image: str = ""
+    driver: str = ""
+    ready: str = ""
+    available: str = ""
+    boot_room: str = ""
     data: str = "like-redis+like-python+like-compiler"
     swappiness: Annotated[int, Meta(ge=0, le=200)] = 60
     page_cluster: Annotated[int, Meta(ge=0, le=10)] = 3
@@ -164,6 +169,16 @@ class Levels:
         # tags of up to 80 bytes a block may lie on the disk, and redis keeps more than its documents
         share = 1.5 if self.workload == "redis" else 1.05
         return whole_mib(int((self.pages - self.file_pages) * PAGE_BYTES * share) + _MARGIN_BYTES)
+
+    @property
+    def available_bytes(self) -> int:
+        """The memory that is available to an image's program as it starts (0: all that there is)."""
+        return parse_bytes(self.available, field="available") if self.available else 0
+
+    @property
+    def boot_room_bytes(self) -> int:
+        """The RAM that unpacking an image takes while the guest boots, on top of `memory`: whole MiB."""
+        return whole_mib(parse_bytes(self.boot_room, field="boot_room")) if self.boot_room else 0
 
     @property
     def zram_limit_bytes(self) -> int:

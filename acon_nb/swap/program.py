@@ -10,7 +10,7 @@ import functools
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,14 +132,18 @@ def _limit_ns(text: str) -> int:
     return ns
 
 
-def archive(program: Program, *, root: str = "", cache: Cache | None = None) -> Path:
+def archive(
+    program: Program, *, root: str = "", more: Mapping[str, bytes] | None = None, cache: Cache | None = None
+) -> Path:
     """The archive of a program, in the user cache: the same bytes for the same program and contents of files.
 
-    `root` is the folder of the guest that is the program's root ("": the guest's own).
+    `root` is the folder of the guest that is the program's root ("": the guest's own), `more` are further files, by
+    their names in the archive's folder.
     """
     parts = [("argv", _texts(program.argv)), ("environment", _texts(program.environment))]
     parts += [("places", _texts(guest for guest, _ in program.files))]
     parts += [(name, os.fsencode(text)) for name, text in _settings(program, root).items() if text]
+    parts += (more or {}).items()
     contents = [("stdin", program.stdin)] if program.stdin else []
     contents += [(f"files/{number}", path) for number, (_, path) in enumerate(program.files)]
     inputs = {

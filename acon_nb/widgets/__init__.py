@@ -10,6 +10,7 @@ from acon_nb.widgets.console import ConsoleView, console
 from acon_nb.widgets.designer import StudyDesigner, study_designer
 from acon_nb.widgets.explorer import Explorer, explorer
 from acon_nb.widgets.guest_curves import GuestCurves, guest_curves
+from acon_nb.widgets.image import ImageForm, image_form
 from acon_nb.widgets.initrd import InitrdForm, initrd_form
 from acon_nb.widgets.job import NotebookJob, run
 from acon_nb.widgets.kernel import KernelForm, kernel_form
@@ -23,6 +24,7 @@ __all__ = [
     "ConsoleView",
     "Explorer",
     "GuestCurves",
+    "ImageForm",
     "InitrdForm",
     "KernelForm",
     "MeasureForm",
@@ -35,6 +37,7 @@ __all__ = [
     "explorer",
     "guest_curves",
     "headless",
+    "image_form",
     "initrd_form",
     "kernel_form",
     "measure_form",

@@ -65,6 +65,7 @@ void spec_read(struct image_spec *spec)
 	close(fd);
 	memset(spec, 0, sizeof(*spec));
 	spec->cwd = "/";
+	spec->env[spec->envs++] = "ACON_REPORT_FD=3";
 	for (item = text; item < text + length; item += strlen(item) + 1) {
 		char *value = strchr(item, '=');
 

@@ -27,15 +27,15 @@ DRIVER = "image-run"  # the name under which image_run reports the time of a dri
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class SetupAnswer:
     """A set-up at a share of the peak.
 
-    `end` is how its guests ended (badly, as most did that did), `ended_well` how many of `runs` did. `ratio_to_unlimited` is the
-    median of the ratios, seed by seed, of its time and that without a limit (1.2: 20 % longer); of a server that runs
-    for a time that of the operations that it reports, turned over. `saved_bytes` is what the guest needs less than for
-    the whole peak, `pool_saved_bytes` what the pool of compressed pages saved when it ended. Costs are medians:
-    `elapsed_ns` and CPU of the guest's clock, faults that had to read, `p99_ns` of the latencies that the program
-    reports. What is not known is None.
+    `end` is how its guests ended (of those that ended badly, if any did), `ended_well` how many of `runs` ended well.
+    `ratio_to_unlimited` is the median of the ratios, seed by seed, of its time and that without a limit (1.2: 20 %
+    longer); of a server that runs for a time, that of the operations that it reports, turned over. `saved_bytes` is
+    what the guest needs less than for the whole peak, `pool_saved_bytes` what the pool of compressed pages saved when
+    it ended. Costs are medians: `elapsed_ns` and CPU of the guest's clock, faults that had to read, `p99_ns` of the
+    latencies that the program reports. What is not known is None.
     """
 
     at: str
@@ -78,7 +78,7 @@ class BestAt:
 class Answers:
     """All answers, and the best at each share, the smallest share first."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[SetupAnswer, ...]
     best: tuple[BestAt, ...]
     counted: str
 
@@ -102,6 +102,7 @@ class _Counted:
 def answers_of(rows: pd.DataFrame, places: Sequence[Place], peak_bytes: int, *, clock: str) -> Answers:
     """The answers of the rows of a question's study at some places, the one without a limit among them."""
     measured = rows[(rows["factor_workload"] == "program") & (rows["factor_copy"] == "")]
+    measured = measured[~measured["warmup"].astype(bool) & (measured["host_fault"].fillna("") == "")]
     counted = _counted(measured)
     parts = {place: _at(measured, place) for place in places}
     unlimited = next((part for place, part in parts.items() if place.at == UNLIMITED), measured.iloc[:0])
@@ -167,14 +168,15 @@ def _answer(
     counted: _Counted,
     base: Mapping[int, float | None],
     peak_bytes: int,
-) -> Answer:
+) -> SetupAnswer:
     records = rows.to_dict("records")
     ends = [result_of(row) for row in records]
     good = [row for row, end in zip(records, ends, strict=True) if end is GuestResult.WELL]
     bad = [end for end in ends if end is not GuestResult.WELL]
-    return Answer(
+    end = Counter(bad).most_common(1)[0][0] if bad else GuestResult.WELL
+    return SetupAnswer(
         at=place.at, setup=setup, available_bytes=place.available_bytes, memory_bytes=place.memory_bytes,
-        end=str(Counter(bad).most_common(1)[0][0] if bad else GuestResult.WELL), ended_well=len(good), runs=len(records),
+        end=str(end), ended_well=len(good), runs=len(records),
         ratio_to_unlimited=_ratio(_values(rows, counted), base, counted),
         saved_bytes=max(0, peak_bytes - place.available_bytes) if records and not bad else None,
         pool_saved_bytes=_median(good, "saved_bytes"), elapsed_ns=_median(good, "program_elapsed_ns"),
@@ -209,7 +211,7 @@ def _median(records: Sequence[Mapping[Any, Any]], column: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _best(place: Place, names: Mapping[Choice, str], best: Best, made: Sequence[Answer]) -> BestAt:
+def _best(place: Place, names: Mapping[Choice, str], best: Best, made: Sequence[SetupAnswer]) -> BestAt:
     setups = tuple(names[choice] for choice in best.choices)
     first = next((one for one in made if setups and one.at == place.at and one.setup == setups[0]), None)
     return BestAt(

@@ -6,6 +6,7 @@ guest's memory (its root is a tmpfs), and so does what the program writes.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from acon_nb.archive import cpio
 from acon_nb.archive.tree import FileTree
 from acon_nb.cache import Cache, sha256_file
-from acon_nb.errors import InvalidInput
+from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.guest.programs import guest_program, guest_script
 from acon_nb.initrd import DEFAULT_MTIME, tree_of
 from acon_nb.progress import CancelToken, OnProgress, silent
@@ -70,14 +71,16 @@ def pack(tree: FileTree, *, cache: Cache | None = None) -> ImageArchive:
 
 
 def _complete(tree: FileTree) -> None:
-    """Add what every container finds: the folders that are mounted over, and names of the machine itself."""
+    """Add what every container finds, where the image has nothing of the name: folders that are mounted over, hosts."""
     for folder in _FOLDERS:
-        if not tree.has_folder(folder):
-            tree.add_dir(folder, mode=0o1777 if folder == "tmp" else 0o755)
+        with contextlib.suppress(TreeError):  # a loop of links, or a file in the way, stays as it is
+            if tree.find(folder) is None:
+                tree.add_dir(folder, mode=0o1777 if folder == "tmp" else 0o755)
     for name, text in (("etc/hosts", _HOSTS), ("etc/hostname", b"acon\n")):
-        there = tree.find(name)
-        if not there or not tree[there].content.size:
-            tree.add_file(name, text)
+        with contextlib.suppress(TreeError):
+            there = tree.find(name)
+            if not there or not tree[there].content.size:
+                tree.add_file(name, text)
 
 
 def _folder(store: Cache) -> Path:

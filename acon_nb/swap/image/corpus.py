@@ -9,7 +9,7 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.guest.programs import codec_program
 from acon_nb.swap.data import ALGORITHMS
 from acon_nb.swap.image.measure import MeasuredImage
-from acon_nb.swap.image.measured import PAGE_BYTES
+from acon_nb.swap.image.observations import PAGE_BYTES
 
 # zsmalloc keeps a page whole if it compresses to more (mm/zsmalloc.c, huge_class_size with chains of 8 pages)
 HUGE_BYTES = 3632
@@ -39,15 +39,15 @@ class CorpusSummary:
     sha256: str
 
 
-def summary(found: MeasuredImage, *, cache: Cache | None = None) -> CorpusSummary | None:
+def summary(measured: MeasuredImage, *, cache: Cache | None = None) -> CorpusSummary | None:
     """The summary of a measured image's sample; None where the program held too little for one.
 
     Errors: `MissingRequirement` (no compiler, no static libraries of the compressors).
     """
-    sample = found.measured.sample
+    sample = measured.program.sample
     if sample is None or not (pages := sample.data + sample.same + sample.zero):
         return None
-    lines = process.output([codec_program(cache), found.pages]).splitlines() if sample.data else []
+    lines = process.output([codec_program(cache), measured.pages]).splitlines() if sample.data else []
     rows = [[int(word) for word in line.split()] for line in lines]
     columns = dict(zip(ALGORITHMS, zip(*rows, strict=True), strict=True)) if rows else {}
     stored = {name: [PAGE_BYTES if size >= HUGE_BYTES else size for size in sizes] for name, sizes in columns.items()}
@@ -58,5 +58,6 @@ def summary(found: MeasuredImage, *, cache: Cache | None = None) -> CorpusSummar
         ratio={name: PAGE_BYTES * len(sizes) / sum(sizes) for name, sizes in stored.items()},
         ratio_all={name: PAGE_BYTES * pages / sum(sizes) for name, sizes in stored.items()},
         whole_share={name: sum(size == PAGE_BYTES for size in sizes) / len(sizes) for name, sizes in stored.items()},
-        t_ns=sample.t_ns, charged_bytes=sample.charged_bytes, path=str(found.pages), sha256=sha256_file(found.pages),
+        t_ns=sample.t_ns, charged_bytes=sample.charged_bytes, path=str(measured.pages),
+        sha256=sha256_file(measured.pages),
     )  # fmt: skip

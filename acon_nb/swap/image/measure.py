@@ -24,9 +24,9 @@ from acon_nb.host.facts import memory_available_bytes
 from acon_nb.initrd import DEFAULT_MTIME
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study.host_lock import run_locked
-from acon_nb.swap.image import measured
+from acon_nb.swap.image import observations
 from acon_nb.swap.image.archive import ImageArchive
-from acon_nb.swap.image.measured import Measured
+from acon_nb.swap.image.observations import MeasuredProgram
 from acon_nb.swap.image.running import Running
 from acon_nb.swap.levels import whole_mib
 from acon_nb.units import format_bytes, format_seconds
@@ -60,7 +60,7 @@ class Setting:
 class MeasuredImage:
     """What was measured, and the file of its sampled pages that are not filled with one word."""
 
-    measured: Measured
+    program: MeasuredProgram
     pages: Path
 
 
@@ -88,13 +88,13 @@ def measure(
     }  # fmt: skip
 
     def make(folder: Path) -> None:
-        found, pages = _grown(image, name, description, setting, host, on_progress, cancel)
-        _refuse(found, running)
-        (folder / measured.PAGES_FILE).write_bytes(pages)
-        found.save(folder)
+        program, pages = _grown(image, name, description, setting, host, on_progress, cancel)
+        _refuse(program, running)
+        (folder / observations.PAGES_FILE).write_bytes(pages)
+        program.save(folder)
 
     folder = store.get("swap-image-measured", inputs, make).path
-    return MeasuredImage(measured=Measured.load(folder), pages=folder / measured.PAGES_FILE)
+    return MeasuredImage(program=MeasuredProgram.load(folder), pages=folder / observations.PAGES_FILE)
 
 
 def _grown(
@@ -105,7 +105,7 @@ def _grown(
     host: Capabilities,
     on_progress: OnProgress,
     cancel: CancelToken | None,
-) -> tuple[Measured, bytes]:
+) -> tuple[MeasuredProgram, bytes]:
     """Run in guests of growing memory until one suffices."""
     room = boot_room(image) + setting.initrd.stat().st_size * 2
     memory = whole_mib(_FIRST_BYTES + image.memory_bytes + room)
@@ -117,10 +117,10 @@ def _grown(
             raise InvalidInput("image", image_name, reason, hint=hint)
         on_progress(Progress("measure the image", None, f"in a guest of {format_bytes(memory)}"))
         outcome = _run(image, description, setting, memory, host, on_progress, cancel)
-        found, pages = _read(outcome, image, memory)
-        if not found.oom_kills and found.peak_bytes < 0.8 * (memory - memory // 64 - found.base_bytes):
-            on_progress(Progress("measure the image", 1.0, f"peak {format_bytes(found.peak_bytes)}"))
-            return found, pages
+        program, pages = _read(outcome, image, memory)
+        if not program.oom_kills and program.peak_bytes < 0.8 * (memory - memory // 64 - program.base_bytes):
+            on_progress(Progress("measure the image", 1.0, f"peak {format_bytes(program.peak_bytes)}"))
+            return program, pages
         memory *= 2
 
 
@@ -166,44 +166,44 @@ def boot_room(image: ImageArchive) -> int:
     return image.path.stat().st_size
 
 
-def _read(outcome: Outcome, image: ImageArchive, memory_bytes: int) -> tuple[Measured, bytes]:
+def _read(outcome: Outcome, image: ImageArchive, memory_bytes: int) -> tuple[MeasuredProgram, bytes]:
     """What a guest said. Errors: `GuestFailed` for one that did not say how the program ended."""
     events: list[Mapping[str, Any]] = [message.data for message in outcome.messages]
     reasons = [str(event["what"]) for event in events if event.get("event") == "error" and "what" in event]
     try:
-        found = measured.of_messages(events, memory_bytes=memory_bytes, image_bytes=image.memory_bytes)
-        pages = measured.pages_of(events)
+        program = observations.of_messages(events, memory_bytes=memory_bytes, image_bytes=image.memory_bytes)
+        pages = observations.pages_of(events)
     except (KeyError, TypeError, ValueError) as problem:
         raise outcome.failure(f"the guest that measures the image said what none says: {problem!r}") from problem
-    if found is None:
+    if program is None:
         raise outcome.failure(f"the image was not measured: {'; '.join(reasons) or outcome.end.text}")
-    return found, pages
+    return program, pages
 
 
-def _refuse(found: Measured, running: Running) -> None:
+def _refuse(program: MeasuredProgram, running: Running) -> None:
     """Refuse a run that answers nothing. Errors: `InvalidInput` that names why, with the end of its output."""
-    shown = found.output.splitlines()[-_SHOWN_LINES:]
+    shown = program.output.splitlines()[-_SHOWN_LINES:]
     command = " ".join(running.argv)
-    after = f"after {format_seconds(found.elapsed_ns / 1e9)} of the guest's time"
-    if found.failed:
+    after = f"after {format_seconds(program.elapsed_ns / 1e9)} of the guest's time"
+    if program.failed:
         hint = "name a program of the image, with its path if it is not in PATH; acon-nb initrd list shows its files"
-        raise InvalidInput("command", command, f"does not start: {found.failed}", hint=hint, details=shown)
-    if found.end == "limit":
-        hint = "a server needs for=30s, or a driver and when it is ready; a longer job a higher limit"
+        raise InvalidInput("command", command, f"does not start: {program.failed}", hint=hint, details=shown)
+    if program.end == "limit":
+        hint = "a server needs a time (--for 30s), or --driver and --ready; a long job a higher --limit"
         raise InvalidInput("command", command, f"has not ended {after}", hint=hint, details=shown)
-    if running.driver and found.end != "driver":
-        what = "was never ready" if not found.ready_ns else "ended before its driver did"
+    if running.driver and program.end != "driver":
+        what = "was never ready" if not program.ready_ns else "ended before its driver did"
         hint = "ready: a text that it writes, or port:N on which it answers"
-        raise InvalidInput("command", command, f"{what} ({_status(found.status)} {after})", hint=hint, details=shown)
-    if found.status:
+        raise InvalidInput("command", command, f"{what} ({_status(program.status)} {after})", hint=hint, details=shown)
+    if program.status:
         hint, needs = "its own output, above, says why", ""
-        if _NETWORK.search(found.output):
+        if _NETWORK.search(program.output):
             needs = "needs the network, which a guest does not have, and "
             hint = "give it its data in the image; docker run --network none shows the same"
-        reason = f"{needs}ended with {_status(found.status)} {after}"
+        reason = f"{needs}ended with {_status(program.status)} {after}"
         raise InvalidInput("command", command, reason, hint=hint, details=shown)
-    if found.peak_bytes < LEAST_PEAK_BYTES:
-        reason = f"ends {after} with a peak of {format_bytes(found.peak_bytes)}: there is nothing to compress"
+    if program.peak_bytes < LEAST_PEAK_BYTES:
+        reason = f"ends {after} with a peak of {format_bytes(program.peak_bytes)}: there is nothing to compress"
         hint = f"give it work that takes {format_bytes(LEAST_PEAK_BYTES)} or more"
         raise InvalidInput("command", command, reason, hint=hint, details=shown)
 

@@ -10,7 +10,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.host.facts import memory_available_bytes
 from acon_nb.study.plan import Level, Plan
 from acon_nb.swap.image.archive import ImageArchive
-from acon_nb.swap.image.measured import Measured
+from acon_nb.swap.image.observations import MeasuredProgram
 from acon_nb.swap.image.question import ImageQuestion, available_of
 from acon_nb.swap.image.running import Running
 from acon_nb.swap.levels import whole_mib
@@ -32,29 +32,29 @@ class Place:
     memory_bytes: int
 
 
-def places(question: ImageQuestion, found: Measured) -> tuple[Place, ...]:
+def places(question: ImageQuestion, program: MeasuredProgram) -> tuple[Place, ...]:
     """The shares that are asked about, and the one without a limit, which comes last.
 
     A driver's own peak comes on top of each: it stands for what is outside of the guest.
     """
-    peak = found.peak_bytes
-    rows = [_place(text, available_of(text, peak) + found.driver_peak_bytes, found) for text in question.at]
-    return (*rows, _place(UNLIMITED, int(_AMPLE * peak) + found.driver_peak_bytes, found))
+    peak = program.peak_bytes
+    rows = [_place(text, available_of(text, peak) + program.driver_peak_bytes, program) for text in question.at]
+    return (*rows, _place(UNLIMITED, int(_AMPLE * peak) + program.driver_peak_bytes, program))
 
 
-def _place(at: str, available: int, found: Measured) -> Place:
+def _place(at: str, available: int, program: MeasuredProgram) -> Place:
     # of the kernel's 64 bytes for each page frame the guest's memory has to hold its own
-    memory = whole_mib((found.base_bytes + available) * 64 // 63)
+    memory = whole_mib((program.base_bytes + available) * 64 // 63)
     return Place(at=at, available_bytes=available, memory_bytes=max(_LEAST_MEMORY_BYTES, memory))
 
 
 def plan_of(
-    question: ImageQuestion, found: Measured, running: Running, image: ImageArchive, *, room_bytes: int
+    question: ImageQuestion, program: MeasuredProgram, running: Running, image: ImageArchive, *, room_bytes: int
 ) -> Plan:
     """The plan of a question about a measured image. Errors: `InvalidInput` where this host cannot give its guests."""
     cells: list[dict[str, Level]] = []
-    held = found.peak_bytes + found.driver_peak_bytes + image.memory_bytes
-    for place in places(question, found):
+    held = program.peak_bytes + program.driver_peak_bytes + image.memory_bytes
+    for place in places(question, program):
         levels: dict[str, Level] = {
             "memory": f"{place.memory_bytes >> 20}M",
             "available": str(place.available_bytes),

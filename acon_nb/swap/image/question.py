@@ -72,7 +72,7 @@ class ImageQuestion:
                 raise InvalidInput("ready", self.ready, "is not a port", hint="port:1 to port:65535")
         for name in ("run_for", "limit"):
             if getattr(self, name) and not parse_ns(getattr(self, name), field=name):
-                raise InvalidInput(name, getattr(self, name), "is no time", hint="such as 30s")
+                raise InvalidInput(name, getattr(self, name), "is not a time above 0", hint="such as 30s")
         if not self.limit:
             raise InvalidInput("limit", "", "is empty", hint="such as 600s of the guest's time")
 

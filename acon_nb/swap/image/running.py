@@ -55,6 +55,7 @@ def running_of(
     tree: FileTree,
     *,
     command: Sequence[str] = (),
+    argv: Sequence[str] = (),
     environment: Sequence[str] = (),
     driver: Sequence[str] = (),
     ready: str = "",
@@ -62,12 +63,14 @@ def running_of(
 ) -> Running:
     """What is run of an image's tree: `command` in place of its own CMD, behind its ENTRYPOINT, as `docker run` does.
 
+    `argv` is all of the command, in place of both.
+
     Errors: `InvalidInput` for an image without a command, a user that it does not have, or words that no program can
     be given.
     """
     config = tree.config
-    argv = [*_words(config, "Entrypoint"), *(command or _words(config, "Cmd"))]
-    if not argv:
+    whole = [*argv] or [*_words(config, "Entrypoint"), *(command or _words(config, "Cmd"))]
+    if not whole:
         raise InvalidInput("command", "", "is missing: the image names none", hint="--command PROGRAM ARGUMENT...")
     own = dict(word.partition("=")[::2] for word in (_PATH, *_words(config, "Env")))
     given = dict(_variable(word).partition("=")[::2] for word in environment)
@@ -76,7 +79,7 @@ def running_of(
     variables = {"HOME": home, "HOSTNAME": "acon", **own, **given}
     folder = config.get("WorkingDir")
     run = Running(
-        argv=tuple(argv), environment=tuple(f"{name}={value}" for name, value in variables.items() if name),
+        argv=tuple(whole), environment=tuple(f"{name}={value}" for name, value in variables.items() if name),
         folder=folder if isinstance(folder, str) and folder.startswith("/") else "/",
         uid=uid, gid=gid, groups=groups, driver=tuple(driver), ready=ready, for_ns=for_ns,
     )  # fmt: skip
@@ -114,11 +117,11 @@ def _user(tree: FileTree, text: str) -> tuple[int, int, tuple[int, ...], str]:
         uid, gid, home = (_number(row[2]), _number(row[3]), row[5] or "/") if row else (_number(name), 0, "/")
         groups = tuple(_number(other[2]) for other in members if row and row[0] in other[3].split(","))
     if group:
-        found = next((other for other in members if group in (other[0], other[2])), None)
-        if found is None and not group.isdecimal():
+        entry = next((other for other in members if group in (other[0], other[2])), None)
+        if entry is None and not group.isdecimal():
             reason = "is the image's group, which its /etc/group does not have"
             raise InvalidInput("image", text, reason, hint="correct the USER of its Dockerfile")
-        gid = _number(found[2] if found else group)
+        gid = _number(entry[2] if entry else group)
     return uid, gid, groups, home
 
 

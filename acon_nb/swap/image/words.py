@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
+from acon_nb import results
 from acon_nb.stats.comparison import Verdict
 from acon_nb.swap.analysis.outcomes import GuestResult
-from acon_nb.swap.image.answers import Answer, Answers, BestAt
+from acon_nb.swap.image.answers import Answers, BestAt, SetupAnswer
 from acon_nb.swap.image.corpus import CorpusSummary
-from acon_nb.swap.image.measured import Measured
+from acon_nb.swap.image.observations import MeasuredProgram
+from acon_nb.swap.image.question import ImageQuestion
 from acon_nb.units import format_bytes, format_seconds, format_share
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def lines(answers: Answers, found: Measured, corpus: CorpusSummary | None) -> list[str]:
+
+def lines(answers: Answers, program: MeasuredProgram, corpus: CorpusSummary | None) -> list[str]:
     """All of it as lines of text."""
     return [
-        *measured_lines(found, corpus),
+        *measured_lines(program, corpus),
         *(best_line(best, answers.answers) for best in answers.best),
         *(answer_line(answer, answers.counted) for answer in answers.answers),
     ]
 
 
-def measured_lines(found: Measured, corpus: CorpusSummary | None) -> list[str]:
+def measured_lines(program: MeasuredProgram, corpus: CorpusSummary | None) -> list[str]:
     """What the program takes with ample memory, and what its pages are."""
-    touched = found.working_set_bytes
+    touched = program.working_set_bytes
     working = "" if touched is None else f"; half of the time it touches {format_bytes(touched)} or less in 0.5 s"
     texts = [
-        f"Peak: {format_bytes(found.peak_bytes)} (anonymous memory, files that it writes, kernel memory for it;"
-        f" {found.peak_from}){working}.",
-        f"The image's files take {format_bytes(found.image_bytes)} of RAM on top, kernel and files together"
-        f" {format_bytes(found.base_bytes)}.",
+        f"Peak: {format_bytes(program.peak_bytes)} (anonymous memory, files that it writes, kernel memory for it;"
+        f" {program.peak_from}){working}.",
+        f"The image's files take {format_bytes(program.image_bytes)} of RAM on top, kernel and files together"
+        f" {format_bytes(program.base_bytes)}.",
     ]
     if corpus is None:
         return [*texts, "No sample of its pages: it ended before one was taken."]
@@ -39,7 +47,7 @@ def measured_lines(found: Measured, corpus: CorpusSummary | None) -> list[str]:
     return [*texts, f"Its pages compress by {ratios} ({what})."]
 
 
-def best_line(best: BestAt, answers: Sequence[Answer]) -> str:
+def best_line(best: BestAt, answers: Sequence[SetupAnswer]) -> str:
     """The answer at a share: which set-up, what it saves and costs."""
     if not best.setups:
         ends = {GuestResult(one.end).text for one in answers if one.at == best.at}
@@ -56,7 +64,7 @@ def best_line(best: BestAt, answers: Sequence[Answer]) -> str:
     return f"At {best.at}: {best.setups[0]} {saved} and {cost}; so do {others} about as well ({rank}){died}."
 
 
-def answer_line(answer: Answer, counted: str) -> str:
+def answer_line(answer: SetupAnswer, counted: str) -> str:
     """One set-up at a share."""
     where = f"{answer.setup} at {answer.at} ({format_bytes(answer.available_bytes)} available)"
     if answer.ended_well < answer.runs:
@@ -73,3 +81,29 @@ def _cost(ratio: float | None) -> str:
     if ratio is None:
         return "costs what its program does not report"
     return f"takes {ratio:.2f} times as long as without a limit"
+
+
+def question_table(question: ImageQuestion) -> pd.DataFrame:
+    """The question's fields that are given, a row each."""
+    values = {item.name: getattr(question, item.name) for item in fields(question)}
+    texts = {name: shlex.join(value) if isinstance(value, tuple) else str(value) for name, value in values.items()}
+    return results.frame({"field": name, "value": text} for name, text in texts.items() if text)
+
+
+def answer_table(answers: Answers) -> pd.DataFrame:
+    """A row for each set-up at each share: how it ended, its time compared with no limit, what it saves and costs."""
+    return results.frame(
+        {
+            "at": one.at,
+            "set-up": one.setup,
+            "available": format_bytes(one.available_bytes),
+            "ended well": f"{one.ended_well} of {one.runs}",
+            "end": GuestResult(one.end).text,
+            "time / unlimited": "" if one.ratio_to_unlimited is None else f"{one.ratio_to_unlimited:.2f}",
+            "saves": "" if one.saved_bytes is None else format_bytes(one.saved_bytes),
+            "kernel CPU": "" if one.system_cpu_ns is None else format_seconds(one.system_cpu_ns / 1e9),
+            "faults that read": "" if one.major_faults is None else f"{one.major_faults:,.0f}",
+            "p99": "" if one.p99_ns is None else format_seconds(one.p99_ns / 1e9),
+        }
+        for one in answers.answers
+    )

@@ -36,7 +36,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class PageSample:
     """Of which pages a sample was taken (anonymous, shared, of files that the program wrote), when, and what they are.
 
     `data` pages are compressed, `same` are filled with one word, `zero` with zeros; `lost` could not be read.
@@ -54,7 +54,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredProgram:
     """A program of an image, measured.
 
     `peak_bytes` is the most that its control group held: anonymous memory, files that it wrote, and what the kernel
@@ -78,7 +78,7 @@ class Measured:
     failed: str
     output: str
     windows: tuple[Window, ...]
-    sample: Sample | None
+    sample: PageSample | None
 
     @property
     def working_set_bytes(self) -> int | None:
@@ -90,15 +90,15 @@ class Measured:
         (folder / _FILE).write_text(json.dumps(asdict(self)))
 
     @classmethod
-    def load(cls, folder: Path) -> Measured:
+    def load(cls, folder: Path) -> MeasuredProgram:
         """Read what `save` wrote."""
         data = json.loads((folder / _FILE).read_text())
         windows = tuple(Window(**window) for window in data.pop("windows"))
         sample = data.pop("sample")
-        return cls(**data, windows=windows, sample=Sample(**sample) if sample else None)
+        return cls(**data, windows=windows, sample=PageSample(**sample) if sample else None)
 
 
-def of_messages(events: Sequence[Mapping[str, Any]], *, memory_bytes: int, image_bytes: int) -> Measured | None:
+def of_messages(events: Sequence[Mapping[str, Any]], *, memory_bytes: int, image_bytes: int) -> MeasuredProgram | None:
     """What a guest said of the run; None if it did not get to its end.
 
     Errors: `ValueError`, `KeyError` and the like for a guest that says what none says.
@@ -111,7 +111,7 @@ def of_messages(events: Sequence[Mapping[str, Any]], *, memory_bytes: int, image
     peak = int(end["program_peak"])
     sampled = max((window.charged_bytes for window in windows), default=0)
     available = int(start["meminfo_kib"]["MemAvailable"]) * 1024
-    return Measured(
+    return MeasuredProgram(
         peak_bytes=max(peak, sampled),
         peak_from="memory.peak" if peak > 0 else "samples",
         base_bytes=memory_bytes - memory_bytes // 64 - available,
@@ -139,12 +139,12 @@ def _window(event: Mapping[str, Any]) -> Window:
     )  # fmt: skip
 
 
-def _sample(event: Mapping[str, Any] | None) -> Sample | None:
+def _sample(event: Mapping[str, Any] | None) -> PageSample | None:
     if event is None:
         return None
     names = {"t_ns": "t_ns", "charged_bytes": "current", "anonymous_pages": "anon", "shared_pages": "shared"}
     names |= {"file_pages": "file", "data": "data", "same": "same", "zero": "zero", "lost": "lost"}
-    return Sample(**{field: int(event[name]) for field, name in names.items()})
+    return PageSample(**{field: int(event[name]) for field, name in names.items()})
 
 
 def pages_of(events: Sequence[Mapping[str, Any]]) -> bytes:
