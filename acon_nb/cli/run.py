@@ -6,15 +6,20 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from acon_nb.cli.base import as_json_option, main, print_json, warn
 from acon_nb.units import format_bytes, parse_bytes
 
+if TYPE_CHECKING:
+    from acon_nb.vm import VmSpec
+
+_TIMED_OUT, _NOT_RUN = 124, 125  # as of timeout(1) and env(1)
 _PATIENCE_S = 0.3  # for the check of the initrd before the launch; what takes longer is told after a bad end
 _SIZE_HELP = "For example 256M; default: the size in the name (256m.raw)."
 
@@ -56,10 +61,17 @@ class _Run(click.Command):
 @click.option("--mrconfigid", help="48 bytes as hex or base64, like --mrowner and --mrownerconfig.")
 @click.option("--mrowner")
 @click.option("--mrownerconfig")
+@click.option("--exec", "command", help="Run a command in the guest's shell and end with its exit status.")
 @click.option("--timeout", "timeout_s", type=float, default=math.inf, help="End the guest after this many seconds.")
 @as_json_option
 def run_command(
-    arguments: tuple[str, ...], show: bool, explain: bool, dry_run: bool, as_json: bool, **fields: Any
+    arguments: tuple[str, ...],
+    show: bool,
+    explain: bool,
+    dry_run: bool,
+    command: str | None,
+    as_json: bool,
+    **fields: Any,
 ) -> None:
     """Launch a guest. Keys go to it, even ^C; ^A c switches to QEMU's monitor, ^A x ends QEMU.
 
@@ -71,6 +83,8 @@ def run_command(
       CID     vsock address (<= 2: the PID)    DRV     .raw and .qcow2 images, comma-separated
       BIOS    firmware (default: OVMF; -: none)
     VMLINUZ defaults to vmlinuz. Exit status: 0 powered off or stopped by ^A x, 1 any other end, 2 refused.
+    With --exec: that of the command (128 and the number of the signal that ended it), 124 --timeout, 125 the guest
+    ended before the command did, 126 it cannot be run, 127 it is not there. Its input, output and errors are ours.
     """
     from acon_nb import vm
     from acon_nb.bootcheck import initrd as bootcheck
@@ -79,6 +93,9 @@ def run_command(
     spec = vm.VmSpec.from_environment(os.environ, arguments, **fields)
     if show or explain or dry_run:
         _print_command(spec, explain=explain, dry_run=dry_run, as_json=as_json)
+        return
+    if command is not None:
+        _execute(spec, command, as_json=as_json)
         return
     signal.signal(
         signal.SIGTERM, lambda number, _: sys.exit(128 + number)
@@ -103,6 +120,35 @@ def run_command(
     warn(note for note in outcome.notes if note not in notices)
     if outcome.end is not vm.End.STOPPED:
         outcome.check()
+
+
+def _execute(spec: VmSpec, command: str, *, as_json: bool) -> None:
+    """Run a command in a guest; ends with its exit status."""
+    from acon_nb import agent, vm
+    from acon_nb.errors import GuestFailed
+    from acon_nb.td import preflight
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    machine = preflight.machine(agent.prepare(spec), interactive=True, agent=True, on_notice=lambda text: warn([text]))
+    given = None if sys.stdin.isatty() else sys.stdin.buffer
+    outputs = {} if as_json else {"on_stdout": _writer(sys.stdout.buffer), "on_stderr": _writer(sys.stderr.buffer)}
+    try:
+        done, outcome = agent.run_command(machine, ["sh", "-c", command], stdin=given, **outputs)
+    except GuestFailed as error:
+        click.echo(f"acon-nb: {error}", err=True)
+        sys.exit(_TIMED_OUT if error.end == vm.End.HANG else _NOT_RUN)
+    if as_json:
+        texts = {"stdout": done.stdout.decode(errors="replace"), "stderr": done.stderr.decode(errors="replace")}
+        print_json({**asdict(done), **texts, "end": outcome.end.value})
+    sys.exit(done.status)
+
+
+def _writer(file: BinaryIO) -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        file.write(data)
+        file.flush()
+
+    return write
 
 
 def _print_command(spec: Any, *, explain: bool, dry_run: bool, as_json: bool) -> None:

@@ -130,6 +130,11 @@ def mark_program(cache: Cache | None = None) -> Path:
     return guest_program("boot_mark", freestanding=True, cache=cache)
 
 
+def agent_program(cache: Cache | None = None) -> Path:
+    """Build `exec_agent`, which runs commands for the host. Errors: those of `guest_program`."""
+    return guest_program("exec_agent", shared=(), cache=cache)
+
+
 def report_program(cache: Cache | None = None) -> Path:
     """Build `boot_report`, which reports a boot as /init begins or ends. Errors: those of `guest_program`."""
     return guest_program("boot_report", freestanding=True, cache=cache)

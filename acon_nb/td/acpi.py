@@ -66,5 +66,5 @@ def capture_acpi(
 
 def _in_kernel(machine: Machine) -> bool:
     """Whether the guest's first CPU runs the kernel proper: only its addresses are in the highest 2 GiB."""
-    text = machine.execute("human-monitor-command", {"command-line": "info registers"}, timeout_s=QMP_S)
+    text = machine.qmp("human-monitor-command", {"command-line": "info registers"}, timeout_s=QMP_S)
     return re.search(r"RIP=ffffffff[89a-f]", str(text)) is not None

@@ -187,7 +187,7 @@ class _Memory:
 
     def _read(self, start: int, size: int) -> bytes:
         arguments = {"val": start, "size": size, "filename": str(self._file)}
-        self._machine.execute("pmemsave", arguments, timeout_s=QMP_S)
+        self._machine.qmp("pmemsave", arguments, timeout_s=QMP_S)
         return self._file.read_bytes()
 
 

@@ -29,7 +29,7 @@ def attach(
 
     A terminal at `keys_fd` is in raw mode meanwhile, so that ^C and ^Z go to the guest, and is restored afterwards.
     A script on a pipe or in a file is typed line by line, each as soon as the guest waits for it (`Typist`); at its
-    end the guest keeps running, which `on_notice` is told. A reader of the output that is slow makes the guest wait,
+    end the guest keeps running, and `on_notice` is called. A reader of the output that is slow makes the guest wait,
     but never its end; one that is gone ends the guest, as it would end a program.
     """
     output = _Output(output_fd, on_closed=machine.kill)

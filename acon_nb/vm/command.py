@@ -13,6 +13,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.vm.spec import DIGESTS, Clock, VmSpec, quote_address
 
 RESULTS_PORT = "acon.results"
+EXEC_PORT = "acon.exec"
 _MACHINES = {
     "q35": "q35,hpet=off",  # the guide's `-no-hpet`, an option that QEMU 9 removed
     "microvm": "microvm,acpi=on,pit=on,pic=on,rtc=on",
@@ -48,6 +49,7 @@ class Channels:
     qmp_fd: int | None = None
     commands_fd: int | None = None
     results_fd: int | None = None
+    exec_fd: int | None = None
     trace: Path | None = None
     plugin: str | None = None  # as of `counting.plugin_option`
     paused: bool = False
@@ -180,11 +182,8 @@ def _clock(spec: VmSpec) -> list[str]:
 
 def _console(spec: VmSpec, channels: Channels) -> list[str]:
     """Options of the console: serial port and hvc0 share a transcript, so no output from before hvc0 exists is lost."""
-    ports = [
-        "-device",
-        f"{_virtio('virtio-serial', spec)},id=vser,max_ports={4 if spec.results_port else 1}",
-        "-device",
-    ]
+    count = 4 if spec.results_port or channels.exec_fd is not None else 1
+    ports = ["-device", f"{_virtio('virtio-serial', spec)},id=vser,max_ports={count}", "-device"]
     if channels.serial_fd is not None:
         backends = ["-chardev", f"socket,id=serial,fd={channels.serial_fd}"]
         backends += ["-chardev", f"socket,id=hvc,fd={channels.hvc_fd}", "-serial", "chardev:serial"]
@@ -201,14 +200,18 @@ def _console(spec: VmSpec, channels: Channels) -> list[str]:
 
 
 def _results(spec: VmSpec, channels: Channels) -> list[str]:
+    commands: list[str] = []
+    if channels.exec_fd is not None:
+        commands = ["-chardev", f"socket,id=exec,fd={channels.exec_fd}"]
+        commands += ["-device", f"virtserialport,chardev=exec,name={EXEC_PORT}"]
     if not spec.results_port:
-        return []
+        return commands
     backend = (
         "file,id=results,path=/dev/null"
         if channels.results_fd is None
         else f"socket,id=results,fd={channels.results_fd}"
     )
-    return ["-chardev", backend, "-device", f"virtserialport,chardev=results,name={RESULTS_PORT}"]
+    return ["-chardev", backend, "-device", f"virtserialport,chardev=results,name={RESULTS_PORT}", *commands]
 
 
 def _disks(spec: VmSpec) -> list[str]:

@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.host import probe_kvm, probe_qemu
 from acon_nb.progress import CancelToken
 from acon_nb.vm import monitor, preflight
 from acon_nb.vm.command import Capabilities, accelerator_of
+from acon_nb.vm.commands import Agent, Executed, OnOutput
 from acon_nb.vm.console import Console
 from acon_nb.vm.counters import Sample
 from acon_nb.vm.counting import Counter, counter
@@ -66,7 +67,8 @@ class Machine:
     guest for which "auto" chose KVM, and whose KVM fails before its console said anything, is started again on TCG.
     `count_by` are addresses at which functions start: the guest's instructions are counted by them
     (`vm.counting`), for the outcome's `snapshots`; with `calls`, functions by address, also by call stack. `until` ends
-    the guest as soon as it is ready, which is then its end (`READY`).
+    the guest as soon as it is ready, which is then its end (`READY`). `agent`: the spec is one of `agent.prepare`, and
+    `execute` runs commands in the guest.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Machine:
         calls: Mapping[int, str] | None = None,
         transcript_limit_bytes: int = _TRANSCRIPT_LIMIT_BYTES,
         until: Ready | None = None,
+        agent: bool = False,
     ) -> None:
         self.spec = spec
         self.host = host or capabilities()
@@ -93,6 +96,7 @@ class Machine:
         self.transcript = self.folder / "console.log"
         self._limit_bytes = transcript_limit_bytes
         self._until = until
+        self._agent = Agent() if agent else None
         self._console: Console | None = None
         if interactive or mux:
             self._console = Console(self.transcript, transcript_limit_bytes=transcript_limit_bytes)
@@ -167,7 +171,10 @@ class Machine:
         if self._thread is None:
             raise AconError("the guest is not running", hint="start it first")
         with contextlib.suppress(AconError):  # no monitor (yet): continue with the next step
-            self.execute("system_powerdown")
+            if self._agent is not None and self._agent.connected:
+                self._agent.power_off()
+            else:
+                self.qmp("system_powerdown")
             self._thread.join(grace_s)
         child = None if self._qemu is None else self._qemu.child
         if child is not None and self._thread.is_alive():
@@ -182,19 +189,57 @@ class Machine:
 
     def pause(self) -> None:
         """Pause the guest's vCPUs."""
-        self.execute("stop")
+        self.qmp("stop")
 
     def resume(self) -> None:
         """Resume the guest's vCPUs."""
         qemu = self._monitored()
-        self.execute("cont")
+        self.qmp("cont")
         qemu.continued_ns = qemu.continued_ns or time.monotonic_ns()
 
-    def execute(self, command: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float = 5.0) -> Any:
+    def qmp(self, command: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float = 5.0) -> Any:
         """Run a QMP command and return its answer. Errors: `AconError` if QEMU refuses it or is not running."""
         qemu = self._monitored()
         assert qemu.client is not None
         return self._ask(qemu, qemu.client.execute(command, dict(arguments or {})), timeout_s)
+
+    @property
+    def agent(self) -> Agent:
+        """The guest's agent. Errors: `InvalidInput` if the machine has none."""
+        if self._agent is None:
+            hint = "prepare the spec: agent.prepare(spec), then Machine(spec, agent=True)"
+            raise InvalidInput("agent", False, "this machine has no agent that runs commands", hint=hint)
+        return self._agent
+
+    def execute(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | BinaryIO | None = None,
+        folder: str = "",
+        environment: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        cancel: CancelToken | None = None,
+        on_stdout: OnOutput | None = None,
+        on_stderr: OnOutput | None = None,
+    ) -> Executed:
+        """Run a command in the running guest, whose agent must be ready (`agent.await_ready`); several may run at once.
+
+        `stdin` is what it reads; its output is kept, or passed to `on_stdout` and `on_stderr` as it comes, in the
+        agent's thread. `folder` is its working directory ("": the root), `environment` is added to init's.
+        Errors: `CommandTimeout` (killed after `timeout_s`), `Cancelled`, `GuestFailed` (the guest ended).
+        """
+        return self.agent.run(
+            argv,
+            stdin=stdin,
+            folder=folder,
+            environment=environment,
+            timeout_s=timeout_s,
+            cancel=cancel,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+            running=lambda: self.running,
+        )
 
     def statistics(self) -> Sample:
         """Read the guest's counters once. Errors: `AconError` if it is not running."""
@@ -283,6 +328,7 @@ class Machine:
             until=self._until,
             counter=self._counter,
             cancel=self._cancel,
+            agent=self._agent,
         )
 
     def _kvm_failed_at_once(self, outcome: Outcome) -> bool:

@@ -24,6 +24,7 @@ from acon_nb.process import Child
 from acon_nb.progress import CancelToken
 from acon_nb.vm import monitor
 from acon_nb.vm.command import Capabilities, Channels, accelerator_of, argument_list, paste
+from acon_nb.vm.commands import Agent
 from acon_nb.vm.console import Console
 from acon_nb.vm.counters import Sampler
 from acon_nb.vm.counting import Counter
@@ -57,6 +58,7 @@ class Guest:
     until: Ready | None
     counter: Counter | None
     cancel: CancelToken
+    agent: Agent | None
 
 
 class QemuRun:
@@ -96,6 +98,8 @@ class QemuRun:
         names = ["qmp", "commands", "results"]
         if self.guest.console is not None:
             names += ["mux"] if self.guest.mux else ["serial", "hvc"]
+        if self.guest.agent is not None:
+            names.append("exec")
         wall_ns = time.time_ns() - time.monotonic_ns()  # the trace has wall-clock times
         with contextlib.ExitStack() as stack:
             stack.enter_context(held(self.guest.folder))
@@ -112,6 +116,9 @@ class QemuRun:
                     end.close()
             self.child = child
             self._connect_console(ours)
+            if self.guest.agent is not None:
+                self.guest.agent.connect(ours["exec"].dup())
+                ours["exec"].close()
             ended_by = await self._watch(child, ours)
             ended_ns = time.monotonic_ns()
             returncode = child.poll()

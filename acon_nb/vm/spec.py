@@ -330,7 +330,7 @@ def _images(drv: str) -> list[Path]:
 
 
 def _of_the_guide(error: InvalidInput, environ: Mapping[str, str], given: Mapping[str, Any]) -> InvalidInput:
-    """An error in the words of the guide: of the variable that the user has set, with its value."""
+    """An error in the guide's terms: of the variable that the user has set, with its value."""
     variable = _VARIABLES.get(error.field, "")
     if not variable or error.field in given or not (environ.get(variable) or variable == "VMLINUZ"):
         return error

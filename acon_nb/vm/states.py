@@ -20,10 +20,10 @@ _STATES = {
     "guest-panicked": (End.PANIC, "the guest's kernel panicked (pvpanic)"),
     "watchdog": (End.WATCHDOG, "the guest's watchdog expired"),
     "suspended": (End.SUSPENDED, "the guest suspended itself to memory"),
-    "shutdown": (End.POWERED_OFF, "the guest powered off, and QEMU was told to stay (-no-shutdown)"),
+    "shutdown": (End.POWERED_OFF, "the guest powered off, and QEMU stays (-no-shutdown)"),
 }
 _RESUMABLE = ("io-error", "watchdog")
-# Events after which the guest may go on
+# Events after which the guest may continue
 _WATCHDOG_ACTIONS = {"none": "is ignored", "debug": "is only reported", "inject-nmi": "sends the guest an NMI"}
 
 
@@ -37,7 +37,7 @@ class Halt:
 
     @property
     def resumable(self) -> bool:
-        """Whether the guest can go on once the cause is gone."""
+        """Whether the guest can continue once the cause is gone."""
         return self.state in _RESUMABLE
 
 

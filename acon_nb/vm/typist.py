@@ -35,7 +35,7 @@ class Typist:
 
     def type(self, data: bytes) -> bool:
         """Type as soon as the guest waits for input; False if it ended before."""
-        if not self._wait():
+        if not self.wait():
             return False
         self._typed, self._typed_at = True, self._machine.console.total_bytes
         while self._machine.running:
@@ -45,7 +45,8 @@ class Typist:
             time.sleep(_LOOK_S)
         return False
 
-    def _wait(self) -> bool:
+    def wait(self) -> bool:
+        """Wait until the guest waits for input; False if it ended before."""
         console = self._machine.console
         total, since = console.total_bytes, time.monotonic()
         used_ns = wanted_cpu_ns(self._machine.pid)

@@ -99,7 +99,7 @@ def test_a_console_answers_and_the_guest_powers_off(tiny: Tiny, host: vm.Capabil
 def test_a_guest_starts_paused_and_is_let_go(tiny: Tiny, host: vm.Capabilities) -> None:
     with vm.Machine(tiny("p"), host=host) as machine:
         machine.start(paused=True)
-        assert machine.execute("query-status")["status"] == "prelaunch"
+        assert machine.qmp("query-status")["status"] == "prelaunch"
         assert machine.running
         machine.resume()
         outcome = machine.wait()
@@ -423,7 +423,7 @@ def test_the_guides_way_with_firmware_and_swap_disks(scripted: Tiny, host: vm.Ca
 def test_the_instruction_clock_takes_a_balloon(tiny: Tiny, machine: str) -> None:
     guest = vm.Machine(tiny("h", machine=machine, clock=vm.Clock.INSTRUCTIONS, balloon=True))
     with guest.start():
-        assert guest.execute("query-balloon")["actual"] == 32 << 20
+        assert guest.qmp("query-balloon")["actual"] == 32 << 20
 
 
 def test_a_sleeping_guest_wakes_at_the_same_instants_whatever_the_host_does(tiny: Tiny) -> None:
@@ -435,7 +435,7 @@ def test_a_sleeping_guest_wakes_at_the_same_instants_whatever_the_host_does(tiny
             guest.start()
             while asked and guest.running:
                 with contextlib.suppress(AconError):
-                    guest.execute("query-status")
+                    guest.qmp("query-status")
             outcome = guest.wait().check()  # and its end is known, whatever was asked as it came
             sums.add(outcome.console.read_text())
     assert len(sums) == 1

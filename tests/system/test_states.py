@@ -48,7 +48,7 @@ def test_in_front_of_a_person_such_a_guest_waits_and_goes_on(
             time.sleep(0.05)
         assert "the guest is paused" in notices[0]
         assert str(image.path) in notices[0]
-        assert machine.execute("query-status")["status"] == "io-error"
+        assert machine.qmp("query-status")["status"] == "io-error"
         ballast.unlink()
         machine.resume()
         assert machine.wait().end is vm.End.POWERED_OFF

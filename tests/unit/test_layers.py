@@ -18,7 +18,7 @@ FLOORS = [
     ("archive",),
     ("host", "tdx", "jupyter"),
     ("guest", "kernel", "initrd", "vm"),
-    ("bootcheck", "td", "results", "doctor"),
+    ("bootcheck", "td", "results", "doctor", "agent"),
     ("study",),
     ("analysis", "profile"),
     ("boot", "swap"),

@@ -1,0 +1,62 @@
+"""Give a guest the agent that runs commands: an archive in front of its initrd, and words on its command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+
+from acon_nb.archive import cpio
+from acon_nb.cache import Cache, sha256_file
+from acon_nb.errors import InvalidInput
+from acon_nb.guest.programs import agent_program
+from acon_nb.initrd import DEFAULT_MTIME, FileTree
+from acon_nb.vm import VmSpec
+
+_PROGRAM = "/acon/exec"
+_READY = "/acon/exec-ready"
+_NEXT = "acon/next"
+_INIT = "/init"
+
+
+def prepare(spec: VmSpec, *, cache: Cache | None = None) -> VmSpec:
+    """Return a spec whose guest has the agent, for `vm.Machine(..., agent=True)`.
+
+    The agent starts before the user's init, which the kernel would have started (`rdinit=`, /init), and waits in the
+    background; our own /init tells it when the guest is set up, unless `INIT=` names another program.
+    Errors: `InvalidInput` (no initrd, a clock of instructions, which the host's timing would disturb).
+    """
+    store = cache or Cache()
+    if spec.initrd is None:
+        raise InvalidInput("initrd", None, "a guest without an initrd cannot run commands", hint="RD=FILE")
+    append, program = _command_line(spec.append)
+    agent = agent_program(store)
+    inputs = {"agent": sha256_file(agent), "program": program, "initrd": sha256_file(spec.initrd)}
+
+    def make(folder: Path) -> None:
+        tree = FileTree()
+        tree.add_dir("acon")
+        tree.add_file(_PROGRAM.lstrip("/"), agent, mode=0o755)
+        tree.add_symlink(_READY.lstrip("/"), _PROGRAM)
+        if program != _INIT:
+            tree.add_symlink(_NEXT, program)
+        with (folder / "initrd").open("wb") as file:
+            cpio.write(tree, file, mtime=DEFAULT_MTIME, owner=(0, 0))
+        assert spec.initrd is not None
+        with (folder / "initrd").open("ab") as file, spec.initrd.open("rb") as initrd:
+            shutil.copyfileobj(initrd, file, 1 << 20)
+
+    return dataclasses.replace(spec, append=append, initrd=store.get("agent", inputs, make).path / "initrd")
+
+
+def _command_line(append: str) -> tuple[str, str]:
+    """The command line that starts the agent, and the program that the kernel would have started."""
+    words, dashes, arguments = append.partition(" -- ")
+    given = re.findall(r"(?<!\S)\"?rdinit=(\S*)", words)
+    program = given[-1] if given else _INIT
+    if '"' in program or not program.startswith("/"):
+        raise InvalidInput("append", append, "has a rdinit= that is not a plain path", hint="such as rdinit=/sbin/init")
+    words = re.sub(r"(?<!\S)rdinit=\S*\s?", "", words)
+    ours = [f"rdinit={_PROGRAM}", *([] if re.search(r"(?<!\S)INIT=", words) else [f"INIT={_READY}"])]
+    return " ".join([words.rstrip(), *ours]).lstrip() + dashes + arguments, program
