@@ -38,6 +38,8 @@ class NightlySpec:
     which begins with its date (default: now, UTC; the name of a night that was stopped resumes it). It is compared with
     the last `nights` nights of this host class, within `limits`, from the `accepted` night on (a name or a date;
     default: the first of them). `metrics` are the measures that are followed (default: those of the kind of study).
+    With `tree`, a git tree of the kernel, the plan's kernels are built of its `commit` (a branch, a tag or a commit),
+    and a regression of the instruction clock is bisected (`changes.nights`).
     Errors: `InvalidInput`.
     """
 
@@ -48,6 +50,8 @@ class NightlySpec:
     metrics: Sequence[str] = ()
     limits: Limits = field(default_factory=Limits)
     accepted: str = ""
+    tree: Path | None = None
+    commit: str = "HEAD"
 
     def __post_init__(self) -> None:
         name = self.night or dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -55,6 +59,7 @@ class NightlySpec:
             raise InvalidInput("night", name, "is not the name of a night", hint="it begins with a date: 2026-01-31")
         object.__setattr__(self, "night", name)
         object.__setattr__(self, "history", Path(self.history))
+        object.__setattr__(self, "tree", Path(self.tree) if self.tree else None)  # a notebook's "" is none
         object.__setattr__(self, "metrics", tuple(self.metrics))
         check_fields(self)
 
@@ -125,9 +130,18 @@ class NightlyResult:
         }
 
 
-def measure(spec: NightlySpec, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
-    """Run the plan and add its rows to the history; returns this night's rows. Errors: those of `Study.run`."""
-    chosen = plan.load(spec.plan)
+def measure(
+    spec: NightlySpec,
+    *,
+    chosen: plan.Plan | None = None,
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
+) -> pd.DataFrame:
+    """Run the plan (`chosen`: in its place) and add its rows to the history; returns this night's rows.
+
+    Errors: those of `Study.run`.
+    """
+    chosen = chosen or plan.load(spec.plan)
     study = study_of(chosen, spec.history, session=spec.night)
     rows = study.run(on_progress=on_progress, cancel=cancel)
     study.store.compact(study.experiment.kind)
@@ -157,10 +171,10 @@ def judge(spec: NightlySpec) -> NightlyResult:
     )
 
 
-def write(result: NightlyResult, path: Path) -> Path:
-    """Write the summary for machines as JSON."""
+def write(result: NightlyResult, path: Path, bisections: Sequence[Mapping[str, Any]] = ()) -> Path:
+    """Write the summary for machines as JSON, with what is known of the regressions' commits."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(result.as_dict(), indent=1) + "\n")
+        temporary.write_text(json.dumps({**result.as_dict(), "bisections": list(bisections)}, indent=1) + "\n")
     return path
 
 

@@ -21,6 +21,9 @@ from acon_nb.errors import InvalidInput
 @click.option("--limit-wall", type=float, default=0.05, show_default=True, help="Share that may be lost.")
 @click.option("--limit-memory", type=float, default=0.005, show_default=True, help="Share that may be lost.")
 @click.option("--accepted", default="", help="A night or a date: the level that it measured is held from then on.")
+@click.option("--tree", type=click.Path(path_type=Path), help="A git tree of the kernel: regressions are bisected.")
+@click.option("--commit", default="HEAD", show_default=True, help="What of --tree is built: a branch, tag or commit.")
+@click.option("--compare", nargs=2, metavar="A B", help="Compare two nights of the history instead of measuring one.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("reports/nightly.html"), show_default=True
 )
@@ -34,6 +37,9 @@ def bench_nightly(
     limit_wall: float,
     limit_memory: float,
     accepted: str,
+    tree: Path | None,
+    commit: str,
+    compare: tuple[str, str] | None,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -44,14 +50,26 @@ def bench_nightly(
     """
     from acon_nb.analysis import nightly
     from acon_nb.analysis.history import Limits
+    from acon_nb.changes import nights as changes_of_nights
     from acon_nb.jupyter import notebooks, report
-    from acon_nb.study import plan as plans
 
     if output.suffix != ".html":
         raise InvalidInput("output", output, "is not an .html file", hint="such as reports/nightly.html")
+    if compare:
+        _compare(history, plan, compare, output, as_json=as_json)
+        return
     limits = Limits(instructions=limit_instructions, wall=limit_wall, memory=limit_memory)
-    spec = nightly.NightlySpec(history=history, plan=plan, night=night, nights=nights, limits=limits, accepted=accepted)
-    plans.load(plan)  # an invalid plan is refused now, not by a notebook
+    spec = nightly.NightlySpec(
+        history=history,
+        plan=plan,
+        night=night,
+        nights=nights,
+        limits=limits,
+        accepted=accepted,
+        tree=tree,
+        commit=commit,
+    )
+    changes_of_nights.plan_of(spec)  # an invalid plan or tree is refused now, not by a notebook
     summary = output.with_suffix(".json")
     parameters = {
         "history": str(spec.history),
@@ -60,6 +78,8 @@ def bench_nightly(
         "nights": spec.nights,
         **{f"limit_{name}": value for name, value in dataclasses.asdict(limits).items()},
         "accepted": spec.accepted,
+        "tree": "" if spec.tree is None else str(spec.tree.resolve()),
+        "commit": spec.commit,
         "summary": str(summary),
     }
     report.make(notebooks.folder() / "90_nightly.ipynb", output, parameters)
@@ -69,6 +89,20 @@ def bench_nightly(
     else:
         for line in data["sentences"]:
             click.echo(line)
+        for one in data["bisections"]:
+            click.echo(one["text"])
         click.echo(f"report: {output}, for machines: {summary}, history: {history}")
     if not data["passed"]:
         raise SystemExit(1)
+
+
+def _compare(history: Path, plan: str, nights: tuple[str, str], output: Path, *, as_json: bool) -> None:
+    from acon_nb.changes import night_pages
+
+    compared = night_pages.compare(history, plan, *nights)
+    path = night_pages.write(compared, output)
+    if as_json:
+        print_json(compared.values())
+        return
+    click.echo(compared.text())
+    click.echo(f"page: {path}")
