@@ -1,12 +1,8 @@
-"""`acon-nb measure`: predict what a boot must measure, read what one measured, compare the two.
-
-Exit status of all of them: 0 equal (or all known), 1 different, 2 wrong usage, 3 cannot know.
-"""
+"""`acon-nb measure predict`, `twin` and `acpi`: what a boot must measure."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,33 +11,33 @@ from typing import Any
 
 import click
 
-from acon_nb.cli.base import as_json_option, main, print_json
+from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli.measure_base import (
+    FILE,
+    STATUS,
+    measure_group,
+    names,
+    only_option,
+    print_comparison,
+    print_notes,
+    progress,
+)
 from acon_nb.errors import AconError
-from acon_nb.progress import TextProgress, silent
 from acon_nb.units import parse_bytes
 
-_FILE = click.Path(path_type=Path)
-_STATUS = {"equal": 0, "different": 1, "cannot_know": 3}
+__NOT_MEASURED = ("TD", "CID", "TCPFWD", "DRV")  # variables of the guide that no measurement depends on
+
 _NOT_MEASURED = ("TD", "CID", "TCPFWD", "DRV")  # variables of the guide that no measurement depends on
-
-
-@main.group("measure")
-def measure_group() -> None:
-    """Measured boot: MRTD and RTMRs before the boot, event logs and quotes after it.
-
-    \b
-    Exit status: 0 equal, 1 different, 2 wrong usage, 3 cannot know
-    """
 
 
 def _guest_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that describe the guest to boot."""
     for option in (
-        click.option("--firmware", type=_FILE, help="A TDVF; default: BIOS, or OVMF where distributions install it."),
+        click.option("--firmware", type=FILE, help="A TDVF; default: BIOS, or OVMF where distributions install it."),
         click.option("--memory", help="For example 2G; default: M, or 2g."),
         click.option("--append", help="The whole kernel command line; default: the guide's, followed by KA."),
         click.option("--initrd", help="The initrd (-: none); default: RD, or initrd."),
-        click.argument("kernel", type=_FILE, default=Path("vmlinuz")),
+        click.argument("kernel", type=FILE, default=Path("vmlinuz")),
     ):
         command = option(command)
     return command
@@ -57,16 +53,11 @@ def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
     return _guest_options(command)
 
 
-_only_option = click.option(
-    "--only", default="", metavar="NAMES", help="The registers to consider: mrtd,rtmr1,rtmr2 or pcr4,..."
-)
-
-
 @measure_group.command("predict")
 @_boot_options
-@click.option("--acpi", type=_FILE, help="A folder of captured ACPI tables (measure acpi).")
-@click.option("--rvps", type=_FILE, help="Also write the known values as a message to Trustee's RVPS.")
-@_only_option
+@click.option("--acpi", type=FILE, help="A folder of captured ACPI tables (measure acpi).")
+@click.option("--rvps", type=FILE, help="Also write the known values as a message to Trustee's RVPS.")
+@only_option
 @as_json_option
 def measure_predict(acpi: Path | None, rvps: Path | None, only: str, as_json: bool, **given: Any) -> None:
     """Predict what a TD that boots KERNEL must measure: MRTD, and each event of RTMR[0..2].
@@ -77,8 +68,8 @@ def measure_predict(acpi: Path | None, rvps: Path | None, only: str, as_json: bo
     from acon_nb import tdx
     from acon_nb.tdx import reference
 
-    prediction = tdx.predict(_inputs(acpi=acpi, **given), on_progress=_progress())
-    wanted = _names(only, ["MRTD", *prediction.registers])
+    prediction = tdx.predict(_inputs(acpi=acpi, **given), on_progress=progress())
+    wanted = names(only, ["MRTD", *prediction.registers])
     if rvps is not None:
         values = reference.write_message(rvps, tdx.expected(prediction), only=wanted)
         click.echo(f"{rvps}: {', '.join(values)}", err=True)
@@ -88,65 +79,16 @@ def measure_predict(acpi: Path | None, rvps: Path | None, only: str, as_json: bo
     else:
         _print_prediction(prediction)
     considered = [value for name, value in prediction.registers.items() if not wanted or name in wanted]
-    sys.exit(_STATUS["cannot_know"] if None in considered else 0)
-
-
-@measure_group.command("replay")
-@click.argument("file", type=_FILE)
-@click.option("--kind", type=click.Choice(["ccel", "tcg2"]), help="The kind of log; default: detected.")
-@as_json_option
-def measure_replay(file: Path, kind: str | None, as_json: bool) -> None:
-    """Replay an event log (CCEL, TCG2): print each event and the final registers; for a quote, its registers.
-
-    The signature of a quote is not verified.
-    """
-    from acon_nb import tdx
-
-    side = tdx.read_log(file, tdx.LogKind(kind.upper())) if kind else tdx.read_side(file)
-    registers = side.registers() if isinstance(side, tdx.EventLog) else side.registers
-    notes = [side.note] if isinstance(side, tdx.TdIdentity) else list(side.notes)
-    if as_json:
-        print_json(
-            {
-                "registers": {name: value.hex() if value else None for name, value in registers.items()},
-                "events": _event_rows(side) if isinstance(side, tdx.EventLog) else [],
-                "notes": notes,
-            }
-        )
-        return
-    for row in _event_rows(side) if isinstance(side, tdx.EventLog) else []:
-        click.echo(f"{row['number']:4} {row['register']:8} {row['sha384'][:16]}  {row['type']}  {row['label']}")
-    for name, value in registers.items():
-        click.echo(f"{name:8} {value.hex() if value else 'cannot be known offline'}")
-    _notes(notes)
-
-
-@measure_group.command("compare")
-@click.argument("expected", type=_FILE)
-@click.argument("measured", type=_FILE)
-@_only_option
-@as_json_option
-def measure_compare(expected: Path, measured: Path, only: str, as_json: bool) -> None:
-    """Compare EXPECTED with MEASURED, event by event, and name the first difference.
-
-    Each is a stored prediction (measure predict --json), an event log, a quote (version 4 or 5) or a TDREPORT.
-    Signatures are not verified.
-    """
-    from acon_nb import tdx
-
-    first, second = tdx.read_side(expected), tdx.read_side(measured)
-    comparison = tdx.compare(first, second, only=_names(only, None))
-    _print_comparison(comparison, as_json)
-    sys.exit(_STATUS[comparison.verdict.value])
+    sys.exit(STATUS["cannot_know"] if None in considered else 0)
 
 
 @measure_group.command("twin")
 @_boot_options
 @click.option(
-    "--expect", type=_FILE, help="Compare with this stored prediction (--store), not with that of these files."
+    "--expect", type=FILE, help="Compare with this stored prediction (--store), not with that of these files."
 )
-@click.option("--log", type=_FILE, help="Save the event log to a file.")
-@click.option("--store", type=_FILE, help="Save the prediction to a file.")
+@click.option("--log", type=FILE, help="Save the event log to a file.")
+@click.option("--store", type=FILE, help="Save the prediction to a file.")
 @click.option(
     "--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Time limit for the boot, in seconds."
 )
@@ -165,18 +107,18 @@ def measure_twin(
     from acon_nb.td import vtpm
 
     stored = None if expect is None else tdx.read_side(expect)
-    boot = vtpm.run(_inputs(**given), timeout_s=timeout_s, on_progress=_progress())
+    boot = vtpm.run(_inputs(**given), timeout_s=timeout_s, on_progress=progress())
     for path, data in ((log, boot.raw), (store, json.dumps(tdx.expected(boot.prediction).as_json()).encode())):
         if path is not None:
             with atomic_file(path) as temporary:
                 temporary.write_bytes(data)
     comparison = boot.comparison if stored is None else tdx.compare(stored, boot.log, only=vtpm.REGISTERS)
-    _print_comparison(comparison, as_json)
-    sys.exit(_STATUS[comparison.verdict.value])
+    print_comparison(comparison, as_json)
+    sys.exit(STATUS[comparison.verdict.value])
 
 
 @measure_group.command("acpi")
-@click.argument("folder", type=_FILE)
+@click.argument("folder", type=FILE)
 @_guest_options
 def measure_acpi(folder: Path, **given: Any) -> None:
     """Capture the ACPI tables that this host's QEMU gives a TD into FOLDER, for `measure predict --acpi`.
@@ -186,7 +128,7 @@ def measure_acpi(folder: Path, **given: Any) -> None:
     """
     from acon_nb.td import acpi
 
-    acpi.capture_acpi(_spec(given, without=()), folder, on_progress=_progress())
+    acpi.capture_acpi(_spec(given, without=()), folder, on_progress=progress())
     click.echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
@@ -234,40 +176,6 @@ def _host_qemu(vm: Any) -> str:
         return ""
 
 
-def _names(text: str, known: list[str] | None) -> list[str]:
-    """Parse register names as people write them: rtmr1, RTMR[1], mrtd. Errors: `click.UsageError`."""
-    names = []
-    for word in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"(mrtd)|(rtmr|pcr)\[?(\d{1,2})\]?", word, re.IGNORECASE)
-        name = "" if match is None else match[1] or f"{match[2]}[{match[3]}]"
-        if not name or (known is not None and name.upper() not in known):
-            examples = ", ".join(known or ["rtmr1"])
-            raise click.UsageError(f"--only: {word!r} is not a register here; valid ones: {examples}")
-        names.append(name.upper())
-    return names
-
-
-def _progress() -> Any:
-    """Progress for a person who waits; none for a log, where only the result matters."""
-    return TextProgress() if sys.stderr.isatty() else silent
-
-
-def _event_rows(log: Any) -> list[dict[str, Any]]:
-    from acon_nb.tdx.describe import label_of
-
-    return [
-        {
-            "number": event.number,
-            "register": event.register,
-            "type": event.type_name,
-            "label": label_of(event),
-            "sha384": event.digest.hex(),
-            "data_bytes": len(event.data),
-        }
-        for event in log.events
-    ]
-
-
 def _print_prediction(prediction: Any) -> None:
     for order, value in (("per page", prediction.mrtd.per_page), ("per section", prediction.mrtd.per_section)):
         click.echo(f"MRTD     {value.hex()}  ({order})")
@@ -278,38 +186,4 @@ def _print_prediction(prediction: Any) -> None:
         click.echo(f"  {event.register} {digest}  {event.type_name}: {event.what}")
     for reason in dict.fromkeys(event.why for event in prediction.unknown):
         click.echo(f"unknown: {reason}", err=True)
-    _notes(prediction.notes)
-
-
-def _print_comparison(comparison: Any, as_json: bool) -> None:
-    if as_json:
-        print_json(_comparison_json(comparison))
-        return
-    click.echo(comparison.headline)
-    for row in comparison.registers:
-        click.echo(f"  {row.register}: {row.verdict.text}" + (f": {row.text}" if row.text != row.verdict.text else ""))
-    for pair in comparison.differences:
-        click.echo(f"  {pair.register}, event {pair.number}: {pair.text}")
-    for text in comparison.explanations:
-        click.echo(f"explained: {text}")
-    _notes(comparison.notes)
-
-
-def _comparison_json(comparison: Any) -> dict[str, Any]:
-    def row(item: Any) -> dict[str, Any]:
-        values = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(item).items()}
-        return {**values, "verdict": item.verdict.value}
-
-    return {
-        "verdict": comparison.verdict.value,
-        "headline": comparison.headline,
-        "registers": [row(item) for item in comparison.registers],
-        "events": [row(item) for item in comparison.events],
-        "explanations": list(comparison.explanations),
-        "notes": list(comparison.notes),
-    }
-
-
-def _notes(notes: Any) -> None:
-    for note in notes:
-        click.echo(f"note: {note}", err=True)
+    print_notes(prediction.notes)

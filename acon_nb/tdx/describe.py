@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import uuid
 
-from acon_nb.tdx.eventlog import LoggedEvent
+from acon_nb.tdx.eventlog import AAEL_TAG, DSTACK_EVENT, LoggedEvent
 
 _TAGS = {0x8F3B22ED: "command line", 0x8F3B22EC: "initrd"}  # Linux: libstub/efistub.h
 _TABLES = {
@@ -45,6 +45,8 @@ def label_of(event: LoggedEvent) -> str:
         return text_of(data[1 : 1 + data[0]]) if data else "table"
     if kind == 0xA and data.startswith(b"QEMU FW CFG\0"):
         return text_of(data[12:]) or "QEMU FW CFG"
+    if kind == DSTACK_EVENT:
+        return text_of(data[5:].split(b":", 1)[0]) if data else "event"
     if kind == 0x80000006:
         return "partition table"
     return text_of(data)
@@ -73,6 +75,8 @@ def _variable_name(data: bytes) -> str:
 def _tag(data: bytes) -> str:
     if len(data) < 8:
         return "tag"
+    if data[:4] == AAEL_TAG:
+        return text_of(data[8 : 8 + struct.unpack_from("<I", data, 4)[0]])
     number = struct.unpack_from("<I", data)[0]
     return _TAGS.get(number, f"tag {number:#010x}")
 

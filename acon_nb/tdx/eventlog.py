@@ -9,9 +9,10 @@ Source: TCG PC Client Platform Firmware Profile, "Event Logging"; UEFI specifica
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,6 +22,11 @@ SHA384 = 0x000C
 DIGEST_BYTES = 48
 ZERO = bytes(DIGEST_BYTES)
 EV_NO_ACTION = 3
+EV_EVENT_TAG = 6
+AAEL_TAG = b"LEAA"  # 0x4141454c ("AAEL"), little-endian: guest-components, attestation-agent, eventlog/tcg2.rs
+DSTACK_EVENT = 0x08000001  # an application's event of dstack: dstack, cc-eventlog, runtime_events.rs
+AAEL_LINE = 0x4141454C  # not of the specification: a line of an application's text log
+APPLICATION = "RTMR[3]"  # the register that firmware and kernel leave to applications
 TPM_LOG_PATH = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 CCEL_PATH = Path("/sys/firmware/acpi/tables/data/CCEL")
 _LOG_LIMIT_BYTES = 64 << 20
@@ -65,6 +71,8 @@ EVENT_TYPES: Mapping[int, str] = {
     0x800000E0: "EV_EFI_VARIABLE_AUTHORITY",
     0x800000E1: "EV_EFI_SPDM_FIRMWARE_BLOB",
     0x800000E2: "EV_EFI_SPDM_FIRMWARE_CONFIG",
+    DSTACK_EVENT: "DSTACK_RUNTIME_EVENT",
+    AAEL_LINE: "APPLICATION_EVENT",
 }
 
 
@@ -106,17 +114,22 @@ class LoggedEvent:
 class EventLog:
     """A parsed log: its events in order, and in `notes` what was left out and why.
 
-    `size_bytes` is the length of the log itself; the rest of the input is padding, or unrelated memory.
+    `size_bytes` is the length of the log itself; the rest of the input is padding, or unrelated memory. `form` is what
+    was read, and `kind_known_by` how its kind is known; `initial` holds registers that were not zero before it.
     """
 
     kind: LogKind
     events: tuple[LoggedEvent, ...]
     size_bytes: int
     notes: tuple[str, ...] = ()
+    form: str = "event log"
+    kind_known_by: str = "given"
+    initial: Mapping[str, bytes] = field(default_factory=dict)
 
     def registers(self) -> dict[str, bytes]:
         """Return the value of each register after all events; a TD's registers without an event are zero."""
         values = {self.kind.register(index): ZERO for index in (self.kind.indexes if self.kind is LogKind.TD else ())}
+        values |= self.initial
         for event in self.events:
             values[event.register] = extend(values.get(event.register, ZERO), event.digest)
         return values
@@ -130,6 +143,14 @@ class CcelTable:
     cc_subtype: int
     log_bytes: int
     log_address: int
+
+
+def index_of(register: str) -> int:
+    """Return the index in a log that a register's name stands for. Errors: `ValueError` for any other text."""
+    match = re.fullmatch(r"RTMR\[([0-3])\]|PCR\[(\d|1\d|2[0-3])\]", register)
+    if match is None:
+        raise ValueError(f"{register[:40]!r} is not the name of a register")
+    return int(match[1]) + 1 if match[1] else int(match[2])
 
 
 def extend(register: bytes, digest: bytes) -> bytes:
@@ -151,31 +172,84 @@ def read_log(path: Path, kind: LogKind | None = None) -> EventLog:
 
 
 def parse_log(raw: bytes, kind: LogKind | None = None, *, source: str = "log") -> EventLog:
-    """Parse the bytes of a log; `kind` is detected from the header if not given.
+    """Parse the bytes of a log; `kind` is decided by all that the log shows if not given.
 
-    Errors: `InvalidInput` if it is not such a log, lacks SHA-384 digests, or is truncated inside a record.
+    Records of Trustee's attestation agent without a header are read too. Errors: `InvalidInput` if it is not such a
+    log, lacks SHA-384 digests, has two in one record, or is truncated inside a record.
     """
-    algorithms, header_index, start = _header(raw, source)
+    if is_agent_log(raw):
+        algorithms, header_index, start = dict(_SIZES), 1, 0
+    else:
+        algorithms, header_index, start = _header(raw, source)
     if SHA384 not in algorithms:
         names = ", ".join(f"{name:#06x}" for name in algorithms) or "none"
         raise InvalidInput(
             "log", source, f"has no SHA-384 (algorithms: {names})", hint="swtpm_setup --pcr-banks sha384"
         )
-    kind = kind or (LogKind.TD if header_index == 1 else LogKind.TPM)
+    records = list(_records(raw, start, algorithms, source))
+    known_by = "given"
+    if kind is None:
+        kind, known_by = _kind(header_index, set(algorithms), records)
+    size_bytes = records[-1].end if records else start
+    events, notes = _events(kind, records)
+    return EventLog(
+        kind=kind,
+        events=tuple(events),
+        size_bytes=size_bytes,
+        notes=(*notes, *_after_end(raw[size_bytes:])),
+        form="event log (binary)" if start else "log of Trustee's attestation agent (binary)",
+        kind_known_by=known_by,
+    )
+
+
+def is_agent_log(raw: bytes) -> bool:
+    """Whether bytes start with a record of Trustee's attestation agent, which writes no header."""
+    if len(raw) < 14:
+        return False
+    index, event_type, count, name = struct.unpack_from("<IIIH", raw)
+    tag = 14 + _SIZES.get(name, 0) + 4
+    return index < 24 and (event_type, count) == (EV_EVENT_TAG, 1) and raw[tag : tag + 4] == AAEL_TAG
+
+
+def _events(kind: LogKind, records: list[_Record]) -> tuple[list[LoggedEvent], list[str]]:
+    """The events that were measured, and notes about the records that were not."""
     events: list[LoggedEvent] = []
     notes: list[str] = []
-    size_bytes = start
-    for number, (index, event_type, digest, data, end) in enumerate(_records(raw, start, algorithms, source)):
-        size_bytes = end
-        if event_type == EV_NO_ACTION:
+    for number, row in enumerate(records):
+        if row.event_type == EV_NO_ACTION:
             notes.append(f"event {number} is EV_NO_ACTION: not measured")
-        elif index not in kind.indexes:
-            notes.append(f"event {number} has index {index}, which is not a register")
+        elif row.index not in kind.indexes:
+            notes.append(f"event {number} has index {row.index}, which is not a register")
         else:
-            register = kind.register(index)
-            event = LoggedEvent(number=number, register=register, event_type=event_type, digest=digest, data=data)
-            events.append(event)
-    return EventLog(kind=kind, events=tuple(events), size_bytes=size_bytes, notes=tuple(notes))
+            register = kind.register(row.index)
+            events.append(
+                LoggedEvent(
+                    number=number, register=register, event_type=row.event_type, digest=row.digest, data=row.data
+                )
+            )
+    return events, notes
+
+
+def _kind(header_index: int, algorithms: set[int], records: list[_Record]) -> tuple[LogKind, str]:
+    """Decide whose log this is, and say by what: td-shim's has the header index of a TPM's, for example."""
+    measured = [row for row in records if row.event_type != EV_NO_ACTION]
+    used = sorted({row.index for row in measured})
+    if any(row.data[1:9] in (b"TdxTable", b"td_hob\0\0") for row in measured) and 0 not in used:
+        return LogKind.TD, "it measures a TD HOB"
+    if header_index == 1:
+        return LogKind.TD, "its header has index 1"
+    if used and all(index in LogKind.TD.indexes for index in used) and algorithms == {SHA384}:
+        return LogKind.TD, "it has SHA-384 alone, and no index but 1 to 4"
+    others = [index for index in used if index not in LogKind.TD.indexes]
+    if others:
+        return LogKind.TPM, f"it measures into index {others[0]}, which a TD does not have"
+    return LogKind.TPM, "its header has index 0, and it has the digests of a TPM"
+
+
+def _after_end(rest: bytes) -> tuple[str, ...]:
+    """A note if a log is followed by more than padding, which could hide records."""
+    data = rest.lstrip(b"\xff\0").rstrip(b"\xff\0")
+    return (f"{len(data)} bytes after the log's end are neither zero nor 0xff: they were not read",) if data else ()
 
 
 def parse_ccel_table(raw: bytes) -> CcelTable:
@@ -206,10 +280,19 @@ def _header(raw: bytes, source: str) -> tuple[dict[int, int], int, int]:
     return algorithms, index, end
 
 
-def _records(
-    raw: bytes, offset: int, algorithms: Mapping[int, int], source: str
-) -> Iterator[tuple[int, int, bytes, bytes, int]]:
-    """Yield (index, type, SHA-384 digest, data, end offset) of each record."""
+@dataclass(frozen=True)
+class _Record:
+    """A record as it lies in the log; `end` is the offset after it."""
+
+    index: int
+    event_type: int
+    digest: bytes
+    data: bytes
+    end: int
+
+
+def _records(raw: bytes, offset: int, algorithms: Mapping[int, int], source: str) -> Iterator[_Record]:
+    """Yield each record."""
 
     def take(size: int) -> int:
         nonlocal offset
@@ -219,25 +302,30 @@ def _records(
         offset += size
         return offset - size
 
+    def damaged(reason: str) -> InvalidInput:
+        return InvalidInput(
+            "log", source, f"{reason} in event {number}", hint="read the log again; it is damaged there"
+        )
+
     for number in range(_EVENT_LIMIT):
         if len(raw) - offset < 4 or raw[offset : offset + 4] == b"\xff" * 4 or not any(raw[offset : offset + 12]):
             return
         index, event_type, count = struct.unpack_from("<III", raw, take(12))
         if count > len(algorithms):
-            hint = "read the log again; it is damaged there"
-            raise InvalidInput("log", source, f"claims {count} digests in event {number}", hint=hint)
-        digest = b""
+            raise damaged(f"claims {count} digests")
+        digests: dict[int, bytes] = {}
         for _ in range(count):
             (name,) = struct.unpack_from("<H", raw, take(2))
             if name not in algorithms:
-                hint = "read the log again; it is damaged there"
-                raise InvalidInput("log", source, f"has a digest of {name:#06x} in event {number}", hint=hint)
+                raise damaged(f"has a digest of {name:#06x}")
+            if name in digests:
+                raise damaged(f"has two digests of {name:#06x}, of which only one can be what was measured,")
             start = take(algorithms[name])
-            digest = raw[start : start + DIGEST_BYTES] if name == SHA384 else digest
+            digests[name] = raw[start : start + algorithms[name]]
         (size,) = struct.unpack_from("<I", raw, take(4))
         start = take(size)
-        if not digest and event_type != EV_NO_ACTION:
+        if SHA384 not in digests and event_type != EV_NO_ACTION:
             hint = "every event needs a digest of the SHA-384 bank"
             raise InvalidInput("log", source, f"has no SHA-384 digest in event {number}", hint=hint)
-        yield index, event_type, digest, raw[start : start + size], offset
+        yield _Record(index, event_type, digests.get(SHA384, b""), raw[start : start + size], offset)
     raise InvalidInput("log", source, f"has more than {_EVENT_LIMIT} events", hint="this is not the log of a boot")

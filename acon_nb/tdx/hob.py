@@ -36,11 +36,23 @@ def td_hob(firmware: Tdvf, memory_bytes: int) -> bytes:
     if section is None:
         raise InvalidInput("firmware", firmware.path, "has no TD_HOB section", hint="use a TDVF, such as Debian's")
     accepted = firmware.of(SectionType.TD_HOB, SectionType.TEMP_MEM)
-    ranges = ram_ranges(memory_bytes, [(part.address, part.memory_bytes) for part in accepted])
-    total = _HANDOFF_BYTES + _RESOURCE_BYTES * len(ranges) + _END_BYTES
-    if total > section.memory_bytes:
+    places = [(part.address, part.memory_bytes) for part in accepted]
+    raw = hob_list((section.address, section.memory_bytes), places, memory_bytes)
+    if not raw:
         raise InvalidInput("firmware", firmware.path, "has too small a TD_HOB section", hint="use another image")
-    parts = [struct.pack("<HHIII5Q", _HANDOFF, _HANDOFF_BYTES, 0, _VERSION, 0, 0, 0, 0, 0, section.address + total)]
+    return raw
+
+
+def hob_list(place: tuple[int, int], accepted: Iterable[tuple[int, int]], memory_bytes: int) -> bytes:
+    """Return the list that lies at `place` (address, bytes) without its END; b"" if it does not fit there.
+
+    `accepted` are the ranges that are accepted already. Errors: `InvalidInput`.
+    """
+    ranges = ram_ranges(memory_bytes, accepted)
+    total = _HANDOFF_BYTES + _RESOURCE_BYTES * len(ranges) + _END_BYTES
+    if total > place[1]:
+        return b""
+    parts = [struct.pack("<HHIII5Q", _HANDOFF, _HANDOFF_BYTES, 0, _VERSION, 0, 0, 0, 0, 0, place[0] + total)]
     for start, size, kind in ranges:
         head = struct.pack("<HHI16xII", _RESOURCE, _RESOURCE_BYTES, 0, kind, _ATTRIBUTES)
         parts.append(head + struct.pack("<QQ", start, size))

@@ -23,6 +23,7 @@ ACPI_FILES = ("table-loader", "rsdp", "tables")  # of fw_cfg, in the order in wh
 TPM_LOG = "tpm/log"  # of fw_cfg if the guest has a TPM; measured before the tables
 _ACPI_LIMIT_BYTES = 16 << 20
 _CHUNK_BYTES = 64 << 20  # large enough that hashing continues while another thread holds the GIL
+_MEMORY_LIMIT_BYTES = 1 << 51  # a TD's addresses have 52 bits, of which the highest says that memory is shared
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
 
 
@@ -54,6 +55,8 @@ class BootInputs:
         check_fields(self)
         if self.memory_bytes <= 0 or self.memory_bytes % (1 << 20):
             raise InvalidInput("memory_bytes", self.memory_bytes, "is not a whole number of MiB", hint="such as 2048M")
+        if self.memory_bytes > _MEMORY_LIMIT_BYTES:
+            raise InvalidInput("memory_bytes", self.memory_bytes, "is more than a TD can address", hint="such as 2048M")
         raw = self.append.encode(errors="surrogateescape")
         if len(raw) > _APPEND_LIMIT_BYTES or b"\0" in raw or b"\n" in raw:
             raise InvalidInput(

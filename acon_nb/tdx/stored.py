@@ -7,17 +7,24 @@ which of them matches. It can be converted to JSON and back.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from acon_nb.errors import InvalidInput
-from acon_nb.tdx.eventlog import DIGEST_BYTES, EVENT_TYPES, ZERO, LogKind, extend
+from acon_nb.tdx.eventlog import DIGEST_BYTES, EVENT_TYPES, ZERO, LogKind, extend, index_of
+from acon_nb.tdx.facts import BootFacts, facts_of, facts_of_json
 from acon_nb.tdx.mrtd import PageOrder
 from acon_nb.tdx.predict import Prediction, without_initrd
+from acon_nb.tdx.printable import printable
 
 FORM = "acon-nb measurement 1"
 _LIMIT_EVENTS = 10_000
+_LIMIT_ALTERNATIVES = 1_000
+_LIMIT_WORDS = 1_000
+_DIGEST = re.compile(r"[0-9a-fA-F]{96}")
+_HINT = "make it with: acon-nb measure predict --json KERNEL > FILE"
 _TYPES = {name: number for number, name in EVENT_TYPES.items()}
 
 
@@ -46,13 +53,17 @@ class Alternative:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a boot must measure: events, MRTD by page order (empty for a TPM), other stacks, notes."""
+    """What a boot must measure: events, MRTD by page order (empty for a TPM), other stacks, notes.
+
+    `facts` are those of its inputs from which drifted ones can be searched; older files have none.
+    """
 
     kind: LogKind
     events: tuple[ExpectedEvent, ...]
     mrtd: Mapping[PageOrder, bytes]
     alternatives: tuple[Alternative, ...]
     notes: tuple[str, ...]
+    facts: BootFacts | None = None
 
     @property
     def registers(self) -> dict[str, bytes | None]:
@@ -72,6 +83,7 @@ class Expected:
                 for other in self.alternatives
             ],
             "notes": list(self.notes),
+            "facts": None if self.facts is None else self.facts.as_json(),
         }
 
 
@@ -92,6 +104,7 @@ def expected(prediction: Prediction) -> Expected:
         mrtd=mrtd,
         alternatives=tuple(unlike),
         notes=prediction.notes,
+        facts=facts_of(prediction.material) if prediction.kind is LogKind.TD else None,
     )
 
 
@@ -109,23 +122,38 @@ def registers_of(kind: LogKind, events: tuple[ExpectedEvent, ...]) -> dict[str, 
 
 def parse_expected(text: str, *, source: str = "prediction") -> Expected:
     """Parse what `Expected.as_json` wrote. Errors: `InvalidInput` for anything else."""
-    hint = "make it with: acon-nb measure predict --json KERNEL > FILE"
     try:
         data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = f"is not a stored prediction: {error}"[:200]
+        raise InvalidInput("prediction", source, reason, hint=_HINT) from error
+    return expected_of_json(data, source=source)
+
+
+def expected_of_json(data: Any, *, source: str = "prediction") -> Expected:
+    """Build a prediction from parsed JSON, which is not trusted. Errors: `InvalidInput`."""
+    try:
         if not isinstance(data, dict) or data.get("form") != FORM:
             raise ValueError("it has a different form")
+        kind = LogKind(data["kind"])
+        alternatives = _list(data["alternatives"], _LIMIT_ALTERNATIVES)
         return Expected(
-            kind=LogKind(data["kind"]),
-            events=_events_of_json(data["events"]),
+            kind=kind,
+            events=_events_of_json(data["events"], kind),
             mrtd={PageOrder(order): _digest(value) for order, value in data["mrtd"].items()},
             alternatives=tuple(
-                Alternative(words=tuple(map(str, row["words"])), events=_events_of_json(row["events"]))
-                for row in data["alternatives"]
+                Alternative(
+                    words=tuple(map(_text, _list(row["words"], _LIMIT_WORDS))),
+                    events=_events_of_json(row["events"], kind),
+                )
+                for row in alternatives
             ),
-            notes=tuple(map(str, data["notes"])),
+            notes=tuple(map(_text, _list(data["notes"], _LIMIT_WORDS))),
+            facts=facts_of_json(data.get("facts")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidInput("prediction", source, f"is not a stored prediction: {error}", hint=hint) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        reason = printable(f"is not a stored prediction: {error}", 200)
+        raise InvalidInput("prediction", source, reason, hint=_HINT) from error
 
 
 def _events(prediction: Prediction) -> tuple[ExpectedEvent, ...]:
@@ -159,23 +187,46 @@ def _event_json(event: ExpectedEvent) -> dict[str, Any]:
     }
 
 
-def _events_of_json(rows: Any) -> tuple[ExpectedEvent, ...]:
-    if not isinstance(rows, list) or len(rows) > _LIMIT_EVENTS:
-        raise ValueError("its events are not a list, or too many for a boot")
+def _events_of_json(rows: Any, kind: LogKind) -> tuple[ExpectedEvent, ...]:
     return tuple(
         ExpectedEvent(
-            register=str(row["register"]),
+            register=_register(row["register"], kind),
             event_type=_TYPES[row["type"]],
-            label=str(row["label"]),
-            what=str(row["what"]),
+            label=_text(row["label"]),
+            what=_text(row["what"]),
             digest=None if row["sha384"] is None else _digest(row["sha384"]),
-            hashed_bytes=None if row["hashed_bytes"] is None else int(row["hashed_bytes"]),
-            source=str(row["source"]),
-            depends=tuple(map(str, row["depends"])),
-            why=str(row["unknown_because"]),
+            hashed_bytes=None if row["hashed_bytes"] is None else _count(row["hashed_bytes"]),
+            source=_text(row["source"]),
+            depends=tuple(map(_text, _list(row["depends"], _LIMIT_WORDS))),
+            why=_text(row["unknown_because"]),
         )
-        for row in rows
+        for row in _list(rows, _LIMIT_EVENTS)
     )
+
+
+def _list(value: Any, most: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError("a list is missing, or too long for a boot")
+    return value
+
+
+def _text(value: Any) -> str:
+    """A text that may be shown: a stored prediction can come from anybody."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text"[:80])
+    return printable(value)
+
+
+def _register(value: Any, kind: LogKind) -> str:
+    if not isinstance(value, str) or index_of(value) not in kind.indexes or value[0] != kind.register(1)[0]:
+        raise ValueError(f"{value!r} is not a register of such a log"[:80])
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is not a number of bytes"[:80])
+    return value
 
 
 def _hex(value: bytes | None) -> str | None:
@@ -183,7 +234,6 @@ def _hex(value: bytes | None) -> str | None:
 
 
 def _digest(text: Any) -> bytes:
-    raw = bytes.fromhex(text)
-    if len(raw) != DIGEST_BYTES:
-        raise ValueError("a digest does not have 48 bytes")
-    return raw
+    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+        raise ValueError(f"a digest does not have {2 * DIGEST_BYTES} hexadecimal digits")
+    return bytes.fromhex(text)

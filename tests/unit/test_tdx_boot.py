@@ -812,9 +812,12 @@ class TestCommands:
 
     def test_wrong_usage_is_2(self, files: list[object], tmp_path: Path) -> None:
         assert self.run("predict", *files, "--only", "rtmr9")[0] == 2
-        assert self.run("predict", tmp_path / "none")[0] == 2
-        assert self.run("replay", tmp_path / "none")[0] == 2
-        assert self.run("compare", tmp_path, tmp_path)[0] == 2
+        assert self.run("predict", *files, "--memory", "3000000000000G")[0] == 2
+
+    def test_a_file_that_cannot_be_read_is_4(self, files: list[object], tmp_path: Path) -> None:
+        assert self.run("predict", tmp_path / "none")[0] == 4
+        assert self.run("replay", tmp_path / "none")[0] == 4
+        assert self.run("compare", tmp_path, tmp_path)[0] == 4
 
     def test_a_log_is_replayed(self, tmp_path: Path) -> None:
         body = b"Spec ID Event03\0" + bytes(4) + b"\0\2\0\2\1\0\0\0\x0c\0\x30\0\0"

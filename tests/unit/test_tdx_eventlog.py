@@ -179,11 +179,28 @@ def test_what_is_not_measured_is_left_out_and_noted() -> None:
     assert log.notes == ("event 0 is EV_NO_ACTION: not measured", "event 1 has index 9, which is not a register")
 
 
-def test_a_tpm_s_log_is_known_by_its_header() -> None:
-    log = parse_log(spec_id(index=0) + record(4, 4, b"\0\0\0\0"))
-    assert log.kind is LogKind.TPM
-    assert list(log.registers()) == ["PCR[4]"]
-    assert list(parse_log(spec_id(index=0), LogKind.TD).registers()) == [f"RTMR[{number}]" for number in range(4)]
+def test_whose_log_it_is_is_told_by_all_that_it_shows() -> None:
+    separator = record(1, 4, b"\0\0\0\0")
+    tpm = parse_log(spec_id(index=0) + record(0, 8, b"version") + separator)
+    assert tpm.kind is LogKind.TPM
+    assert list(tpm.registers()) == ["PCR[0]", "PCR[1]"]
+    assert tpm.kind_known_by == "it measures into index 0, which a TD does not have"
+    banks = ((0xB, 32), (0xC, 48))
+    two = struct.pack("<IIIH", 1, 4, 2, 0xB) + bytes(32) + struct.pack("<H", 0xC) + bytes(48) + bytes(4)
+    assert parse_log(spec_id(index=0, algorithms=banks) + two).kind is LogKind.TPM
+    # td-shim's header has index 0 as well
+    shim = parse_log(spec_id(index=0) + separator + record(2, 7, b""))
+    assert list(shim.registers()) == [f"RTMR[{number}]" for number in range(4)]
+    hob = parse_log(spec_id(index=0, algorithms=banks) + two[:-4] + struct.pack("<I", 9) + b"\x08TdxTable")
+    assert (hob.kind, hob.kind_known_by) == (LogKind.TD, "it measures a TD HOB")
+    assert parse_log(spec_id(index=0) + separator, LogKind.TPM).kind is LogKind.TPM
+
+
+def test_a_record_with_two_digests_of_one_bank_is_refused() -> None:
+    digests = b"".join(struct.pack("<H", 0xC) + bytes([n]) * 48 for n in (1, 2))
+    raw = spec_id(algorithms=((0xC, 48), (0xB, 32))) + struct.pack("<III", 1, 4, 2) + digests + bytes(4)
+    with pytest.raises(InvalidInput, match=r"two digests of 0x000c.*in event 0"):
+        parse_log(raw)
 
 
 def report(**changed: bytes) -> bytes:
@@ -213,7 +230,8 @@ def quote(version: int, body: bytes, *, tee: int = 0x81, kind: int = 2, size: in
     ("raw", "words"),
     [
         (quote(3, bytes(600)), "version 3"),
-        (quote(4, bytes(600), tee=0), "TEE type 0x0"),
+        (quote(4, bytes(600), tee=0), "is a quote of an SGX enclave"),
+        (quote(4, bytes(600), tee=1), "TEE type 0x1"),
         (quote(4, bytes(583)), "is truncated"),
         (quote(5, bytes(648), kind=9), "body of type 9"),
         (quote(5, bytes(648), kind=3, size=0xFFFFFFFF), "4294967295 bytes"),
@@ -254,7 +272,7 @@ def test_a_quote_of_an_earlier_moment_and_an_event_too_many_are_found() -> None:
 
 def test_sides_without_a_common_register_are_not_compared() -> None:
     with pytest.raises(InvalidInput, match="no register in common"):
-        compare(parse_log(spec_id()), parse_log(spec_id(index=0) + record(4, 4, b"\0\0\0\0")))
+        compare(parse_log(spec_id()), parse_log(spec_id(index=0) + record(0, 4, b"\0\0\0\0")))
     log = parse_log(spec_id())
     with pytest.raises(InvalidInput, match="is not a register of both sides"):
         compare(log, log, only=["PCR[4]"])
