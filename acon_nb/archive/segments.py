@@ -55,7 +55,8 @@ class UnpackingProblem:
 
     `offset` is the start of the segment in the file, `compression` as in `Segment`; `kernel` is the reason that
     the kernel prints ("Initramfs unpacking failed: ...", or with CONFIG_BLK_DEV_RAM "rootfs image is not initramfs
-    (...)"), "" if it unpacks a damaged image without a word, and None if kernels can read it but acon_nb cannot.
+    (...)"), "" if it unpacks a damaged image without a word, and None if kernels can read it but acon_nb cannot;
+    `options` are those that they need for it.
     """
 
     offset: int
@@ -63,6 +64,7 @@ class UnpackingProblem:
     what: str
     hint: str
     kernel: str | None
+    options: tuple[str, ...] = ()
 
     def error(self, what: str) -> TreeError:
         """Return the error that refuses the image."""
@@ -145,7 +147,12 @@ class _Reader:
                 name = form.name if form else ""
                 offset = position - self._start
                 return UnpackingProblem(
-                    offset=offset, compression=name, what=stop.what, hint=stop.hint, kernel=stop.kernel
+                    offset=offset,
+                    compression=name,
+                    what=stop.what,
+                    hint=stop.hint,
+                    kernel=stop.kernel,
+                    options=(form.option,) if form else (),
                 )
         self.segments += appended
         if not self.root.members:

@@ -34,7 +34,7 @@ from acon_nb.units import format_bytes
 from acon_nb.validation import Meta, check_fields
 from acon_nb.vm.spec import GUIDE_APPEND, VmSpec, least_memory_bytes
 
-_JUDGE = 1  # of cached verdicts: a change of the check changes it
+_JUDGE = 2  # of cached verdicts: a change of the check changes it
 _KIND = "initrd-check"
 _KEPT = 100
 _HEADER_BYTES = 114  # of newc, with the name's end and padding

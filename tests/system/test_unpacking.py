@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import stat
+import struct
 import subprocess
 import time
 import zlib
@@ -16,8 +17,10 @@ from typing import NamedTuple
 
 import pytest
 
-from acon_nb import kernel, vm
+from acon_nb import initrd, kernel, vm
 from acon_nb.archive import cpio, segments
+from acon_nb.bootcheck import initrd as bootcheck
+from acon_nb.cache import Cache
 from acon_nb.errors import TreeError
 from acon_nb.initrd import Content, Entry, FileTree, ImageLimits
 from tests.unit.archives import OPTIONS, PACK, REFUSED, TRAILER, aligned, archive, member, random_archive
@@ -263,3 +266,39 @@ def test_the_kernel_stops_where_the_reader_does_and_says_why(lister: Lister, nam
     if "several streams" in done.problem.hint:
         assert guest.rows.pop(b"init").size == 1000  # the file that is truncated, padded with zeros
     assert not (rows := differences(done.tree, guest)), rows[:5]
+
+
+def lzop(data: bytes) -> bytes:
+    """What lzop writes of data that do not compress: its header, and blocks of 256 KiB as they are."""
+    header = struct.pack(">3H2B4IB", 0x1030, 0x20A0, 0x0940, 1, 5, 1, 0o100644, 0, 0, 0)
+    parts = [b"\x89LZO\0\r\n\x1a\n", header, struct.pack(">I", zlib.adler32(header))]
+    for start in range(0, len(data), 256 << 10):
+        block = data[start : start + (256 << 10)]
+        parts += [struct.pack(">3I", len(block), len(block), zlib.adler32(block)), block]
+    return b"".join([*parts, bytes(4)])
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("name", ["lzma", "lzo"])
+def test_debians_kernel_boots_lzma_and_lzo_which_the_guides_lacks(
+    store: Cache, guide_kernel: kernel.KernelImage, tmp_path: Path, name: str
+) -> None:
+    """lzma is read and judged; lzo boots, too, and we say that we cannot look into it."""
+    tree = initrd.tree_of("busybox", cache=store)
+    initrd.gen_init(tree)
+    tree.add_file("test/run", b"#!/bin/sh\necho it is unpacked\npoweroff -f\n", mode=0o755)
+    raw = initrd.create(tree, tmp_path / "raw.cpio").path.read_bytes()
+    path = tmp_path / f"initrd.{name}"
+    path.write_bytes(lzop(raw) if name == "lzo" else PACK["lzma"](raw))
+    distro = kernel.debian_kernel(cache=store)
+    append = "console=ttyS0 panic=-1 no_timer_check INIT=/test/run"  # no panic on a host that is busy
+    memory = {"append": append, "memory_bytes": 512 << 20}
+    outcome = vm.boot(vm.VmSpec(kernel=distro.image, initrd=path, results_port=False, timeout_s=600, **memory))
+    assert outcome.end is vm.End.POWERED_OFF, outcome.tail
+    assert "it is unpacked" in outcome.console.read_text(errors="replace")
+    verdicts = [
+        bootcheck.check(bootcheck.CheckSpec(image=str(path), kernel=image, firmware=False, **memory))
+        for image in (distro.image, guide_kernel.image)
+    ]
+    assert [verdict.boots for verdict in verdicts] == [True if name == "lzma" else None, False]
+    assert any(f"CONFIG_RD_{name.upper()}" in str(finding) for finding in verdicts[1].findings)

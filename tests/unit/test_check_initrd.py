@@ -100,6 +100,18 @@ def test_what_comes_before_a_problem_boots_with_a_warning() -> None:
     assert "the kernel unpacks what is before it" in said(found, Severity.WARNING)
 
 
+@pytest.mark.parametrize("before", [b"", PLAIN + bytes(-len(PLAIN) % 4)])
+def test_what_kernels_read_but_we_do_not_leaves_the_verdict_open(before: bytes) -> None:
+    """The files of an lzo segment may be all that an image needs, or replace what it has."""
+    raw = before + b"\x89LZO\0\r\n\x1a\n" + bytes(40)
+    with_lzo = Kernel(options={**ALL, "RD_LZO": "y"}, complete=True)
+    found = judged(raw, with_lzo)
+    assert found.boots is None
+    assert [finding.severity for finding in found.findings] == [Severity.UNKNOWN]
+    assert "lzo, which acon_nb does not decompress" in found.findings[0].what
+    assert judged(raw, without()).boots is bool(before), "a kernel without RD_LZO stops there"
+
+
 def test_a_segment_that_the_kernel_cannot_read_matters_if_init_is_in_it() -> None:
     extra = gzip.compress(member(b"etc-extra") + TRAILER)
     first = PLAIN + bytes(-len(PLAIN) % 4)

@@ -38,7 +38,7 @@ def judge(image: Image, start: Start, kernel: Kernel, memory: Memory) -> BootVer
     """Return whether the image boots on the kernel with so much memory."""
     unpacked, cause = image.unpacked, _initrd_support(kernel)
     findings: list[BootFinding] = []
-    lacking = next((one for one in unpacked.segments if _lacks(one, kernel)), None)
+    lacking = next((one for one in (*unpacked.segments, *_unread(unpacked)) if _lacks(one, kernel)), None)
     if lacking is not None:
         reason = _weighed(_segment_trouble(lacking), kernel)
         cause = cause or (reason and replace(reason, severity=Severity.WARNING))
@@ -52,6 +52,8 @@ def judge(image: Image, start: Start, kernel: Kernel, memory: Memory) -> BootVer
     if space.cut_pages is not None:
         cause = cause or space.cause
         examined = examine(_cut(unpacked, space), start)
+    if cause is not None and cause.severity is Severity.UNKNOWN:
+        return verdict([cause, *findings])  # what is missing so far may be in what was not read
     findings += _findings(examined, kernel)
     return _with_cause(findings, cause)
 
@@ -91,6 +93,13 @@ def _initrd_support(kernel: Kernel) -> BootFinding | None:
 
 def _lacks(segment: Segment, kernel: Kernel) -> bool:
     return any(kernel.value(option) in ("n", "m") for option in segment.options if option not in _HARMLESS)
+
+
+def _unread(unpacked: UnpackedInitrd) -> Iterator[Segment]:
+    """The segment that kernels read but acon_nb does not, of which only the place and the options are known."""
+    problem = unpacked.problem
+    if problem is not None and problem.kernel is None:
+        yield Segment(offset=problem.offset, bytes=0, compression=problem.compression, options=problem.options)
 
 
 def _segment_trouble(segment: Segment) -> list[Trouble]:
