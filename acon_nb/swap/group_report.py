@@ -10,12 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Event = Mapping[str, Any]
-_SIZES = {
-    "peak": "cgroup_peak_bytes",
-    "swap": "cgroup_swap_bytes",
-    "swap_peak": "cgroup_swap_peak_bytes",
-    "zswap": "cgroup_zswap_bytes",
-}
+_PEAKS = {"peak": "cgroup_peak_bytes", "swap_peak": "cgroup_swap_peak_bytes"}
+_SIZES = {"swap": "cgroup_swap_bytes", "zswap": "cgroup_zswap_bytes"}  # while the memory is still held
 _STAT_SIZES = {name: f"cgroup_{name}_bytes" for name in ("anon", "file", "shmem", "kernel", "zswapped")}
 _EVENTS = {
     "low": "cgroup_low_events",
@@ -47,7 +43,8 @@ def row_of(events: Sequence[Event]) -> dict[str, Any]:
         start, last = whole[0]["cgroups"], whole[-1]["cgroups"]
         filled, warm, done = (_last_in(whole, phase) for phase in ("settle", "warm-up", "access"))
         end = done or last
-        row |= {column: _sum(last, name) for name, column in _SIZES.items()}
+        row |= {column: _sum(last, name) for name, column in _PEAKS.items()}
+        row |= {column: _sum(end, name) for name, column in _SIZES.items()}
         row |= {column: _sum(end, "stat", name) for name, column in _STAT_SIZES.items()}
         row |= {column: _sum(last, "events", name) for name, column in _EVENTS.items()}
         for prefix, first, second in (("fill_", start, filled or last), ("", warm, done)):

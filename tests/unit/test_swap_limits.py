@@ -140,13 +140,15 @@ def snapshot(phase: str, *groups: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_columns_of_groups_are_sums_and_growths() -> None:
     first, second = group(), group(psi_some_us=5000, stat={"pgscan": 900})
+    gone = group(psi_some_us=5000, swap=0)
     events = [
         snapshot("fill", first, first), snapshot("settle", first, first), snapshot("warm-up", first, first),
-        snapshot("access", second, first), snapshot("end", second, second),
+        snapshot("access", second, first), snapshot("end", gone, gone),
         {"event": "result", "reclaim": {"rounds": 9, "backoffs": 2, "asked_bytes": 4096, "refused": 0}},
     ]  # fmt: skip
     row = group_report.row_of(events)
     assert row["cgroup_peak_bytes"] == 32 * MIB
+    assert row["cgroup_swap_bytes"] == 8 * MIB, "while it was held, not of workers that have ended"
     assert row["cgroup_anon_bytes"] == 14 * MIB
     assert row["cgroup_max_events"] == 10
     assert row["cgroup_psi_some_ns"] == 4_000_000
