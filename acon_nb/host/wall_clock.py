@@ -71,12 +71,12 @@ def _pinning(root: Path) -> HostFact:
 
 def _governor(root: Path) -> HostFact:
     paths = sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"))
-    found = sorted({path.read_text().strip() for path in paths})
+    governors = sorted({path.read_text().strip() for path in paths})
     return HostFact(
         code="governor",
         what="frequency governor",
-        value=", ".join(found),
-        is_good=found == ["performance"] if found else None,
+        value=", ".join(governors),
+        is_good=governors == ["performance"] if governors else None,
         why="a clock rate that follows the load makes short runs slower than long ones",
         fix="cpupower frequency-set -g performance",
     )
@@ -120,7 +120,7 @@ def _numa(root: Path) -> HostFact:
         value=f"{len(nodes)} nodes, {len(used)} of them allowed" if len(nodes) > 1 else "one node" if nodes else "",
         is_good=len(nodes) == 1 or len(used) == 1 if nodes else None,
         why="memory of another node is slower, and the kernel moves pages between nodes while a guest runs",
-        fix="numactl --cpunodebind=0 --membind=0 acon-nb ...; sysctl kernel.numa_balancing=0",
+        fix="numactl --cpunodebind=0 --membind=0 acon-nb ...; echo 0 > /proc/sys/kernel/numa_balancing",
     )
 
 

@@ -1,4 +1,4 @@
-"""The control groups of a cell: limits in bytes, proactive reclaim, and what its guest is told of them.
+"""The control groups of a cell: limits in bytes, proactive reclaim, and the parameters that its guest gets.
 
 A limit is a size ("64M") or a multiple of the part of the working set that one group has ("0.5x").
 """
@@ -114,7 +114,7 @@ def check(levels: Levels, defaults: Mapping[str, object]) -> None:
 
 
 def check_host(levels: Levels, host: Capabilities, on_progress: OnProgress) -> None:
-    """Check a cell against the host: KVM where it is asked for; a warning where a vCPU has no CPU of its own.
+    """Check a cell against the host: KVM where a plan requires it; a warning where a vCPU has no CPU of its own.
 
     Errors: `InvalidInput`.
     """

@@ -24,7 +24,7 @@ CELLS = {
     "one": {"cgroup_max": "0.5x"},
     "high": {"cgroup_high": "0.5x", "workload": "tmpfs"},
     "reclaim": {
-        "reclaim_interval": "20ms", "reclaim_target": 0.5, "reclaim_step": 0.05, "reclaim_floor": "0.5x",
+        "reclaim_interval": "10ms", "reclaim_target": 0.5, "reclaim_step": 0.05, "reclaim_floor": "0.5x",
     },
     "killed": {"groups": 2, "cgroup_max": "0.5x", "cgroup_swap_max": "0.2x"},
     "threads": {"threads": 4, "cgroup_max": "0.5x", "write_share": 0.3},

@@ -17,7 +17,7 @@ int threads_count(void);
 /* Take the threads' stacks and locks, so that they can be locked in memory. */
 void threads_reserve(void);
 
-/* Do so many accesses, parted between the threads; `ask` lets the parent take a sample while they go on. */
+/* Do so many accesses, shared by the threads; `ask` lets the parent take a sample meanwhile. */
 void threads_use(const struct store *store, enum phase phase, uint64_t accesses, uint64_t per_sample, void (*ask)(char));
 
 /* Add what the threads of a group measured to what its worker shares. */

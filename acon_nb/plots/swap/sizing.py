@@ -41,7 +41,7 @@ def plot_sizing(sizing: Sizing, ratios: Sequence[float], most_pressure: float = 
     ax.set_xlabel("working set / available memory")
     ax.set_ylabel("RAM that zram takes / available memory")
     ax.set_ylim(bottom=0)
-    error = f"largest error {100 * sizing.error:.0f} % (each left out in turn)"
+    error = f"largest error {100 * sizing.error:.0f} %, each by a fit to the others"
     ax.set_title(f"{len(sizing.cells)} cells, {error}", fontsize=9)
     if sizing.holds and ratios:
         ax.legend(fontsize=8)
