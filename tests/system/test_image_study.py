@@ -176,7 +176,7 @@ def test_a_peak_that_is_larger_than_the_host_is_refused(planted, study_kernel, m
 
 
 def test_a_server_for_a_time_is_ended_and_not_compared_by_time(study_kernel, tmp_path):
-    work = "yes 0123456789 | head -c 24M > /tmp/data; while :; do sort /tmp/data > /dev/null; echo op sort >&3; done"
+    work = "yes 0123456789 | head -c 24m > /tmp/data; while :; do sort /tmp/data > /dev/null; echo op sort >&3; done"
     question = asked("busybox", "sh", "-c", work, run_for="8s", at=("0.7x",), setups=("zram-lz4",))
     made = image_study(question)
     assert made.measured.program.end == "for"

@@ -1,0 +1,33 @@
+"""The notebook of a user's own image, run by papermill: busybox sorts a file, once in each of two set-ups."""
+
+from __future__ import annotations
+
+import html
+import json
+
+import pytest
+
+from acon_nb import results
+from acon_nb.jupyter import notebooks, report
+
+pytestmark = [pytest.mark.system, pytest.mark.weekly]
+
+
+def test_it_answers_which_swap_an_image_needs(tmp_path):
+    page = tmp_path / "image.html"
+    work = "yes 0123456789abcdef | head -c 24m > /tmp/data && cksum /tmp/data"
+    parameters = {
+        "command": ["sh", "-c", work],
+        "at": ["0.6x"],
+        "setups": ["none", "zram-lz4"],
+        "seeds": 1,
+        "out": str(tmp_path / "out"),
+    }
+    lines = report.make(notebooks.folder() / "08_your_image.ipynb", page, parameters)
+    assert lines[0].startswith("Peak: ")
+    assert any(line.startswith("At 0.6x: zram-lz4 is the only one that gets through") for line in lines)
+    assert any("none at 0.6x" in line and "out of memory in 1 of 1 runs" in line for line in lines)
+    rows = results.load(tmp_path / "out", "swap", "image-busybox")
+    assert set(rows["factor_workload"]) == {"program", "codec"}
+    assert "Its pages compress by" in html.unescape(page.read_text())
+    assert "widgets" not in json.loads((tmp_path / "image.ipynb").read_text())["metadata"]
