@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from acon_nb.swap import limits, setups
-from acon_nb.swap.factor_checks import DEFAULTS, DISK_SPEED, OWNED, PROGRAM_ONLY
+from acon_nb.swap.factor_checks import DEFAULTS, DISK_SPEED, OWNED, PROGRAM_ONLY, WITH_DICTIONARY, WITH_LEVELS
 from acon_nb.swap.levels import PLAIN
+from acon_nb.swap.reclaim import DAMON
 
 _Levels = Mapping[str, Any]
 
@@ -21,7 +22,8 @@ def applies(factor: str, levels: _Levels) -> bool:
     if condition is None:
         return True
     known = {**DEFAULTS, **setups.decided_by(str(levels.get("setup", ""))), **levels}
-    known["swap"] = str(known["swap"]).partition(":")[0]
+    swap, _, compressor = str(known["swap"]).partition(":")
+    known["swap"], known["compressor"] = swap, compressor or known["compressor"] or "lz4"
     return condition(known)
 
 
@@ -29,8 +31,13 @@ def _of_swap(*kinds: str) -> Callable[[_Levels], bool]:
     return lambda known: known["swap"] in kinds
 
 
+def _of_compressor(kinds: Sequence[str]) -> Callable[[_Levels], bool]:
+    return lambda known: known["swap"] == "zram" and str(known["compressor"]).partition(":")[0] in kinds
+
+
 def _has_disk(known: _Levels) -> bool:
-    return known["swap"] in ("disk", "zswap") or (known["swap"] == "zram" and bool(known["zram_writeback"]))
+    behind = known["swap"] == "zram" and bool(known["zram_writeback"] or known["zram_fallback"])
+    return known["swap"] in ("disk", "zswap") or behind
 
 
 def _is_encrypted(known: _Levels) -> bool:
@@ -54,6 +61,11 @@ _CONDITIONS: Mapping[str, Callable[[_Levels], bool]] = {
     "zram_writeback_compressed": _writes_back,
     "zram_interval": _has_rounds,
     "zram_idle_age": _has_rounds,
+    "zram_recompressor_level": lambda known: known["swap"] == "zram" and bool(known["zram_recompressor"]),
+    "compressor_level": _of_compressor(WITH_LEVELS),
+    "zram_dictionary": _of_compressor(WITH_DICTIONARY),
+    "lru_min_ttl_ms": lambda known: bool(known["lru_gen"]),
+    **{name: lambda known: bool(known["damon_reclaim"]) for name in DAMON},
     "file_share": lambda known: known["workload"] == "file",
     "locality": lambda known: known["pattern"] == "zipf",
     **{name: lambda known: known["workload"] == "program" for name in PROGRAM_ONLY},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.guest.programs import classes_program, guest_script, host_tsc_khz, load_program
 from acon_nb.initrd import create, gen_init, join, tree_of
 from acon_nb.progress import OnProgress, silent
-from acon_nb.swap import corpora, knobs, limits
+from acon_nb.swap import corpora, knobs, limits, reclaim
 from acon_nb.swap.disk import DEVICE, MODULE, PATH_NS
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.guest_report import STEADY_CHANGE
@@ -79,6 +80,10 @@ class SwapCell:
             "uses_disk": int(factors.swap_on_disk),
             "file_system": factors.file_system_bytes or "",
             "swap_bytes": factors.disk_swap_bytes if factors.file_system_bytes else "",
+            "fallback": int(factors.zram_fallback) or "",
+            "zpool": factors.zpool,
+            "thp_shmem": factors.thp_shmem,
+            "watch": int(reclaim.is_watched(factors)) or "",
             "encryption": factors.encryption,
             "tags": factors.tags,
             "crypt_writes": factors.crypt_writes,
@@ -124,8 +129,15 @@ def image_of(factors: SwapFactors) -> str:
     return "+".join([base, *factors.tools.replace(",", " ").split(), *factors.packages.replace(",", " ").split()])
 
 
-def cell_initrd(image: str, pages: Path, *, cache: Cache | None = None, on_progress: OnProgress = silent) -> Path:
-    """The initrd of cells: an image, /init, the script, the workload, the calibration, the file of pages; cached."""
+def cell_initrd(
+    image: str,
+    pages: Path,
+    *,
+    dictionary: bytes = b"",
+    cache: Cache | None = None,
+    on_progress: OnProgress = silent,
+) -> Path:
+    """The initrd of cells: an image, /init, the script, the workload, the calibration, pages, a dictionary; cached."""
     store = cache or Cache()
     programs = {
         "swap_load": load_program(store),
@@ -140,6 +152,8 @@ def cell_initrd(image: str, pages: Path, *, cache: Cache | None = None, on_progr
         "fstab": _FSTAB.decode(),
         "version": 2,
     }
+    if dictionary:
+        inputs = {**inputs, "dictionary": hashlib.sha256(dictionary).hexdigest()}
 
     def make(folder: Path) -> None:
         tree = tree_of(image, cache=store, on_progress=on_progress)
@@ -149,6 +163,8 @@ def cell_initrd(image: str, pages: Path, *, cache: Cache | None = None, on_progr
             tree.add_file(f"acon/{name}", path, mode=0o755)
         tree.add_file("acon/knobs", knobs.guest_table().encode())
         tree.add_file("acon/pages", pages)
+        if dictionary:
+            tree.add_file(knobs.DICTIONARY.removeprefix("/"), dictionary)
         create(tree, folder / "swap.cpio", on_progress=on_progress)
 
     return store.get("swap-initrd", inputs, make).path / "swap.cpio"

@@ -21,6 +21,7 @@ from acon_nb.progress import OnProgress, silent
 from acon_nb.swap import corpora, synthetic
 
 PAGE_BYTES = 4096
+_DICTIONARY_BYTES = 64 << 10  # lz4's window
 PAGES = 1024
 ALGORITHMS = ("lzo", "lz4", "zstd")
 _PLAIN = ("zero", "same", "random")
@@ -143,3 +144,10 @@ def _pages(name: str, count: int, corpus: Path | None, draw: random.Random, cach
     if name == "random":
         return [("d", draw.randbytes(PAGE_BYTES)) for _ in range(count)]
     return [(name[0], bytes(PAGE_BYTES)) for _ in range(count)]
+
+
+def dictionary(text: str, *, cache: Cache | None = None, on_progress: OnProgress = silent) -> bytes:
+    """A compressor's dictionary: the first pages of a mix, as they are; empty for "" (none). Errors: `InvalidInput`."""
+    if not text:
+        return b""
+    return page_file(parse_mix(text), cache=cache, on_progress=on_progress).read_bytes()[:_DICTIONARY_BYTES]

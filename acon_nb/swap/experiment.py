@@ -112,7 +112,8 @@ class SwapExperiment:
                 continue
             needs.check(factors, image, cache=self._store)
             pages = self._pages(factors, on_progress)
-            initrd = cell_initrd(image_of(factors), pages, cache=self._store, on_progress=on_progress)
+            words = data.dictionary(factors.zram_dictionary, cache=self._store, on_progress=on_progress)
+            initrd = cell_initrd(image_of(factors), pages, dictionary=words, cache=self._store, on_progress=on_progress)
             measured = self._calibration(factors, image, on_progress, cancel)
             self._make(label, factors, image, initrd, measured)
         self._builds.check(len(self._factors))

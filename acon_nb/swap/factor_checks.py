@@ -7,6 +7,7 @@ from dataclasses import fields
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd import fstab
 from acon_nb.swap import limits
+from acon_nb.swap.data import parse_mix
 from acon_nb.swap.levels import PLAIN, Levels
 from acon_nb.swap.program import program_of, words_of
 from acon_nb.validation import words
@@ -16,11 +17,14 @@ DEFAULTS = {item.name: item.default for item in fields(Levels)}
 OWNED = {
     "zram": (
         "zram_size", "zram_limit", "zram_recompressor", "zram_writeback", "zram_writeback_compressed", "zram_interval",
-        "zram_idle_age", "zram_streams",
+        "zram_idle_age", "zram_streams", "zram_fallback", "compressor_level", "zram_recompressor_level",
+        "zram_dictionary",
     ),
-    "zswap": ("pool_percent", "accept_percent", "shrinker", "zswap_writeback"),
+    "zswap": ("pool_percent", "accept_percent", "shrinker", "zswap_writeback", "zswap_max", "zpool"),
 }  # fmt: skip
 
+WITH_LEVELS = ("lz4", "lz4hc", "zstd", "deflate")
+WITH_DICTIONARY = ("lz4", "lz4hc", "zstd")
 DISK_SPEED = ("disk_preset", "disk_latency", "disk_iops", "disk_bandwidth", "disk_queue")  # of the simulated disk
 # Factors of workload=program alone, which needs the first
 PROGRAM_ONLY = (
@@ -62,9 +66,34 @@ def _check_swap(levels: Levels) -> None:
         if getattr(levels, name) and not (levels.zram_writeback or levels.zram_recompressor):
             hint = "give zram_writeback or zram_recompressor too"
             raise InvalidInput(name, getattr(levels, name), "needs something to do with idle pages", hint=hint)
+    if levels.zram_fallback and levels.zram_writeback:
+        hint = "one of the two: zram's pages are written back, or a disk takes what zram has no room for"
+        raise InvalidInput("zram_fallback", True, "needs the disk that zram_writeback has", hint=hint)
+    if levels.zram_fallback and not levels.zram_size:
+        hint = "give zram_size too, such as 50%"
+        raise InvalidInput("zram_fallback", True, "is never used behind a zram as large as the workload", hint=hint)
+    _check_compressor(levels)
     if levels.zram_limit and levels.zram_limit_bytes > levels.memory_bytes:
         hint = f"at most {levels.memory}"
         raise InvalidInput("zram_limit", levels.zram_limit, "is more than the guest's memory", hint=hint)
+
+
+def _check_compressor(levels: Levels) -> None:
+    for name, of in (("compressor_level", "compressor"), ("zram_recompressor_level", "zram_recompressor")):
+        level, compressor = getattr(levels, name), getattr(levels, of)
+        if level and compressor not in WITH_LEVELS:
+            hint = f"of {', '.join(WITH_LEVELS)}; acceleration is lz4's level"
+            raise InvalidInput(name, level, f"is for a {of} that has levels, not for {compressor or 'none'}", hint=hint)
+    if levels.zram_dictionary:
+        if levels.compressor not in WITH_DICTIONARY:
+            hint = f"use {' or '.join(WITH_DICTIONARY)}"
+            reason = f"is not taken by {levels.compressor}"
+            raise InvalidInput("zram_dictionary", levels.zram_dictionary, reason, hint=hint)
+        same = {name for name, _ in parse_mix(levels.zram_dictionary).parts} & {name for name, _ in levels.mix.parts}
+        if same:
+            reason = f"has {', '.join(sorted(same))}, which the data have too: it would compress what it is made of"
+            hint = "name other data: a dictionary is made before one knows what it is for"
+            raise InvalidInput("zram_dictionary", levels.zram_dictionary, reason, hint=hint)
 
 
 def _check_encryption(levels: Levels) -> None:
@@ -78,7 +107,7 @@ def _check_encryption(levels: Levels) -> None:
         hint = "none, or what follows the disk's name in the guide's fstab: @, @xts+cmac, @+ae"
         raise InvalidInput("encryption", levels.encryption, "is not known", hint=hint)
     if not levels.swap_on_disk:
-        hint = "use swap=disk, swap=zswap, or zram_writeback"
+        hint = "use swap=disk, swap=zswap, zram_writeback or zram_fallback"
         raise InvalidInput("encryption", levels.encryption, "needs a disk to encrypt", hint=hint)
     if "dmsetup" not in words(levels.tools):
         raise InvalidInput("tools", levels.tools, "lacks dmsetup, which encrypts", hint='tools = "dmsetup"')

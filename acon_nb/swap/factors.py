@@ -11,7 +11,7 @@ from typing import Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.study.plan import LISTS, joined_words
-from acon_nb.swap import factor_checks, setups
+from acon_nb.swap import factor_checks, reclaim, setups
 from acon_nb.swap.levels import Levels
 from acon_nb.validation import build, check_fields
 
@@ -28,17 +28,24 @@ class SwapFactors(Levels):
 
     **The swap.** `setup` is a named set-up (`acon-nb bench setups`), which gives levels of the factors below. Otherwise
     `swap` is none, disk, zram or zswap; `zram:lz4` names the compressor too. Sizes may be shares of `memory`: "50%",
-    "min(50%,4G)". `disk=delay` is a simulated
-    disk: the device that `disk_preset` names (`disks.toml`), but for what `disk_latency` ("80us"), `disk_iops`,
-    `disk_bandwidth` (bytes a second, "125M") and `disk_queue` give (0, "": as the preset). All are those of hardware;
-    in the guest times are `dilation` times as long, rates as much lower (0: as the calibration measures).
-    `disk=virtio` is the host's disk and page cache, on the wall clock only. `disk_size` is the swap's ("": as much as
-    the workload needs). zram: `zram_size` ("": as much as needed), `zram_limit` (of RAM; "": none),
-    `zram_recompressor` (idle pages again), `zram_writeback` (which pages go to the disk: huge, idle, huge_idle;
-    `zram_writeback_compressed`: as they are, where the kernel can). Both are done once, after the fill, on all pages,
-    or every `zram_interval` of the guest's time, as a timer does it: on the pages that were not accessed for
-    `zram_idle_age` (whole seconds; "": since the last time). `zram_streams` (0: the kernel's). zswap: `pool_percent` of
-    `memory`, `accept_percent`, `shrinker`, `zswap_writeback`.
+    "min(50%,4G)". `disk=delay` is a simulated disk: the device that `disk_preset` names (`disks.toml`), but for what
+    `disk_latency` ("80us"), `disk_iops`, `disk_bandwidth` (bytes a second, "125M") and `disk_queue` give (0, "": as the
+    preset). All are those of hardware; in the guest times are `dilation` times as long, rates as much lower (0: as the
+    calibration measures). `disk=virtio` is the host's disk and page cache, on the wall clock only. `disk_size` is the
+    swap's ("": as much as the workload needs).
+
+    **zram**: `zram_size` ("": as much as needed), `zram_limit` (of RAM; "": none), `zram_recompressor` (idle pages
+    again), `zram_writeback` (which pages go to the disk: huge, idle, huge_idle; `zram_writeback_compressed`: as they
+    are, where the kernel can). Both are done once, after the fill, on all pages, or every `zram_interval` of the
+    guest's time, as a timer does it: on the pages that were not accessed for `zram_idle_age` (whole seconds; "": since
+    the last time). `zram_streams` (0: the kernel's). With `zram_fallback` a disk of a lower priority takes what zram,
+    of `zram_size`, has no room for. `zram:zstd:15` has the level of the compressor, `compressor_level` (of lz4 its
+    acceleration; 0: the default; `zram_recompressor_level` likewise), `zram_dictionary` the data that the compressor's
+    dictionary is made of (parts as of `data`, but other ones).
+
+    **zswap**: `pool_percent` of `memory`, `accept_percent`, `shrinker`, `zswap_writeback`; `zswap_max` is what the
+    workload's cgroup may have of the pool ("": as the pool), `zpool` its allocator (zsmalloc, zbud, z3fold; "": the
+    kernel's).
 
     **Encryption** of the disk: none, or what follows the disk's name in the guide's fstab (@, @xts+cmac, @+ae);
     `tags` lie in ram, zram or disk; `crypt_writes` is writer (as /init does it) or workers (dm-crypt's default).
@@ -73,7 +80,15 @@ class SwapFactors(Levels):
     (both shares), down to `reclaim_floor`. `threads` of each worker do its accesses, on `vcpus` (wall clock) of the
     `accelerator` auto, tcg or kvm.
 
-    **The rest.** `swappiness`, `page_cluster`, `min_free` (""; as the kernel computes for `memory`), `lru_gen`,
+    **Reclaim.** `lru_gen` is the multi-generational LRU, `lru_min_ttl_ms` its protection from thrashing (0: none).
+    `watermark_scale_factor` (0), `watermark_boost_factor` and `vfs_cache_pressure` (-1) are the kernel's by default.
+    Huge pages: `thp`, `thp_defrag`, `thp_shmem` (tmpfs, too) and `mthp`, `mthp_shmem` (sizes that are always used,
+    "16K+64K", the others never); "": as the kernel has it. `damon_reclaim` reclaims beforehand what was not accessed
+    for `damon_min_age`, at most `damon_quota` (bytes a second), where the free memory, looked at every
+    `damon_interval`, is within `damon_watermarks` ("500+400+200", thousandths: high, mid, low). "": DAMON's defaults,
+    which are for machines that run for hours.
+
+    **The rest.** `swappiness`, `page_cluster`, `min_free` (""; as the kernel computes for `memory`),
     `swap_bios` (dm_mod's, 0: the kernel's). `samples` over the run. `seed` 0: the plan's block gives it, which makes
     replicates; `copy` means nothing: two copies of a cell in one block must be equal. `stall_s` without progress in
     the guest's time, or `timeout_s` on the wall, and the cell counts as hung.
@@ -89,6 +104,8 @@ class SwapFactors(Levels):
         factor_checks.check(self)
         _ = self.mix, self.disk_speed, self.swap_bytes, self.zram_limit_bytes, self.min_free_bytes
         _ = self.zram_interval_ns, self.zram_idle_age_s, self.available_bytes, self.boot_room_bytes
+        _ = self.zswap_max_bytes
+        reclaim.check(self)
 
     @classmethod
     def of(cls, levels: Mapping[str, Any]) -> SwapFactors:
@@ -106,6 +123,7 @@ class SwapFactors(Levels):
             object.__setattr__(self, name, level)
 
     def _split_swap(self) -> None:
+        """Take the compressor and its level out of swap=zram:zstd:15, compressor=zstd:15, zram_recompressor=zstd:15."""
         swap, colon, compressor = str(self.swap).partition(":")
         if colon:
             if self.compressor not in ("", compressor):
@@ -113,5 +131,22 @@ class SwapFactors(Levels):
                 raise InvalidInput("compressor", self.compressor, f"is not that of swap={self.swap}", hint=hint)
             object.__setattr__(self, "swap", swap)
             object.__setattr__(self, "compressor", compressor)
+        for name, level in (("compressor", "compressor_level"), ("zram_recompressor", "zram_recompressor_level")):
+            self._split_level(name, level)
         if not self.compressor and self.swap in ("zram", "zswap"):
             object.__setattr__(self, "compressor", "lz4")
+
+    def _split_level(self, name: str, level_name: str) -> None:
+        compressor, colon, text = str(getattr(self, name)).partition(":")
+        if not colon:
+            return
+        try:
+            level = int(text)
+        except ValueError:
+            hint = "such as zstd:15, lz4:8 (acceleration)"
+            raise InvalidInput(name, f"{compressor}:{text}", "has no whole number as its level", hint=hint) from None
+        if getattr(self, level_name) not in (0, level):
+            reason = f"is not that of {name}={compressor}:{text}"
+            raise InvalidInput(level_name, getattr(self, level_name), reason, hint="give the level once")
+        object.__setattr__(self, name, compressor)
+        object.__setattr__(self, level_name, level)

@@ -196,9 +196,28 @@ def _counters(factors: SwapFactors, events: Sequence[Event]) -> dict[str, Any]:
     row["memtotal_bytes"] = _kib(start["meminfo_kib"].get("MemTotal"))
     if "oom_kill" in last["vmstat"]:
         row["oom_kills"] = last["vmstat"]["oom_kill"] - start["vmstat"].get("oom_kill", 0)
+    row |= _watched(start, done or last)
     peaks = [values["pool_bytes"] for values in samples(factors, events) if "pool_bytes" in values]
     row["peak_pool_bytes"] = max(peaks) if peaks else None
     return row | _state(factors, done or _last(events, "sample") or last)
+
+
+def _watched(first: Event, last: Event) -> dict[str, Any]:
+    """Counters of huge pages by size, as JSON: what was counted since the fill began, nr_* as they are at the end."""
+    row: dict[str, Any] = {}
+    if last.get("huge_pages"):
+        before = first.get("huge_pages", {})
+        sizes = {
+            f"{size}K": {
+                name: count if name.startswith("nr_") else count - before.get(size, {}).get(name, 0)
+                for name, count in counts.items()
+            }
+            for size, counts in last["huge_pages"].items()
+        }
+        row["huge_pages"] = json.dumps(sizes, separators=(",", ":"), sort_keys=True)
+    if "damon_reclaimed" in last:
+        row["damon_reclaimed_bytes"] = int(last["damon_reclaimed"]) - int(first.get("damon_reclaimed", 0))
+    return row
 
 
 def _state(factors: SwapFactors, event: Event) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from acon_nb.swap import reclaim
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.levels import whole_mib
 
@@ -19,20 +20,34 @@ FILE_BYTES = 8 << 20  # mkfs.ext4 and its libraries
 _PAGE_TABLE_SHARE = 64  # the kernel keeps 64 bytes (struct page) for each 4 KiB, the simulated disk's too
 _PAGE_DOCUMENTS = 8  # guest/src/stores.h
 _STORES = ("tmpfs", "anon", "redis", "file")
+DICTIONARY = "/acon/dictionary"  # in the initrd; the level's knob of knobs.toml has the name, too
 DEVICE = "DEVICE"  # the guest puts the name of its disk, encrypted or not, in its place
 
 
 @functools.cache
 def table() -> Sequence[Mapping[str, Any]]:
     """The knobs in the order in which a guest sets them: name, path, read, field, write, source."""
-    rows = tomllib.loads(_TABLE.read_text())["knob"]
+    rows = [one for row in tomllib.loads(_TABLE.read_text())["knob"] for one in _each(row)]
     return tuple({"read": row["path"], "field": 0, "write": "%s", **row} for row in rows)
+
+
+def _each(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A knob, or one for each of its sizes."""
+    if "per" not in row:
+        return [row]
+    return [{**row, "name": f"{row['name']}_{one}", "path": row["path"].format(one)} for one in row["per"]]
 
 
 @functools.cache
 def compressors() -> Mapping[str, Mapping[str, str]]:
     """The kernel options that bring a compressor to zram and to the crypto API (zswap), by its name."""
     return {row["name"]: row for row in tomllib.loads(_TABLE.read_text())["compressor"]}
+
+
+@functools.cache
+def allocators() -> Mapping[str, Mapping[str, Any]]:
+    """The kernel options that bring an allocator of zswap, by its name."""
+    return {row["name"]: row for row in tomllib.loads(_TABLE.read_text())["allocator"]}
 
 
 def guest_table() -> str:
@@ -50,10 +65,13 @@ def knobs_of(factors: SwapFactors) -> dict[str, str]:
         "lru_gen": "0x0007" if factors.lru_gen else None,
         "swap_bios": factors.swap_bios or None,
         "zswap": "Y" if factors.swap == "zswap" else "N",
+        **reclaim.knobs_of(factors),
     }
     if factors.swap == "zswap":
         values |= {
             "zswap_compressor": factors.compressor,
+            "zpool": factors.zpool or None,
+            "zswap_max": factors.zswap_max_bytes or None,
             "pool_percent": pool_percent(factors),
             "accept_percent": factors.accept_percent,
             "shrinker": "Y" if factors.shrinker else "N",
@@ -64,6 +82,8 @@ def knobs_of(factors: SwapFactors) -> dict[str, str]:
             "zram_streams": factors.zram_streams or None,
             "zram_compressor": factors.compressor,
             "zram_recompressor": factors.zram_recompressor or None,
+            "zram_recompressor_level": factors.zram_recompressor_level or None,
+            **_parameters(factors),
             "zram_backing": DEVICE if factors.zram_writeback else None,
             "zram_writeback_compressed": "1" if factors.zram_writeback_compressed else None,
             "zram_size": factors.swap_bytes,
@@ -71,6 +91,15 @@ def knobs_of(factors: SwapFactors) -> dict[str, str]:
         }
     names = [str(row["name"]) for row in table()]
     return {name: str(values[name]) for name in names if values.get(name) is not None}
+
+
+def _parameters(factors: SwapFactors) -> dict[str, object]:
+    """zram's algorithm_params, whose level and dictionary are written at once: each write forgets the one before."""
+    if factors.zram_dictionary and factors.compressor_level:
+        return {"zram_level_dictionary": factors.compressor_level}
+    if factors.zram_dictionary:
+        return {"zram_dictionary": DICTIONARY}
+    return {"zram_level": factors.compressor_level or None}
 
 
 def pool_percent(factors: SwapFactors) -> int:

@@ -24,6 +24,10 @@ DISKS = ("delay", "virtio")
 WRITEBACK = ("", "huge", "idle", "huge_idle")
 TAGS = ("ram", "zram", "disk")
 WRITERS = ("writer", "workers")
+ZPOOLS = ("zsmalloc", "zbud", "z3fold")
+THP = ("always", "madvise", "never")
+THP_DEFRAG = ("always", "defer", "defer+madvise", "madvise", "never")
+THP_SHMEM = ("always", "within_size", "advise", "never")
 PLAIN = "none"
 PAGE_BYTES = 4096
 _MARGIN_BYTES = 16 << 20
@@ -65,6 +69,12 @@ class Levels:
     accept_percent: Annotated[int, Meta(ge=0, le=100)] = 90
     shrinker: bool = False
     zswap_writeback: bool = True
+    zswap_max: str = ""
+    zpool: Annotated[str, OneOf(("", *ZPOOLS))] = ""
+    zram_fallback: bool = False
+    compressor_level: Annotated[int, Meta(ge=-100, le=100)] = 0
+    zram_recompressor_level: Annotated[int, Meta(ge=-100, le=100)] = 0
+    zram_dictionary: str = ""
     encryption: str = PLAIN
     tags: Annotated[str, OneOf(TAGS)] = "ram"
     crypt_writes: Annotated[str, OneOf(WRITERS)] = "writer"
@@ -95,6 +105,20 @@ class Levels:
     page_cluster: Annotated[int, Meta(ge=0, le=10)] = 3
     min_free: str = ""
     lru_gen: bool = False
+    lru_min_ttl_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
+    watermark_scale_factor: Annotated[int, Meta(ge=0, le=3000)] = 0
+    watermark_boost_factor: Annotated[int, Meta(ge=-1, le=1_000_000)] = -1
+    vfs_cache_pressure: Annotated[int, Meta(ge=-1, le=1_000_000)] = -1
+    thp: Annotated[str, OneOf(("", *THP))] = ""
+    thp_defrag: Annotated[str, OneOf(("", *THP_DEFRAG))] = ""
+    thp_shmem: Annotated[str, OneOf(("", *THP_SHMEM))] = ""
+    mthp: str = ""
+    mthp_shmem: str = ""
+    damon_reclaim: bool = False
+    damon_min_age: str = ""
+    damon_quota: str = ""
+    damon_interval: str = ""
+    damon_watermarks: str = ""
     swap_bios: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     # Control groups (swap.limits), threads and vCPUs
     groups: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -118,9 +142,14 @@ class Levels:
     @property
     def configuration(self) -> str:
         """The swap for people: "disk", "zram lz4", "zswap zstd, @+ae", or the name of its set-up."""
-        name = self.setup or " ".join(filter(None, (self.swap, self.compressor)))
+        name = self.setup or " ".join(filter(None, (self.swap, self.compressor_text)))
         is_said = self.encryption == setups.decided_by(self.setup).get("encryption", PLAIN)
         return name if is_said else f"{name}, {self.encryption}"
+
+    @property
+    def compressor_text(self) -> str:
+        """The compressor with its level: "zstd:15"; "zstd" at its default."""
+        return f"{self.compressor}:{self.compressor_level}" if self.compressor_level else self.compressor
 
     @property
     def memory_bytes(self) -> int:
@@ -149,8 +178,11 @@ class Levels:
 
     @property
     def disk_swap_bytes(self) -> int:
-        """The size of the disk without the file system: a share of the memory for zram leaves it as in other cells."""
-        if self.swap == "zram" and sizes.is_share(self.zram_size):
+        """The size of the disk without the file system.
+
+        A zram of a share of the memory, or with the disk behind it, leaves it as large as in other cells.
+        """
+        if self.swap == "zram" and (self.zram_fallback or sizes.is_share(self.zram_size)):
             return self._disk_or_needed_bytes
         return self.swap_bytes
 
@@ -183,7 +215,12 @@ class Levels:
     @property
     def zram_limit_bytes(self) -> int:
         """The RAM that zram may take (0: as much as it needs)."""
-        return parse_bytes(self.zram_limit, field="zram_limit", bare="M") if self.zram_limit else 0
+        return sizes.limit_of(self.zram_limit, self.memory_bytes, field="zram_limit")
+
+    @property
+    def zswap_max_bytes(self) -> int:
+        """What the workload's cgroup may have in zswap's pool (0: no limit of its own)."""
+        return sizes.limit_of(self.zswap_max, self.memory_bytes, field="zswap_max")
 
     @property
     def min_free_bytes(self) -> int:
@@ -227,7 +264,7 @@ class Levels:
     @property
     def swap_on_disk(self) -> bool:
         """Whether pages of memory can get to a disk."""
-        return self.swap in ("disk", "zswap") or bool(self.zram_writeback)
+        return self.swap in ("disk", "zswap") or bool(self.zram_writeback) or self.zram_fallback
 
     @property
     def mix(self) -> Mix:

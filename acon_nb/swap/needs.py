@@ -73,6 +73,9 @@ def needs_of(factors: SwapFactors, release: str = "") -> tuple[Need, ...]:
         options = [*row.get("needs", []), *_compressor_options(name, value, release)]
         versions = {"since": row.get("since", ""), "until": row.get("until", "")}
         found += [Need(knob=name, option=option, **versions) for option in options]
+        if name == "zpool":
+            allocator = knobs.allocators()[value]
+            found += [Need(knob=name, option=one, until=allocator.get("until", "")) for one in allocator["needs"]]
         if not options and any(versions.values()):
             found.append(Need(knob=name, **versions))
     for name in (name for name in limits.LIMITS if getattr(factors, name)):

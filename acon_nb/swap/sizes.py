@@ -38,3 +38,10 @@ def size_of(text: str, memory_bytes: int, *, field: str) -> int:
     if size < _MIB or size % _MIB:
         raise InvalidInput(field, text, "is not a whole number of MiB", hint=_HINT)
     return size
+
+
+def limit_of(text: str, memory_bytes: int, *, field: str) -> int:
+    """A limit in bytes (0 for "": none): any size, or a share of `memory_bytes`. Errors: `InvalidInput` for `field`."""
+    if not text:
+        return 0
+    return size_of(text, memory_bytes, field=field) if is_share(text) else parse_bytes(text, field=field, bare="M")

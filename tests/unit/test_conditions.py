@@ -54,6 +54,15 @@ def test_conditions_follow_from_each_other_and_from_set_ups() -> None:
     kind("swap").check(plan)
 
 
+def test_levels_and_times_apply_to_what_has_them() -> None:
+    factors = {"swap": ["disk", "zram:lzo", "zram:zstd"], "compressor_level": [1, 15]}
+    assert labels(swap_plan(factors=factors)) == [
+        "swap=disk", "swap=zram:lzo", "swap=zram:zstd, compressor_level=1", "swap=zram:zstd, compressor_level=15",
+    ]  # fmt: skip
+    factors = {"damon_reclaim": [False, True], "damon_min_age": ["1s", "5s"]}
+    assert len(swap_plan(factors=factors).all_cells) == 3
+
+
 def test_a_fixed_factor_is_left_out_where_it_does_not_apply() -> None:
     plan = swap_plan(factors={"swap": ["disk", "zram", "zswap"]}, fixed={"pool_percent": 50, "compressor": "zstd"})
     assert [dict(cell.levels) for cell in plan.all_cells] == [

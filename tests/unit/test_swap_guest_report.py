@@ -260,3 +260,19 @@ def test_measures_of_a_swap_study_are_known_and_never_exact(name: str) -> None:
 def test_measures_have_the_units_of_their_columns(name: str, axis: str, text: str) -> None:
     assert metric(name).axis_text("wall") == axis
     assert metric(name).text(117_000, "wall") == text
+
+
+def test_huge_pages_are_counted_by_size_and_what_damon_reclaimed() -> None:
+    def watched(event: dict, count: int, reclaimed: int) -> dict:
+        stats = {"anon_fault_alloc": count, "nr_anon": count + 1}
+        return {**event, "huge_pages": {"16": stats, "2048": {}}, "damon_reclaimed": str(reclaimed)}
+
+    start, *others = (event for event in WHOLE if event["event"] == "snapshot")
+    events = [watched(start, 10, 4096), *(watched(event, 15, 12_288) for event in others)]
+    rest = [event for event in WHOLE if event["event"] != "snapshot"]
+    cell = SwapFactors(swap="zram", mthp="16K", damon_reclaim=True)
+    row = guest_report.row_of(cell, outcome_of([*events, *rest], End.POWERED_OFF))
+    assert row["huge_pages"] == '{"16K":{"anon_fault_alloc":5,"nr_anon":16},"2048K":{}}'
+    assert row["damon_reclaimed_bytes"] == 8192
+    assert metric("damon_reclaimed_bytes").label == "reclaimed by DAMON"
+    assert "huge_pages" not in guest_report.row_of(cell, outcome_of(WHOLE, End.POWERED_OFF))

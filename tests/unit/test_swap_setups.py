@@ -14,7 +14,7 @@ from acon_nb.cli import main
 from acon_nb.errors import InvalidInput
 from acon_nb.initrd.check import Kernel
 from acon_nb.study.plan import Plan
-from acon_nb.swap import SwapFactors, needs, setups
+from acon_nb.swap import SwapFactors, knobs, needs, reclaim, setups
 from acon_nb.swap.analysis.choices import role_of, unranked
 from acon_nb.swap.analysis.rows import counted
 from acon_nb.swap.experiment import with_checks
@@ -38,6 +38,8 @@ def test_each_set_up_is_a_cell_with_a_source_and_decides_nothing_but_the_swap(na
         assert getattr(cell, factor) == level
     by_hand = SwapFactors.of(dict(setup.levels))
     assert {**by_hand.levels(), "setup": name} == cell.levels(), "the same cell as by its levels"
+    assert set(knobs.knobs_of(cell)) <= {row["name"] for row in knobs.table()}
+    assert all(need.text for need in needs.needs_of(cell))
 
 
 @pytest.mark.parametrize(
@@ -170,3 +172,100 @@ def test_the_command_lists_them_for_a_kernel_and_refuses_what_is_none(tmp_path: 
     assert "is not a bzImage" in str(refused.output) + str(refused.exception)
     rows = needs.setup_rows(Kernel(options=STUDY, complete=True, release="6.12.5"))
     assert json.loads(json.dumps(rows))[6]["levels"]["zram_size"] == "min(100%,8G)"
+
+
+@pytest.mark.parametrize(
+    ("levels", "field"),
+    [
+        ({"swap": "zram:zstd:best"}, "compressor"),
+        ({"swap": "zram:lzo:3"}, "compressor_level"),
+        ({"swap": "zram", "compressor": "zstd:3", "compressor_level": 4}, "compressor_level"),
+        ({"swap": "zswap:zstd:3"}, "compressor_level"),
+        ({"swap": "zram", "zram_recompressor_level": 3}, "zram_recompressor_level"),
+        ({"swap": "zram", "compressor": "lzo", "zram_dictionary": "files"}, "zram_dictionary"),
+        ({"swap": "zram", "data": "files", "zram_dictionary": "files"}, "zram_dictionary"),
+        ({"swap": "zram", "zram_dictionary": "secrets"}, "data"),
+        ({"swap": "zram", "zram_fallback": True}, "zram_fallback"),
+        ({"swap": "zram", "zram_fallback": True, "zram_size": "50%", "zram_writeback": "idle"}, "zram_fallback"),
+        ({"swap": "disk", "zram_fallback": True}, "zram_fallback"),
+        ({"swap": "zram", "zpool": "zbud"}, "zpool"),
+        ({"swap": "zswap", "zpool": "slab"}, "zpool"),
+        ({"swap": "zswap", "zswap_max": "some"}, "zswap_max"),
+        ({"lru_min_ttl_ms": 1000}, "lru_min_ttl_ms"),
+        ({"watermark_scale_factor": 4000}, "watermark_scale_factor"),
+        ({"thp": "sometimes"}, "thp"),
+        ({"mthp": "8K"}, "mthp"),
+        ({"mthp_shmem": "64K,16K"}, "mthp_shmem"),
+        ({"damon_quota": "10M"}, "damon_quota"),
+        ({"damon_reclaim": True, "damon_watermarks": "200+400+500"}, "damon_watermarks"),
+        ({"damon_reclaim": True, "damon_watermarks": "500+400"}, "damon_watermarks"),
+        ({"damon_reclaim": True, "damon_min_age": "long"}, "damon_min_age"),
+    ],
+)
+def test_knobs_that_cannot_be_are_refused_by_name(levels: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        SwapFactors.of(levels)
+    assert caught.value.field == field
+    assert caught.value.hint
+
+
+def test_a_compressor_has_its_level_behind_its_name() -> None:
+    cell = SwapFactors(swap="zram:zstd:15")
+    assert (cell.swap, cell.compressor, cell.compressor_level) == ("zram", "zstd", 15)
+    assert cell.configuration == "zram zstd:15"
+    assert SwapFactors(swap="zram", compressor="lz4:8").levels() == SwapFactors(swap="zram:lz4:8").levels()
+    again = SwapFactors(swap="zram", zram_recompressor="zstd:-3")
+    assert knobs.knobs_of(again)["zram_recompressor_level"] == "-3"
+    assert "zram_level" not in knobs.knobs_of(SwapFactors(swap="zram:zstd"))
+
+
+def test_a_level_and_a_dictionary_are_written_at_once() -> None:
+    names = {"zram_level", "zram_dictionary", "zram_level_dictionary"}
+    both = knobs.knobs_of(SwapFactors(swap="zram:zstd:9", zram_dictionary="files"))
+    assert {name: both[name] for name in names & set(both)} == {"zram_level_dictionary": "9"}
+    alone = knobs.knobs_of(SwapFactors(swap="zram:zstd", zram_dictionary="files"))
+    assert {name: alone[name] for name in names & set(alone)} == {"zram_dictionary": knobs.DICTIONARY}
+    row = next(row for row in knobs.table() if row["name"] == "zram_level_dictionary")
+    assert knobs.DICTIONARY in row["write"]
+
+
+def test_knobs_of_reclaim_are_left_alone_by_default_and_set_by_value() -> None:
+    plain = set(knobs.knobs_of(SwapFactors()))
+    assert plain == {"swappiness", "page_cluster", "min_free", "zswap"}
+    cell = SwapFactors(
+        watermark_boost_factor=0, watermark_scale_factor=125, vfs_cache_pressure=0, thp="always", mthp="16K+64K",
+        damon_reclaim=True, damon_min_age="2s", damon_quota="1M", damon_interval="100ms",
+        damon_watermarks="500+400+200", lru_gen=True, lru_min_ttl_ms=1000,
+    )  # fmt: skip
+    values = knobs.knobs_of(cell)
+    assert {name: values[name] for name in set(values) - plain - {f"mthp_{size}" for size in reclaim.MTHP_KIB}} == {
+        "watermark_boost_factor": "0", "watermark_scale_factor": "125", "vfs_cache_pressure": "0", "thp": "always",
+        "damon_min_age": "2000000", "damon_quota": str(MIB), "damon_interval": "100000", "damon_high": "500",
+        "damon_mid": "400", "damon_low": "200", "damon_reclaim": "Y", "lru_gen": "0x0007", "lru_min_ttl_ms": "1000",
+    }  # fmt: skip
+    assert {size for size in reclaim.MTHP_KIB if values[f"mthp_{size}"] == "always"} == {16, 64}
+    order = list(values)
+    assert order.index("damon_reclaim") > order.index("damon_low"), "switched on when all its parameters are there"
+
+
+def test_a_disk_behind_zram_is_a_disk_of_its_own_size() -> None:
+    cell = SwapFactors(setup="zram-disk")
+    assert cell.swap_on_disk
+    assert cell.swap_bytes == cell.memory_bytes // 2
+    assert cell.disk_bytes == SwapFactors(setup="disk").disk_bytes
+    assert SwapFactors(swap="zram", zram_size="64M", zram_fallback=True, encryption="@").configuration.endswith(", @")
+
+
+def test_allocators_and_damon_need_what_the_study_kernel_does_not_have() -> None:
+    kernel = Kernel(options={**STUDY, "ZSMALLOC": "y", "TRANSPARENT_HUGEPAGE": "y"}, complete=True, release="6.12.1")
+    rows = {row["name"]: row for row in needs.setup_rows(kernel)}
+    assert rows["zswap-zbud"]["lacks"] == ["zpool needs CONFIG_ZBUD"]
+    assert rows["zram-damon"]["lacks"] == ["damon_min_age needs CONFIG_DAMON_RECLAIM"]
+    assert rows["zram-mthp"]["kernel"] == "has"
+    assert rows["zram-writeback-compressed"]["lacks"][-1].endswith("needs Linux 6.19 or later")
+    newer = Kernel(options={**kernel.options, "ZBUD": "y"}, complete=True, release="7.2.0")
+    assert needs.lacking(SwapFactors(setup="zswap-zbud"), newer) == [
+        "zpool needs Linux before 6.18, which removed it", "zpool needs Linux before 6.15, which removed it",
+    ]  # fmt: skip
+    older = Kernel(options=kernel.options, complete=True, release="6.6.0")
+    assert "zram_level needs Linux 6.12 or later" in needs.lacking(SwapFactors(swap="zram:lz4:4"), older)

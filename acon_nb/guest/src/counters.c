@@ -8,6 +8,7 @@
 #include <string.h>
 
 static char kswapd[64], disk_stat[64];
+static int watches;
 
 static int read_text(const char *path, char *text, size_t size)
 {
@@ -115,6 +116,50 @@ static void put_zswap(FILE *out)
 	fputc('}', out);
 }
 
+/* The counters of each size of huge pages, in bytes: Documentation/admin-guide/mm/transhuge.rst */
+static void put_huge_pages(FILE *out)
+{
+	static const char folder[] = "/sys/kernel/mm/transparent_hugepage";
+	const char *comma = "";
+	int kib;
+
+	fprintf(out, ",\"huge_pages\":{");
+	for (kib = 8; kib <= 2048; kib *= 2) {
+		const char *inner = "";
+		struct dirent *item;
+		char path[400];
+		DIR *stats;
+
+		snprintf(path, sizeof(path), "%s/hugepages-%dkB/stats", folder, kib);
+		stats = opendir(path);
+		if (!stats)
+			continue;
+		fprintf(out, "%s\"%d\":{", comma, kib);
+		comma = ",";
+		while ((item = readdir(stats))) {
+			long long value;
+
+			if (item->d_name[0] == '.')
+				continue;
+			snprintf(path, sizeof(path), "%s/hugepages-%dkB/stats/%.200s", folder, kib, item->d_name);
+			value = counters_number(path);
+			if (value < 0)
+				continue;
+			fprintf(out, "%s\"%s\":%lld", inner, item->d_name, value);
+			inner = ",";
+		}
+		closedir(stats);
+		fputc('}', out);
+	}
+	fputc('}', out);
+	put_line(out, "damon_reclaimed", "/sys/module/damon_reclaim/parameters/bytes_reclaimed_regions");
+}
+
+void counters_watch(int all)
+{
+	watches = all;
+}
+
 void counters_all(FILE *out)
 {
 	char text[256];
@@ -125,6 +170,8 @@ void counters_all(FILE *out)
 	fprintf(out, ",\"meminfo_kib\":");
 	acon_json_table(out, "/proc/meminfo");
 	put_zswap(out);
+	if (watches)
+		put_huge_pages(out);
 	put_line(out, "zram_mm_stat", "/sys/block/zram0/mm_stat");
 	put_line(out, "zram_io_stat", "/sys/block/zram0/io_stat");
 	put_line(out, "zram_bd_stat", "/sys/block/zram0/bd_stat");

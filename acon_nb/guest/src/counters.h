@@ -8,6 +8,9 @@
 /* Find kswapd, and remember the name of the disk whose I/O is counted. */
 void counters_start(const char *disk);
 
+/* Count huge pages and what DAMON reclaimed from now on, too: only where a cell sets their knobs. */
+void counters_watch(int all);
+
 /* ,"vmstat":{...},"meminfo_kib":{...},... */
 void counters_all(FILE *out);
 

@@ -240,6 +240,7 @@ static int run(const char *pages_file, const char *out)
 	counters_start(parameters.disk);
 	if (program_workload())
 		program_pipes();
+	counters_watch(number("watch", "0") != 0);
 	fflush(NULL);
 	worker = fork();
 	if (!worker) {
