@@ -17,21 +17,6 @@ _KVM_FAILED = (
     "KVM internal error", "kvm run failed", "KVM: entry failed", "kvm_init_vcpu failed", "failed to set MSR",
     "failed to get MSR",
 )  # fmt: skip
-_QEMU_HINTS = (  # what QEMU prints when it cannot start, and what to do; the first match wins
-    ("unable to set guest cid", "the vsock CID is in use by another guest: choose another"),
-    ("vhost-vsock", "load the host's module: modprobe vhost_vsock"),
-    ("Address already in use", "a forwarded port is in use on this host: choose another host port"),
-    ("Could not set up host forwarding rule", "a forwarded port is in use on this host: choose another host port"),
-    ('Failed to get "write" lock', "the disk image is in use by another machine"),
-    ("vm-type tdx not supported", "the host's KVM has no TDX: boot it with kvm_intel.tdx=1 on a TDX machine"),
-    ("KVM_TDX_INIT_MEM_REGION", "the firmware has no TDX metadata, or the TDX module has no memory: use a TDVF"),
-    ("invalid accelerator kvm", "this QEMU was built without KVM"),
-    ("Could not access KVM", "KVM is not usable here: see acon-nb doctor"),
-    *(
-        (text, "the KVM of this host cannot run this guest: use accelerator=tcg; see acon-nb doctor")
-        for text in _KVM_FAILED
-    ),
-)
 
 
 class End(StrEnum):
@@ -150,6 +135,17 @@ class Hint:
     source: str = ""
 
 
+@dataclass(frozen=True)
+class QemuError:
+    """A row of qemu_errors.toml: a line of QEMU's, an example of it, its cause, and what to do."""
+
+    match: re.Pattern[str]
+    example: str
+    cause: str
+    hint: str
+    source: str
+
+
 def hint_for(end: End, lines: Sequence[str]) -> str:
     """Return what to do about an end, judging by the console's lines; "" if there is no advice."""
     if end is End.READY:
@@ -158,8 +154,16 @@ def hint_for(end: End, lines: Sequence[str]) -> str:
         return hint
     if end in _END_HINTS:
         return _END_HINTS[end]
-    text = "\n".join(lines)
-    return next((hint for word, hint in _QEMU_HINTS if word in text), "")
+    return _qemu_hint(lines)
+
+
+def _qemu_hint(lines: Sequence[str]) -> str:
+    """Return cause and remedy of the first row of qemu_errors.toml that matches a line; "" if none does."""
+    for row in qemu_errors():
+        for line in lines:
+            if match := row.match.search(line):
+                return _filled(f"{row.cause}: {row.hint}", match)
+    return ""
 
 
 def _guest_hint(end: End, lines: Sequence[str]) -> str:
@@ -176,7 +180,18 @@ def _guest_hint(end: End, lines: Sequence[str]) -> str:
 def filled(row: Hint, text: str) -> str:
     """Return a row's hint with the groups of its match in a text; "" if it does not match."""
     match = row.match.search(text)
-    return "" if match is None else re.sub(r"\{(\d)\}", lambda group: match[int(group[1])], row.hint)
+    return "" if match is None else _filled(row.hint, match)
+
+
+def _filled(text: str, match: re.Match[str]) -> str:
+    return re.sub(r"\{(\d)\}", lambda group: match[int(group[1])] or "", text)
+
+
+@functools.cache
+def qemu_errors() -> tuple[QemuError, ...]:
+    """Return the rows of qemu_errors.toml, in their order."""
+    rows = tomllib.loads(Path(__file__).with_name("qemu_errors.toml").read_text())["error"]
+    return tuple(QemuError(**{**row, "match": re.compile(row["match"], re.IGNORECASE)}) for row in rows)
 
 
 @functools.cache
