@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acon_nb.changes.plain_text import table_row
 from acon_nb.errors import AconError
 from acon_nb.host import probe_qemu
 from acon_nb.profile import diff
@@ -17,6 +18,7 @@ from acon_nb.study import kinds
 from acon_nb.vm import counting
 
 MOST = 10
+_NAME_WIDTH = 27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +78,19 @@ def of_rows(before: Mapping[str, Any], after: Mapping[str, Any], *, most: int = 
 
 def of_difference(compared: Difference, *, most: int = MOST) -> KernelChange:
     """The largest changes of two profiles, each function's phases added up; those of layout are one number."""
-    sums: dict[str, list[int]] = {}
+    sums: dict[tuple[str, str], list[int]] = {}
     for row in compared.changes:
-        counts = sums.setdefault(row.name, [0, 0])
+        counts = sums.setdefault((row.name, row.file), [0, 0])
         counts[0] += row.before
         counts[1] += row.after
-    kinds_of = {row.name: row.kind for row in compared.changes}
+    kinds_of = {(row.name, row.file): row.kind for row in compared.changes}
     changes = [
         CountChange(
-            name=name,
-            before=None if kinds_of[name] is diff.ChangeKind.ADDED else old,
-            after=None if kinds_of[name] is diff.ChangeKind.REMOVED else new,
+            name=one[0],
+            before=None if kinds_of[one] is diff.ChangeKind.ADDED else old,
+            after=None if kinds_of[one] is diff.ChangeKind.REMOVED else new,
         )
-        for name, (old, new) in sums.items()
+        for one, (old, new) in sums.items()
     ]
     return KernelChange(
         functions=_largest(changes, most),
@@ -101,12 +103,11 @@ def table(changes: Sequence[CountChange]) -> list[str]:
     """The lines of a table of at most 72 columns; none without a change."""
     if not changes:
         return []
-    rows = [f"{'function':<27} {'before':>14} {'after':>14} {'difference':>14}"]
+    lines = table_row("function", ("before", "after", "difference"), name_width=_NAME_WIDTH)
     for one in changes:
-        name = one.name if len(one.name) <= 27 else f"{one.name[:26]}~"
         numbers = ["-" if value is None else f"{value:,}" for value in (one.before, one.after)]
-        rows.append(f"{name:<27} {numbers[0]:>14} {numbers[1]:>14} {one.difference:>+14,}")
-    return rows
+        lines += table_row(one.name, (*numbers, f"{one.difference:+,}"), name_width=_NAME_WIDTH)
+    return lines
 
 
 def _largest(changes: Sequence[CountChange], most: int) -> tuple[CountChange, ...]:

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from acon_nb.changes import functions
+from acon_nb.changes.plain_text import table_row, wrapped
 from acon_nb.changes.series import SeriesReport, SeriesStep, StepChange
 from acon_nb.changes.verdict import CellChange, MeasureChange, SeriesVerdict
 
-WIDTH = 72
-_NAME = 24
-_NUMBER = 15
+_NAME_WIDTH = 24
 _EXACT = "Counts are exact: equal kernels give equal numbers in every run."
 _MARKS = re.compile(r"([\\`*_<>|\[\]#])")
 
 
 def plain(report: SeriesReport) -> str:
     """The report as plain text, no line longer than 72 columns."""
-    lines = [f"acon-nb bench series, suite {report.suite}: {verdict_text(report)}", "", *_heads(report)]
-    lines += [line for name, text in report.environment.items() for line in _wrapped(name, text)]
+    lines = [*wrapped(f"acon-nb bench series, suite {report.suite}: {verdict_text(report)}"), "", *_heads(report)]
+    lines += [line for name, text in report.environment.items() for line in _named(name, text)]
     if not report.same_image:
-        lines += ["", *_table(report.cells), "", *_wrap(_EXACT), *_notes(report.cells)]
+        lines += ["", *_table(report.cells), "", *wrapped(_EXACT), *_notes(report.cells)]
     for cell in report.cells:
         if cell.functions:
-            lines += ["", *_wrap(f'Functions of "{cell.name}", instructions:'), *functions.table(cell.functions)]
+            lines += ["", *wrapped(f'Functions of "{cell.name}", instructions:'), *functions.table(cell.functions)]
     for one in report.each:
-        lines += ["", *_wrap(f"{one.step.name} {one.step.subject}: {one.verdict.value}"), *_changed(one)]
+        lines += ["", *wrapped(f"{one.step.name} {one.step.subject}: {one.verdict.value}"), *_changed(one)]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -69,8 +67,8 @@ def verdict_text(report: SeriesReport) -> str:
 
 
 def _heads(report: SeriesReport) -> Iterator[str]:
-    yield from _wrapped("base", f"{report.base.name} {report.base.subject}".strip())
-    yield from _wrapped("head", f"{report.head.name} {report.head.subject} ({_patches(report)})")
+    yield from _named("base", f"{report.base.name} {report.base.subject}".strip())
+    yield from _named("head", f"{report.head.name} {report.head.subject} ({_patches(report)})")
 
 
 def _patches(report: SeriesReport) -> str:
@@ -78,7 +76,7 @@ def _patches(report: SeriesReport) -> str:
 
 
 def _table(cells: Sequence[CellChange]) -> Iterator[str]:
-    yield f"{'':<{_NAME}} {'base':>{_NUMBER}} {'head':>{_NUMBER}} {'difference':>{_NUMBER}}"
+    yield from table_row("", ("base", "head", "difference"), name_width=_NAME_WIDTH)
     for cell in cells:
         yield from _rows(cell, _shown(cell))
 
@@ -88,7 +86,7 @@ def _rows(cell: CellChange, measures: Sequence[MeasureChange]) -> Iterator[str]:
     for number, one in enumerate(measures):
         name = cell.name if number == 0 and one is cell.measures[0] else f"  {one.label}"
         numbers = (_value(one.before), _value(one.after), _change(one))
-        yield f"{_short(name)} " + " ".join(f"{text:>{_NUMBER}}" for text in numbers)
+        yield from table_row(name, numbers, name_width=_NAME_WIDTH)
 
 
 def _shown(cell: CellChange) -> list[MeasureChange]:
@@ -107,12 +105,12 @@ def _notes(cells: Sequence[CellChange]) -> list[str]:
     lines = []
     for cell in cells:
         if cell.failure:
-            lines += _wrap(f"{cell.name}: a guest did not end well: {cell.failure}.")
+            lines += wrapped(f"{cell.name}: a guest did not end well: {cell.failure}.")
         text = f"{cell.name}: {cell.layout_change:+,} instructions are of layout"
         if cell.verdict is SeriesVerdict.LAYOUT:
-            lines += _wrap(f"{text}: of other places of code and bytes of the image. No function executes more.")
+            lines += wrapped(f"{text}: of other places of code and bytes of the image. No function executes more.")
         elif cell.layout_change:
-            lines += _wrap(f"{text}, the others are of functions.")
+            lines += wrapped(f"{text}, the others are of functions.")
     return lines
 
 
@@ -128,16 +126,8 @@ def _change(one: MeasureChange) -> str:
     return f"{one.change:+,}" if isinstance(one.change, int) else f"{one.change:+,.6g}"
 
 
-def _short(name: str) -> str:
-    return f"{name:<{_NAME}}" if len(name) <= _NAME else f"{name[: _NAME - 1]}~"
-
-
-def _wrapped(name: str, text: str) -> list[str]:
-    return textwrap.wrap(f"  {name + ':':<10}{text}", WIDTH, subsequent_indent=" " * 12, break_on_hyphens=False)
-
-
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
+def _named(name: str, text: str) -> list[str]:
+    return wrapped(text, first=f"  {name + ':':<10}", rest=" " * 12)
 
 
 def _code(step: SeriesStep) -> str:
