@@ -18,7 +18,7 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import guest_script
 from acon_nb.host import probe_qemu
-from acon_nb.profile import sources
+from acon_nb.profile import code, sources
 from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
 from acon_nb.profile.model import BEFORE_KERNEL, Profile, Region
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
@@ -124,7 +124,7 @@ def of_outcome(
     origin = origin_of(cell, until, functions)
     if (calls := phases[-1].end.calls) is not None:
         origin |= {"returns": str(calls.returns), "unmatched_returns": str(calls.unmatched_returns)}
-    return profile_of([*early, *phases], functions, origin=origin)
+    return code.of_profile(profile_of([*early, *phases], functions, origin=origin), cell.kernel, functions)
 
 
 def _marked(snapshots: Sequence[Snapshot], until: str) -> list[PhaseEnd]:

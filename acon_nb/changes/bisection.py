@@ -77,8 +77,9 @@ class Bisection:
     """The commit that was found, its subject, the number before and after it, and what was done to find it.
 
     `builds` counts the commits that were built between the two ends, which are built and measured in addition;
-    `skipped` are those of them that gave no number, with the reason. `functions` are those that differ most, `layout`
-    are instructions more that no function's source asks for.
+    `skipped` are those of them that gave no number, with the reason. The profiles of the commit and the one before
+    differ by `change` instructions: `functions` are those that differ most, `others` the sum of all others, `layout`
+    and `timing` are instructions more that no function's source asks for.
     """
 
     commit: str
@@ -93,7 +94,10 @@ class Bisection:
     bad_value: float
     skipped: Mapping[str, str]
     functions: Sequence[CountChange]
+    others: int
     layout: int
+    timing: int
+    change: int
     text: str
 
     def values(self) -> dict[str, Any]:
@@ -146,7 +150,10 @@ def bisect(
         bad_value=cause.bad_value,
         skipped=cause.skipped,
         functions=changes.functions,
+        others=changes.others,
         layout=changes.layout,
+        timing=changes.timing,
+        change=changes.change,
         text=measured.text(cause.before, cause.after),
     )
 
@@ -157,8 +164,12 @@ def text_of(answer: Bisection) -> str:
     lines.append(f"{answer.builds} builds between {answer.good[:12]} and {answer.bad[:12]}")
     lines += [f"skipped {commit[:12]}: {reason}" for commit, reason in answer.skipped.items()]
     lines += functions.table(answer.functions)
+    if answer.others:
+        lines.append(f"{answer.others:+,} instructions by other functions")
     if answer.layout:
         lines.append(f"{answer.layout:+,} instructions of layout: the compiler's, the linker's, the image's bytes")
+    if answer.timing:
+        lines.append(f"{answer.timing:+,} instructions of timing: of when ticks came, and of how long waits took")
     return "\n".join(lines)
 
 
@@ -227,7 +238,7 @@ class _Session:
             if not commit or "value" not in self._known.get(commit, {}):
                 return KernelChange()
             rows.append(self._row_of(commit, True))
-        return functions.of_rows(*rows)
+        return functions.of_rows(*rows, last_phase=self._measured.last_phase)
 
     def _measure(self, commit: str) -> float:
         value = self._measured.value(self._row_of(commit, False))

@@ -13,6 +13,7 @@ from acon_nb.host import probe_qemu
 from acon_nb.profile import diff
 from acon_nb.profile.diff import Difference
 from acon_nb.profile.model import load
+from acon_nb.profile.phases import until
 from acon_nb.results import Store
 from acon_nb.study import kinds
 from acon_nb.vm import counting
@@ -37,14 +38,20 @@ class CountChange:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelChange:
-    """The functions that differ most; `layout` are instructions more that the source does not ask for.
+    """What differs: `change` instructions in all, the functions that differ most, and `others` by all other functions.
 
-    `is_layout`: no function executed other instructions but for what the compiler, the linker and the image's bytes do.
+    `layout` and `timing` are instructions more that the source does not ask for; the four parts add up to `change`.
+    `is_layout`: no function executed other instructions but for what the compiler, the linker and the image's bytes do,
+    and for what came earlier or later. `same_code`: all that ran has the same instructions.
     """
 
     functions: tuple[CountChange, ...] = ()
     layout: int = 0
+    timing: int = 0
+    others: int = 0
+    change: int = 0
     is_layout: bool = False
+    same_code: bool = False
 
 
 def are_profiled(study: str) -> bool:
@@ -66,18 +73,25 @@ def with_path(row: Mapping[Any, Any], out: Store) -> dict[str, Any]:
     return values
 
 
-def of_rows(before: Mapping[str, Any], after: Mapping[str, Any], *, most: int = MOST) -> KernelChange:
-    """How two rows differ by function: by their profiles, else of the functions with the most instructions in both."""
+def of_rows(
+    before: Mapping[str, Any], after: Mapping[str, Any], *, last_phase: str = "", most: int = MOST
+) -> KernelChange:
+    """How two rows differ by function: by their profiles, else of the functions with the most instructions in both.
+
+    Profiles are compared up to the end of `last_phase` ("": as far as they go).
+    """
     paths = [row.get("profile") for row in (before, after)]
     if all(isinstance(path, str) for path in paths):
-        return of_difference(diff.difference(*(load(Path(str(path))) for path in paths)), most=most)
+        profiles = [load(Path(str(path))) for path in paths]
+        compared = diff.difference(*(until(one, last_phase) if last_phase else one for one in profiles))
+        return of_difference(compared, most=most)
     old, new = _counts(before), _counts(after)
     changes = [CountChange(name=name, before=old[name], after=new[name]) for name in old if name in new]
     return KernelChange(functions=_largest(changes, most))
 
 
 def of_difference(compared: Difference, *, most: int = MOST) -> KernelChange:
-    """The largest changes of two profiles, each function's phases added up; those of layout are one number."""
+    """The largest changes of two profiles, each function's phases added up; layout and timing are one number each."""
     sums: dict[tuple[str, str], list[int]] = {}
     for row in compared.changes:
         counts = sums.setdefault((row.name, row.file), [0, 0])
@@ -92,9 +106,15 @@ def of_difference(compared: Difference, *, most: int = MOST) -> KernelChange:
         )
         for one, (old, new) in sums.items()
     ]
+    largest = _largest(changes, most)
+    by_functions = sum(row.change for row in compared.changes) + compared.unattributed_change
     return KernelChange(
-        functions=_largest(changes, most),
+        functions=largest,
+        others=by_functions - sum(one.difference for one in largest),
+        change=compared.change,
         layout=compared.layout_change,
+        timing=compared.timing_change,
+        same_code=compared.same_code,
         is_layout=compared.verdict is not diff.DifferenceVerdict.DIFFERENT,
     )
 

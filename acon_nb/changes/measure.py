@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from acon_nb.changes import functions
+from acon_nb.changes import functions, suite
 from acon_nb.errors import InvalidInput
 from acon_nb.kernel import BuildSpec
 from acon_nb.progress import CancelToken, OnProgress, silent
@@ -23,6 +23,7 @@ from acon_nb.vm import Clock
 
 _OF_BUILDS = ("kernel", "profile", "source", "settings", "kernel_compression")
 _LEAST_TIMEOUT_S = 600.0  # a busy host may take minutes for a boot, which the guest's clock does not show
+_READY = "ready"  # in the names of columns that count up to then
 BOOT = Plan(name="boot", study="boot", fixed={"clock": Clock.INSTRUCTIONS.value}, runs=1, warmups=0)
 
 
@@ -38,6 +39,11 @@ class CellMeasure:
     def levels(self) -> Mapping[str, Any]:
         """The levels of the cell's factors."""
         return self.plan.all_cells[0].levels
+
+    @property
+    def last_phase(self) -> str:
+        """The phase of a profile at whose end the column was taken ("": of the whole): a boot's parts are to /init."""
+        return suite.last_phase(self.plan.study) if _READY not in self.metric.name else ""
 
     def row(
         self,

@@ -9,6 +9,7 @@ from acon_nb.changes import functions
 from acon_nb.changes.plain_text import table_row, wrapped
 from acon_nb.changes.series import SeriesReport, SeriesStep, StepChange
 from acon_nb.changes.verdict import CellChange, MeasureChange, SeriesVerdict
+from acon_nb.profile.diff_text import aside
 
 _NAME_WIDTH = 24
 _EXACT = "Counts are exact: equal kernels give equal numbers in every run."
@@ -60,10 +61,15 @@ def verdict_text(report: SeriesReport) -> str:
     """The verdict in words."""
     if report.same_image:
         return "equal; the kernels are the same byte for byte"
-    layout = sum(cell.layout_change for cell in report.cells)
     if report.verdict is SeriesVerdict.EQUAL and any(cell.verdict is SeriesVerdict.LAYOUT for cell in report.cells):
-        return f"equal, but for {layout:+,} instructions of layout"
+        return f"equal, but for {_aside(report.cells)}"
     return report.verdict.value
+
+
+def _aside(cells: Sequence[CellChange]) -> str:
+    """The instructions of some cells that are of layout and of timing, in words."""
+    timing = [cell.timing_change for cell in cells if cell.timing_change]
+    return aside(sum(cell.layout_change for cell in cells), sum(timing) if timing else None)
 
 
 def _heads(report: SeriesReport) -> Iterator[str]:
@@ -101,16 +107,22 @@ def _changed(one: StepChange) -> Iterator[str]:
 
 
 def _notes(cells: Sequence[CellChange]) -> list[str]:
-    """What is of layout, and which guests failed, cell by cell."""
+    """What is of layout and of timing, which guests failed, and what is only shown, cell by cell."""
     lines = []
     for cell in cells:
         if cell.failure:
             lines += wrapped(f"{cell.name}: a guest did not end well: {cell.failure}.")
-        text = f"{cell.name}: {cell.layout_change:+,} instructions are of layout"
+        text = f"{cell.name}: {_aside([cell])}"
         if cell.verdict is SeriesVerdict.LAYOUT:
-            lines += wrapped(f"{text}: of other places of code and bytes of the image. No function executes more.")
-        elif cell.layout_change:
-            lines += wrapped(f"{text}, the others are of functions.")
+            lines += wrapped(f"{text}: other places of code, bytes of the image, ticks. All functions do the same.")
+        elif cell.layout_change or cell.timing_change:
+            lines += wrapped(f"{text}; the others are of functions.")
+        lines += [
+            line
+            for one in cell.shown
+            if one.before != one.after
+            for line in wrapped(f"{cell.name}: {one.label} {_value(one.before)} -> {_value(one.after)}, not compared.")
+        ]
     return lines
 
 

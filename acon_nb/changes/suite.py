@@ -24,13 +24,19 @@ _FILE = Path(__file__).with_name("suite.toml")
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteCell:
-    """A guest of the suite: its name, the suites that have it, its kind of study and the levels of its factors."""
+    """A guest of the suite: its name, the suites that have it, its kind of study and the levels of its factors.
+
+    `measures` make the verdict, `shown` are reported only. Functions are compared up to the end of `last_phase` of the
+    profiles ("": all of it).
+    """
 
     name: str
     suites: tuple[str, ...]
     study: str
     levels: Mapping[str, Any]
     measures: tuple[str, ...]
+    shown: tuple[str, ...] = ()
+    last_phase: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -57,6 +63,8 @@ def cells(suite: str) -> tuple[SuiteCell, ...]:
                 **row,
                 "levels": {**table["fixed"][row["study"]], **row.get("levels", {})},
                 "measures": tuple(table["measures"][row["study"]]),
+                "shown": tuple(table["shown"].get(row["study"], ())),
+                "last_phase": last_phase(row["study"]),
                 "suites": tuple(row["suites"]),
             },
             what="a cell of the suite",
@@ -64,6 +72,11 @@ def cells(suite: str) -> tuple[SuiteCell, ...]:
         for row in table["cell"]
         if suite in row["suites"]
     )
+
+
+def last_phase(study: str) -> str:
+    """The phase of the profiles of a kind of study up to whose end functions are compared; "": all of it."""
+    return str(_table()["last_phase"].get(study, ""))
 
 
 def build_spec(suite: str) -> BuildSpec:

@@ -9,10 +9,13 @@ from enum import StrEnum
 from typing import Any
 
 from acon_nb.changes import functions
-from acon_nb.changes.functions import CountChange
+from acon_nb.changes.functions import CountChange, KernelChange
 from acon_nb.changes.suite import SuiteCell
 from acon_nb.results.metrics import metric
 from acon_nb.vm import GOOD_ENDS, end_text
+
+_IDLE = "idle_ns"
+_TICK_NS = 10_000_000  # the longest of a kernel's choices, CONFIG_HZ_100
 
 
 class SeriesVerdict(StrEnum):
@@ -46,7 +49,8 @@ class MeasureChange:
 class CellChange:
     """A cell with two kernels: its measures, the first of which counts instructions, and the functions that differ.
 
-    `layout_change` are the instructions that code in other places costs, and nothing that the source says.
+    `layout_change` are the instructions that code in other places costs, `timing_change` those that come of when
+    something happens: nothing that the source says. `shown` are measures that make no verdict.
     """
 
     name: str
@@ -54,6 +58,8 @@ class CellChange:
     measures: tuple[MeasureChange, ...] = ()
     functions: tuple[CountChange, ...] = ()
     layout_change: int = 0
+    timing_change: int = 0
+    shown: tuple[MeasureChange, ...] = ()
     ends: tuple[str, str] = ("", "")
 
     @property
@@ -78,6 +84,8 @@ class CellChange:
                 for one in self.functions
             ],
             "layout": self.layout_change,
+            "timing": self.timing_change,
+            "shown": {one.name: {"before": one.before, "after": one.after} for one in self.shown},
             "ends": list(self.ends),
         }
 
@@ -101,27 +109,36 @@ def whole(cells: Sequence[CellChange]) -> SeriesVerdict:
 
 
 def _compared(cell: SuiteCell, before: Mapping[str, Any], after: Mapping[str, Any]) -> CellChange:
-    pairs = [(name, _number(before, name), _number(after, name)) for name in cell.measures]
-    measures = tuple(
-        MeasureChange(name=name, before=old, after=new)
-        for name, old, new in pairs
-        if old is not None or new is not None
-    )
+    measures, shown = _measures(cell.measures, before, after), _measures(cell.shown, before, after)
     ends = (str(before.get("end", "")), str(after.get("end", "")))
     if ends[0] == ends[1] and all(one.before == one.after for one in measures):
-        return CellChange(name=cell.name, verdict=SeriesVerdict.EQUAL, measures=measures, ends=ends)
-    change = functions.of_rows(before, after)
-    only_counts = all(metric(one.name).counted for one in measures if one.before != one.after)
+        return CellChange(name=cell.name, verdict=SeriesVerdict.EQUAL, measures=measures, shown=shown, ends=ends)
+    change = functions.of_rows(before, after, last_phase=cell.last_phase)
+    explained = all(one.before == one.after or _is_explained(one, change) for one in measures)
+    is_layout = change.is_layout and explained and ends[0] == ends[1]
     return CellChange(
         name=cell.name,
-        verdict=SeriesVerdict.LAYOUT
-        if change.is_layout and only_counts and ends[0] == ends[1]
-        else SeriesVerdict.DIFFERENT,
+        verdict=SeriesVerdict.LAYOUT if is_layout else SeriesVerdict.DIFFERENT,
         measures=measures,
         functions=change.functions,
         layout_change=change.layout,
+        timing_change=change.timing,
+        shown=shown,
         ends=ends,
     )
+
+
+def _measures(names: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[MeasureChange, ...]:
+    """Those of the measures that a guest had."""
+    every = [MeasureChange(name=name, before=_number(before, name), after=_number(after, name)) for name in names]
+    return tuple(one for one in every if one.before is not None or one.after is not None)
+
+
+def _is_explained(one: MeasureChange, change: KernelChange) -> bool:
+    """Whether the functions explain how a measure differs: a count, or idle time up to the next tick of equal code."""
+    if one.name == _IDLE and None not in (one.before, one.after):
+        return change.same_code and abs(one.change) <= _TICK_NS
+    return metric(one.name).counted
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from acon_nb.profile import layout, sources
+from acon_nb.profile import layout, sources, timing
 from acon_nb.profile.layout import FunctionPair, Layout
-from acon_nb.profile.model import FunctionCount, Profile, Region
+from acon_nb.profile.model import EARLY_KERNEL, FunctionCount, Profile, Region
 from acon_nb.profile.phases import alike
+
+_NO_CODE = (EARLY_KERNEL, "(kernel)")
 
 
 class ChangeKind(StrEnum):
@@ -24,7 +26,7 @@ class ChangeKind(StrEnum):
 
 
 class DifferenceVerdict(StrEnum):
-    """What a difference amounts to; `LAYOUT`: equal, but for instructions of layout."""
+    """What a difference amounts to; `LAYOUT`: equal, but for instructions of layout and timing."""
 
     EQUAL = "equal"
     LAYOUT = "layout"
@@ -35,7 +37,8 @@ class DifferenceVerdict(StrEnum):
 class FunctionChange:
     """What a function executed in one phase of two profiles, and why a change is one of layout (None: it is not).
 
-    `name` is without what the compiler adds; `before_name` is the name of the first profile where it differs.
+    `timing` is why it is one of timing ("": it is not). `name` is without what the compiler adds; `before_name` is the
+    name of the first profile where it differs.
     """
 
     name: str
@@ -46,6 +49,7 @@ class FunctionChange:
     file: str = ""
     region: Region = Region.KERNEL
     layout: Layout | None = None
+    timing: str = ""
     before_name: str = ""
 
     @property
@@ -74,7 +78,7 @@ class Difference:
     """Two profiles compared: all functions by phase, equal ones too, those that changed most first.
 
     `unattributed` is what either profile's functions do not explain of its total; `by_file` is false where functions
-    were compared by name alone.
+    were compared by name alone. `same_code`: the functions that ran have the same instructions in both kernels.
     """
 
     before: int
@@ -82,6 +86,7 @@ class Difference:
     functions: tuple[FunctionChange, ...]
     unattributed: tuple[int, int]
     by_file: bool = True
+    same_code: bool = False
 
     @property
     def change(self) -> int:
@@ -90,13 +95,23 @@ class Difference:
 
     @cached_property
     def changes(self) -> tuple[FunctionChange, ...]:
-        """The functions that changed and not by layout, by phase."""
-        return tuple(row for row in self.functions if row.change and row.layout is None)
+        """The functions that changed and neither by layout nor by timing, by phase."""
+        return tuple(row for row in self.functions if row.change and row.layout is None and not row.timing)
 
     @cached_property
     def of_layout(self) -> tuple[FunctionChange, ...]:
         """The functions that layout changed, by phase; those too that have another name and the same counts."""
         return tuple(row for row in self.functions if row.layout is not None)
+
+    @cached_property
+    def of_timing(self) -> tuple[FunctionChange, ...]:
+        """The functions that ran more or less because something came earlier or later, by phase."""
+        return tuple(row for row in self.functions if row.change and row.timing)
+
+    @property
+    def timing_change(self) -> int:
+        """Instructions more in the second profile that are of timing."""
+        return sum(row.change for row in self.of_timing)
 
     @property
     def layout_change(self) -> int:
@@ -110,10 +125,13 @@ class Difference:
 
     @property
     def verdict(self) -> DifferenceVerdict:
-        """Whether the profiles are equal, equal but for layout, or different."""
-        if self.changes or self.unattributed_change:
+        """Whether the profiles are equal, equal but for layout and timing, or different.
+
+        Timing is no excuse where other code ran.
+        """
+        if self.changes or self.unattributed_change or (self.of_timing and not self.same_code):
             return DifferenceVerdict.DIFFERENT
-        return DifferenceVerdict.LAYOUT if self.of_layout else DifferenceVerdict.EQUAL
+        return DifferenceVerdict.LAYOUT if self.of_layout or self.of_timing else DifferenceVerdict.EQUAL
 
     def by(self, part: Callable[[FunctionChange], str]) -> tuple[PartChange, ...]:
         """Sum all functions by a part (`file_part`, `folder_part`, ...), those that changed most first."""
@@ -143,9 +161,13 @@ def difference(before: Profile, after: Profile) -> Difference:
     one profile knows files, or none, names alone count.
     """
     before, after = alike(before, after)
+    codes = tuple(map(_codes, (before, after)))
     by_file = all(any(one.file for one in profile.functions) for profile in (before, after))
     pairs = layout.joined(_paired(before, after, by_file=by_file))
+    for pair in pairs:
+        pair.same_code = _same(pair, *codes)
     layout.mark(pairs)
+    timing.mark(pairs)
     phases = tuple(dict.fromkeys((*before.phases, *after.phases)))
     rows = [row for pair in pairs for row in _rows(pair, phases)]
     return Difference(
@@ -154,6 +176,7 @@ def difference(before: Profile, after: Profile) -> Difference:
         functions=tuple(sorted(rows, key=lambda row: (-abs(row.change), row.name, row.file, row.phase))),
         unattributed=(before.unattributed, after.unattributed),
         by_file=by_file,
+        same_code=all(pair.same_code for pair in pairs if pair.region is Region.KERNEL and pair.name not in _NO_CODE),
     )
 
 
@@ -193,6 +216,8 @@ def json_values(compared: Difference) -> dict[str, Any]:
                 for kind, (number, change) in compared.layout_groups().items()
             ],
         },
+        "timing": compared.timing_change,
+        "same_code": compared.same_code,
         "functions": [{**asdict(row), "change": row.change} for row in rows],
         **{
             name: [{**asdict(one), "change": one.change} for one in compared.by(part) if one.change or one.layout]
@@ -214,6 +239,21 @@ def _paired(before: Profile, after: Profile, *, by_file: bool) -> Iterable[Funct
     return pairs.values()
 
 
+def _codes(profile: Profile) -> Mapping[str, frozenset[str]]:
+    """The digests of the functions of each name."""
+    digests: dict[str, set[str]] = {}
+    for name, digest in profile.code.items():
+        digests.setdefault(layout.canonical(name), set()).add(digest)
+    return {name: frozenset(some) for name, some in digests.items()}
+
+
+def _same(pair: FunctionPair, before: Mapping[str, frozenset[str]], after: Mapping[str, frozenset[str]]) -> bool | None:
+    """Whether the functions of a name have the same instructions in both kernels; None where that is not known."""
+    if not before or not after or (pair.name not in before and pair.name not in after):
+        return None
+    return before.get(pair.name) == after.get(pair.name)
+
+
 def _rows(pair: FunctionPair, phases: Iterable[str]) -> Iterable[FunctionChange]:
     """The rows of one function; those of one function have one name."""
     old, new = sorted(pair.before_names), sorted(pair.after_names)
@@ -233,6 +273,7 @@ def _rows(pair: FunctionPair, phases: Iterable[str]) -> Iterable[FunctionChange]
             file=pair.file,
             region=pair.region,
             layout=pair.layout,
+            timing=pair.timing,
             before_name="+".join(old) if old and new and old != new else "",
         )
 

@@ -13,15 +13,22 @@ def sentence(compared: Difference) -> str:
     if compared.verdict is DifferenceVerdict.EQUAL:
         return f"equal: {compared.before:,} instructions"
     if compared.verdict is DifferenceVerdict.LAYOUT:
-        return f"equal, but for {compared.layout_change:+,} instructions of layout"
+        return f"equal, but for {aside(compared.layout_change, compared.timing_change if compared.of_timing else None)}"
     share = f" ({100 * compared.change / compared.before:+.3g} %)" if compared.before else ""
     text = f"{compared.before:,} -> {compared.after:,} instructions: {compared.change:+,}{share}"
     parts = [f"{sum(row.change for row in compared.changes):+,} by {_functions(compared.changes)}"]
     if compared.of_layout:
         parts.append(f"{compared.layout_change:+,} of layout")
+    if compared.of_timing:
+        parts.append(f"{compared.timing_change:+,} of timing")
     if compared.unattributed_change:
         parts.append(f"{compared.unattributed_change:+,} unattributed")
     return f"{text}; {', '.join(parts)}"
+
+
+def aside(layout: int, timing: int | None) -> str:
+    """What a kernel that is equal differs by: instructions of layout, and of timing unless that is None."""
+    return f"{layout:+,} instructions of layout" + ("" if timing is None else f" and {timing:+,} of timing")
 
 
 def text(compared: Difference, most: int | None = None) -> str:
@@ -39,6 +46,10 @@ def text(compared: Difference, most: int | None = None) -> str:
         blocks.append(_parts_table(compared, folder_part, most))
     if compared.of_layout:
         blocks.append(_layout_table(compared))
+    if compared.of_timing:
+        blocks.append(_timing_table(compared))
+        if not (compared.same_code or compared.changes):
+            blocks.append("Functions that ran have other code, so that timing alone does not explain the difference.")
     return "\n\n".join(blocks)
 
 
@@ -82,5 +93,13 @@ def _layout_table(compared: Difference) -> str:
     shown = [
         {"layout": kind.value, "functions": number, "change": f"{change:+,}"}
         for kind, (number, change) in compared.layout_groups().items()
+    ]
+    return results.frame(shown).to_string(index=False)
+
+
+def _timing_table(compared: Difference) -> str:
+    shown = [
+        {"timing": row.name, "phase": row.phase, "change": f"{row.change:+,}", "why": row.timing}
+        for row in compared.of_timing
     ]
     return results.frame(shown).to_string(index=False)

@@ -22,6 +22,7 @@ from acon_nb.profile.model import BEFORE_KERNEL, Region
 _SUFFIX = re.compile(r"(?:\.(?:isra|constprop|part|cold|lto_priv|llvm|localalias|llvmorg|\d+)(?:\.\d+)*)+$")
 # What callers gain of an inlined function: the rest was calls, returns and saved registers, or their growth around it
 _ABSORBED = (0.5, 1.05)
+_MOST_SAVED = 100_000  # instructions; what costs or saves more counts as a change, whoever made it
 _MOST_CALLERS = 3
 _MOST_CANDIDATES = 12
 _IMAGE_SHARE = 0.02  # of what loading and unpacking took; more is another compression or a real change of size
@@ -44,7 +45,11 @@ class Layout(StrEnum):
 
 @dataclass(kw_only=True, eq=False)
 class FunctionPair:
-    """One function in two profiles: its names, its file and its counts by phase on either side."""
+    """One function in two profiles: its names, its file and its counts by phase on either side.
+
+    `layout` and `timing` are why its counts differ. `same_code`: whether its instructions are the same (None:
+    not known).
+    """
 
     name: str
     region: Region
@@ -54,6 +59,8 @@ class FunctionPair:
     before: Counter[str] = field(default_factory=Counter)
     after: Counter[str] = field(default_factory=Counter)
     layout: Layout | None = None
+    timing: str = ""
+    same_code: bool | None = None
 
     @property
     def change(self) -> int:
@@ -119,7 +126,11 @@ def mark(pairs: Sequence[FunctionPair]) -> None:
         of_image = pair.region in _IMAGE_REGIONS or pair.name == BEFORE_KERNEL
         if of_image and 0 < abs(pair.change) <= _IMAGE_SHARE * pair.before.total():
             pair.layout = Layout.IMAGE
-        if pair.name in _LOOKUPS and 0 < abs(pair.change) <= _LOOKUP_SHARE * pair.before.total():
+        if (
+            pair.name in _LOOKUPS
+            and pair.same_code is not False
+            and 0 < abs(pair.change) <= _LOOKUP_SHARE * pair.before.total()
+        ):
             pair.layout = Layout.ADDRESSES
     by_file: dict[str, list[FunctionPair]] = {}
     for pair in pairs:
@@ -154,6 +165,7 @@ def _callers(gone: Sequence[FunctionPair], others: Sequence[FunctionPair]) -> tu
             some: abs(1 - share)
             for some in itertools.combinations(candidates[:_MOST_CANDIDATES], number)
             if _ABSORBED[0] <= (share := -sum(one.change for one in some) / moved) <= _ABSORBED[1]
+            and abs(moved) * abs(1 - share) <= _MOST_SAVED
         }
         if fits:
             return min(fits, key=lambda some: fits[some])

@@ -52,6 +52,7 @@ class Profile:
     `total` is the instructions executed, of the guest's clock (ns of it less idle time), over all `phases` in their
     order. `stacks` are instructions by call stack, the phase first and then the outermost function; empty for a flat
     profile. `origin` is what it was made from: names and SHA-256 of kernel and initrd, command line, QEMU's version.
+    `code` has a digest of the instructions of each function, by name (`profile.code`; empty: not known).
     """
 
     total: int
@@ -59,6 +60,7 @@ class Profile:
     functions: tuple[FunctionCount, ...]
     stacks: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def unattributed(self) -> int:
@@ -67,8 +69,8 @@ class Profile:
 
     @cached_property
     def sha256(self) -> str:
-        """A hash of all counts, the same for two guests that executed the same; not of `origin`."""
-        return json_sha256({name: value for name, value in self.values().items() if name != "origin"})
+        """A hash of all counts, the same for two guests that executed the same; not of `origin` and `code`."""
+        return json_sha256({name: value for name, value in self.values().items() if name not in ("origin", "code")})
 
     def values(self) -> dict[str, Any]:
         """The profile as values for JSON; `of_values` reads them."""
@@ -79,6 +81,7 @@ class Profile:
             "functions": [asdict(function) for function in self.functions],
             "stacks": _packed(self.stacks),
             "origin": dict(self.origin),
+            **({"code": dict(self.code)} if self.code else {}),
         }
 
     def encoded(self) -> bytes:
@@ -111,6 +114,7 @@ def of_values(values: Mapping[str, Any], *, source: object = "profile") -> Profi
             ),
             stacks=_unpacked(values["stacks"]),
             origin={str(name): str(value) for name, value in values["origin"].items()},
+            code={str(name): str(value) for name, value in values.get("code", {}).items()},
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput("profile", source, f"is not a profile: {error!r}", hint=_HINT) from error

@@ -24,6 +24,25 @@ def alike(before: Profile, after: Profile) -> tuple[Profile, Profile]:
     return _with_phases(before, joined), _with_phases(after, joined)
 
 
+def until(profile: Profile, last: str) -> Profile:
+    """The profile up to the end of a phase, or of the one that it is joined to; the whole where there is no such phase.
+
+    What no function explains stays in it, since it is not known when that ran.
+    """
+    ends = [number for number, name in enumerate(profile.phases) if last in name.split(_AND)]
+    if not ends:
+        return profile
+    kept = profile.phases[: ends[0] + 1]
+    functions = tuple(one for one in profile.functions if one.phase in kept)
+    return replace(
+        profile,
+        total=profile.unattributed + sum(one.self_count for one in functions),
+        phases=kept,
+        functions=functions,
+        stacks={stack: count for stack, count in profile.stacks.items() if stack[0] in kept},
+    )
+
+
 def _joined(*profiles: Profile) -> dict[str, str]:
     """The name of the joined phase for each phase that is one of several in any of the profiles."""
     groups: list[set[str]] = []

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from acon_nb.cache import sha256_file
 from acon_nb.host import probe_qemu
-from acon_nb.profile import sources
+from acon_nb.profile import code, sources
 from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
 from acon_nb.profile.model import Profile, Region
 from acon_nb.study import clock_parts
@@ -56,4 +56,4 @@ def encoded(cell: SwapCell, spec: VmSpec, snapshots: Sequence[Snapshot], functio
         "qemu": probe_qemu().text,
     }
     made = of_snapshots(snapshots, functions, origin)
-    return b"" if made is None else made.encoded()
+    return b"" if made is None else code.of_profile(made, cell.kernel, functions).encoded()

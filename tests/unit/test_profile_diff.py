@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from acon_nb.profile import FunctionCount, Profile, Region, diff, diff_text, phases
 from acon_nb.profile.diff import ChangeKind, DifferenceVerdict, difference
 from acon_nb.profile.layout import Layout, canonical
+from acon_nb.profile.timing import timing
 
 KERNEL = "kernel"
 
@@ -261,3 +262,87 @@ def test_joined_phases_that_overlap_are_one() -> None:
         both = phases.alike(left, right)
         assert [each.phases for each in both] == [("a + b + c",)] * 2
         assert difference(left, right).change == right.total - left.total
+
+
+# timing
+
+
+TIMED = sorted(timing())
+
+
+def coded(counts: dict[str, int], other: str = "") -> Profile:
+    """A profile of functions whose code is the same in each of these, but for that of `other`."""
+    made = profile(*(row(name, count) for name, count in counts.items()))
+    return replace(made, code={name: "changed" if name == other else "as it was" for name in counts})
+
+
+def test_what_is_of_timing_is_equal_but_for_it() -> None:
+    before = {"alloc_pages": 50_000, "__update_load_avg_se": 9_000, "init_acpi_pm_clocksource": 700}
+    after = {**before, "__update_load_avg_se": 9_249, "init_acpi_pm_clocksource": 661}
+    compared = difference(coded(before), coded(after))
+    assert compared.verdict is DifferenceVerdict.LAYOUT
+    assert compared.timing_change == compared.change == 210
+    assert compared.changes == ()
+    assert diff_text.sentence(compared) == "equal, but for +0 instructions of layout and +210 of timing"
+    assert "period of 1,024 us" in diff_text.text(compared)
+    assert diff.json_values(compared)["timing"] == 210
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_a_loop_in_a_function_of_the_list_is_a_difference(name: str) -> None:
+    before = {"alloc_pages": 50_000, name: 9_000}
+    for more in (3, 200, 200_002):
+        compared = difference(coded(before), coded({**before, name: 9_000 + more}, other=name))
+        assert compared.verdict is DifferenceVerdict.DIFFERENT
+        assert [(one.name, one.change) for one in compared.changes] == [(name, more)]
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_a_wait_that_is_longer_is_a_difference(name: str) -> None:
+    # a delay of other length may be in a table, with the same code: it is more than any tick or poll
+    before = {"alloc_pages": 50_000, name: 9_000}
+    compared = difference(coded(before), coded({**before, name: 9_000 + timing()[name].most + 1}))
+    assert compared.verdict is DifferenceVerdict.DIFFERENT
+
+
+def test_timing_is_no_excuse_where_other_code_ran() -> None:
+    before = {"alloc_pages": 50_000, "delay_tsc": 9_000}
+    compared = difference(coded(before), coded({**before, "delay_tsc": 9_100}, other="alloc_pages"))
+    assert compared.of_timing
+    assert compared.verdict is DifferenceVerdict.DIFFERENT
+    assert "other code" in diff_text.text(compared)
+
+
+def test_where_code_is_not_known_nothing_is_of_timing() -> None:
+    before, after = profile(row("delay_tsc", 9_000)), profile(row("delay_tsc", 9_100))
+    for one, other in ((before, after), (before, replace(after, code={"delay_tsc": "a"}))):
+        assert difference(one, other).verdict is DifferenceVerdict.DIFFERENT
+
+
+def test_a_function_that_only_one_of_two_guests_ran_is_of_timing() -> None:
+    before, after = coded({"a": 5, "tick_periodic": 40}), coded({"a": 5})
+    compared = difference(before, replace(after, code=before.code))
+    assert compared.verdict is DifferenceVerdict.LAYOUT
+    assert compared.timing_change == -40
+
+
+def test_a_loop_in_the_lookups_is_a_difference() -> None:
+    counts = {"__orc_find": 9_581_104}
+    after = {"__orc_find": 9_581_104 + 3_000}
+    assert difference(coded(counts), coded(after)).verdict is DifferenceVerdict.LAYOUT
+    assert difference(coded(counts), coded(after, other="__orc_find")).verdict is DifferenceVerdict.DIFFERENT
+
+
+def test_a_loop_in_a_function_that_is_no_longer_inlined_is_a_difference() -> None:
+    before = profile(row("caller", 1_300_000))
+    after = profile(row("caller", 300_000), row("helper", 1_200_002))
+    assert difference(before, after).verdict is DifferenceVerdict.DIFFERENT
+
+
+def test_a_profile_can_end_with_a_phase() -> None:
+    whole = profile(*BASE, extra=7)
+    kernel = phases.until(whole, KERNEL)
+    assert kernel.phases == ("firmware", "unpacking", KERNEL)
+    assert kernel.total == whole.total - 700 - 12_345
+    assert kernel.unattributed == whole.unattributed == 7
+    assert phases.until(whole, "no such phase") == whole

@@ -331,16 +331,17 @@ def test_the_command_prints_json(history: History, bench: Bench, monkeypatch: py
 # profiles
 
 
-def row_with(folder: Path, **counts: int) -> dict[str, Any]:
-    """A row of a boot whose profile has these functions."""
+def row_with(folder: Path, other: str = "", **counts: int) -> dict[str, Any]:
+    """A row of a boot whose profile has these functions, `other` with other code than in other rows."""
     one = Profile(
+        code={name: "changed" if name == other else "as it was" for name in counts},
         total=sum(counts.values()),
         phases=("kernel",),
         functions=tuple(
             FunctionCount(name=name, phase="kernel", self_count=count, file="mm/x.c") for name, count in counts.items()
         ),
     )
-    path = folder / f"{one.sha256}.json"
+    path = folder / f"{one.sha256}{other}.json"
     one.save(path)
     return {"executed_ns": one.total, "memtotal_bytes": 1, "profile": str(path)}
 
@@ -369,6 +370,20 @@ def test_what_is_of_layout_alone_is_equal(tmp_path: Path) -> None:
     assert verdict.whole([change]) is SeriesVerdict.EQUAL
     more_memory = boot_change(before, {**after, "memtotal_bytes": 2})
     assert more_memory.verdict is SeriesVerdict.DIFFERENT, "memory is not of layout"
+
+
+def test_what_is_of_timing_is_equal(tmp_path: Path) -> None:
+    before = {**row_with(tmp_path, delay_tsc=1000, same=3), "idle_ns": 5_000_000, "memavailable_bytes": 8192}
+    after = {**row_with(tmp_path, delay_tsc=1040, same=3), "idle_ns": 5_000_900, "memavailable_bytes": 0}
+    change = boot_change(before, after)
+    assert (change.verdict, change.timing_change) == (SeriesVerdict.LAYOUT, 40)
+    assert [(one.name, one.change) for one in change.shown] == [("memavailable_bytes", -8192)]
+    much = boot_change(before, {**after, "idle_ns": 25_000_000})
+    assert much.verdict is SeriesVerdict.DIFFERENT, "no tick is so long"
+    loop = boot_change(before, {**row_with(tmp_path, "delay_tsc", delay_tsc=1040, same=3), "idle_ns": 5_000_000})
+    assert loop.verdict is SeriesVerdict.DIFFERENT
+    other = boot_change(before, {**row_with(tmp_path, "same", delay_tsc=1040, same=3), "idle_ns": 5_000_000})
+    assert other.verdict is SeriesVerdict.DIFFERENT, "other code ran"
 
 
 def test_a_guest_that_fails_with_one_kernel_alone_is_a_difference() -> None:
