@@ -7,13 +7,15 @@ boots are equal on this clock. Nothing is added to the boot that is measured.
 
 * `kernel_entry`: the firmware hands over, to the kernel's real-mode set-up, or to its EFI stub where OVMF starts it;
 * `unpack`: the kernel's 32-bit entry, after the real-mode set-up (not under OVMF, where the stub does all);
-* `kernel`: the jump into the unpacked kernel, found by its instructions.
+* `kernel`: the jump into the unpacked kernel, found by its instructions. The mark lies in zeros behind the code, else
+  in the EFI stub, in a boot that does not run it; in a kernel with neither the milestone is not found.
 
 Source: Documentation/arch/x86/boot.rst; arch/x86/boot/header.S, compressed/head_64.S, libstub/x86-stub.c.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 import tempfile
@@ -72,7 +74,11 @@ def measure(
     """
     if cell.clock is not Clock.INSTRUCTIONS:
         raise InvalidInput("milestones", cell.clock, "are counted in instructions", hint="use clock=instructions")
-    marks: dict[str, _Mark] = {"kernel_entry": marked_at_setup, "unpack": _at_protected_mode, "kernel": _at_leaving}
+    marks: dict[str, _Mark] = {
+        "kernel_entry": marked_at_setup,
+        "unpack": _at_protected_mode,
+        "kernel": functools.partial(_at_leaving, stub_is_idle=True),
+    }
     if cell.firmware is not None:
         marks = {"kernel_entry": _at_efi_entry, "kernel": _at_leaving}
     image = cell.kernel.read_bytes()
@@ -136,14 +142,20 @@ def _at_efi_entry(image: bytes, cache: Cache | None) -> bytes | None:
     return _with(image, _number(image, header + _PE_ENTRY, "<I"), guest_code("milestone", bits=64, cache=cache))
 
 
-def _at_leaving(image: bytes, cache: Cache | None) -> bytes | None:
-    """The image with the mark in the zeros behind its code, and jumps to it where it leaves for the kernel."""
+def _at_leaving(image: bytes, cache: Cache | None, *, stub_is_idle: bool = False) -> bytes | None:
+    """The image with the mark in the zeros behind its code, and jumps to it where it leaves for the kernel.
+
+    Where there are not enough zeros, the mark takes the place of the EFI stub's entry, if it `stub_is_idle`: no
+    instruction of the stub runs in a boot without EFI.
+    """
     code = guest_code("milestone", bits=64, cache=cache)
     entry = _entry_32(image)
     start = entry + _number(image, bzimage.PAYLOAD, "<I")
     end = start + _number(image, bzimage.PAYLOAD + 4, "<I")  # what is between is compressed
     places = [m.start() for m in _LEAVING.finditer(image) if entry <= m.start() < start or m.start() >= end]
     room = _room(image, entry, end, len(code))
+    if room is None and stub_is_idle:
+        room = _stub(image, end)
     if room is None or not places:
         return None
     marked = _with(image, room, code)
@@ -160,6 +172,15 @@ def _room(image: bytes, entry: int, end: int, size: int) -> int | None:
         if page <= stop and page - begin >= size + 2 * _MARGIN_BYTES:
             return begin + _MARGIN_BYTES
     return None
+
+
+def _stub(image: bytes, end: int) -> int | None:
+    """Where the EFI stub begins, if that is behind the compressed kernel: what is before it is overwritten."""
+    header = _number(image, bzimage.PE_HEADER, "<I")
+    if image[header : header + 4] != _PE_MAGIC:
+        return None
+    start = _number(image, header + _PE_ENTRY, "<I")
+    return start if start >= end else None
 
 
 def _entry_32(image: bytes) -> int:

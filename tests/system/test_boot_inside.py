@@ -7,11 +7,14 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from acon_nb.boot import phases, summary
+from acon_nb.boot import milestones, phases, summary
+from acon_nb.boot.cell import BootCell
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput
+from acon_nb.study.host_lock import run_locked
 from acon_nb.study.kinds import study_of
 from acon_nb.study.plan import Plan
+from acon_nb.vm import Clock
 
 pytestmark = pytest.mark.system
 
@@ -143,3 +146,16 @@ def test_kernels_of_their_own_boot_too(tmp_path):
     assert micro["guest_ns_reset_to_kernel_entry"] < packed["guest_ns_reset_to_kernel_entry"]
     for row in (packed, micro):
         assert row["guest_ns_reset_to_unpack"] < row["guest_ns_reset_to_kernel"] < row["guest_ns_reset_to_log"]
+
+
+def test_a_kernel_without_room_behind_its_code_has_the_same_milestones(guide_kernel, boot_initrd, monkeypatch):
+    cell = BootCell(name="x", kernel=guide_kernel.image, initrd=boot_initrd, clock=Clock.INSTRUCTIONS, timeout_s=600.0)
+
+    def measured():
+        marks, _ = run_locked(lambda token: milestones.measure(cell, cancel=token), alone=False)
+        return {name: one.clock_ns for name, one in marks.items()}
+
+    usual = measured()
+    monkeypatch.setattr(milestones, "_room", lambda *_: None)
+    assert set(usual) == {"kernel_entry", "unpack", "kernel"}
+    assert measured() == usual
