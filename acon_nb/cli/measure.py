@@ -57,9 +57,10 @@ def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
 @_boot_options
 @click.option("--acpi", type=FILE, help="A folder of captured ACPI tables (measure acpi).")
 @click.option("--rvps", type=FILE, help="Also write the known values as a message to Trustee's RVPS.")
+@click.option("--xfam", default="", help="For --rvps: XFAM, which depends on the processor (e702060000000000).")
 @only_option
 @as_json_option
-def measure_predict(acpi: Path | None, rvps: Path | None, only: str, as_json: bool, **given: Any) -> None:
+def measure_predict(acpi: Path | None, rvps: Path | None, xfam: str, only: str, as_json: bool, **given: Any) -> None:
     """Predict what a TD that boots KERNEL must measure: MRTD, and each event of RTMR[0..2].
 
     The guide's variables (BIOS, M, RD, KA) work as for `acon-nb run`. Exit status 3: one of the registers to consider
@@ -71,8 +72,11 @@ def measure_predict(acpi: Path | None, rvps: Path | None, only: str, as_json: bo
     prediction = tdx.predict(_inputs(acpi=acpi, **given), on_progress=progress())
     wanted = names(only, ["MRTD", *prediction.registers])
     if rvps is not None:
-        values = reference.write_message(rvps, tdx.expected(prediction), only=wanted)
+        xfams = list(tdx.parse_values([f"xfam={xfam}"]).values()) if xfam else []
+        values = reference.write_message(rvps, tdx.expected(prediction), only=wanted, xfam=xfams)
         click.echo(f"{rvps}: {', '.join(values)}", err=True)
+        if missing := reference.unmet(values):
+            click.echo(f"note: Trustee's default policy also reads {', '.join(missing)}", err=True)
     if as_json:
         stack = [asdict(switch) for switch in prediction.material.stack.switches]
         print_json({**tdx.expected(prediction).as_json(), "stack": stack})

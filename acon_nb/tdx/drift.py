@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from acon_nb.errors import InvalidInput
-from acon_nb.tdx.eventlog import EventLog
+from acon_nb.tdx.eventlog import ZERO, EventLog, extend
 from acon_nb.tdx.evidence.reader import Side
 from acon_nb.tdx.facts import GIB, MEMORY_SIZES, MIB, UNCHANGED, BootFacts
 from acon_nb.tdx.hob import below_4g_bytes, hob_list
 from acon_nb.tdx.kernel_image import load_options
-from acon_nb.tdx.stored import Expected, ExpectedEvent, registers_of
+from acon_nb.tdx.stored import Expected, ExpectedEvent
 from acon_nb.units import format_bytes
 
 _BOOT = ("RTMR[0]", "RTMR[1]", "RTMR[2]")
@@ -80,15 +80,40 @@ def _fitting(expected: Expected, facts: BootFacts | None, wanted: Mapping[str, b
     for stack, events in bases:
         if len(stack) > _MOST:
             continue
-        for memory in (None, *_memories(events, facts)):
-            for append in (None, *_appends(events, facts)):
+        values = _Values(events)
+        left = _MOST - len(stack)
+        memories = [None, *(_memories(events, facts) if left else ())]
+        appends = [None, *(_appends(events, facts) if left else ())]
+        for memory in memories:
+            for append in appends:
                 changes = [change for change in (memory, append) if change is not None]
-                count = len(stack) + len(changes)
-                if not 0 < count <= _MOST:
+                if len(changes) > left or not (stack or changes):
                     continue
-                values = registers_of(expected.kind, tuple(_changed(events, changes)))
-                if all(values.get(name) in (None, value) for name, value in wanted.items()):
-                    yield count, " and ".join((*stack, *(change.words for change in changes)))
+                if all(values.after(name, changes) in (None, value) for name, value in wanted.items()):
+                    yield len(stack) + len(changes), " and ".join((*stack, *(change.words for change in changes)))
+
+
+class _Values:
+    """The registers of some events after changes; each is computed once for the changes that concern it."""
+
+    def __init__(self, events: Sequence[ExpectedEvent]) -> None:
+        self._events: dict[str, list[ExpectedEvent]] = {}
+        for event in events:
+            self._events.setdefault(event.register, []).append(event)
+        self._known: dict[tuple[str, tuple[str, ...]], bytes | None] = {}
+
+    def after(self, register: str, changes: Sequence[_Change]) -> bytes | None:
+        """Return a register's value after changes; None if it cannot be known."""
+        events = self._events.get(register, [])
+        labels = {event.label for event in events}
+        own = [change for change in changes if labels & set(change.digests)]
+        key = register, tuple(change.words for change in own)
+        if key not in self._known:
+            value: bytes | None = ZERO
+            for event in _changed(events, own):
+                value = None if value is None or event.digest is None else extend(value, event.digest)
+            self._known[key] = value
+        return self._known[key]
 
 
 def _changed(events: Sequence[ExpectedEvent], changes: Sequence[_Change]) -> Iterator[ExpectedEvent]:

@@ -286,7 +286,7 @@ def _boot_options(material: Material, register: str) -> Iterator[PredictedEvent]
 
 
 def _stub(material: Material, variant: Variant, register: str) -> Iterator[PredictedEvent]:
-    token = variant.token if material.initrd_bytes is not None else ""
+    token = variant.token if material.initrd_bytes else ""  # OVMF offers none for an empty file, and no file either
     where = {"prefix": ", initrd=initrd before it", "suffix": ", initrd=initrd after it", "": ""}[token]
     yield _hashed(
         register,
@@ -297,7 +297,7 @@ def _stub(material: Material, variant: Variant, register: str) -> Iterator[Predi
         source="append",
         depends=("append", "initrd") if token else ("append",),
     )
-    if material.initrd_digest is not None:
+    if material.initrd_digest is not None and material.initrd_bytes:
         assert material.inputs.initrd is not None
         yield _given(
             register,

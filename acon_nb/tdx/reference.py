@@ -1,15 +1,17 @@
 """Write reference values as a file for a verifier: the JSON message of Trustee's RVPS.
 
-Why this format: the policy that Trustee ships for TDX reads mr_td, rtmr_1 and rtmr_2 by these names, a value may have
-alternatives (MRTD has two, one per page order of the host), and rvps-tool accepts the file unchanged. A CoRIM, as
-Veraison uses it, is CBOR that needs a key and a profile of its own; its values would be the same digests.
-Source: confidential-containers/trustee, rvps/README.md, "Client Tool"; attestation-service's default policy.
+Why this format: the policy that Trustee ships for TDX reads these names (`rvps.toml` has its rules), a value may have
+alternatives where the policy looks for one in a list (MRTD has two, one per page order of the host), and rvps-tool
+accepts the file unchanged. A CoRIM, as Veraison uses it, is CBOR that needs a key and a profile of its own; its values
+would be the same digests. Source: confidential-containers/trustee, rvps/README.md, "Client Tool";
+attestation-service/src/ear_token/ear_default_policy_cpu.rego.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,19 +23,24 @@ from acon_nb.tdx.eventlog import LogKind
 from acon_nb.tdx.stored import Expected
 
 _SCHEMA = Path(__file__).with_name("rvps.schema.json")
+_RULES = Path(__file__).with_name("rvps.toml")
+_EVENTS = {("RTMR[1]", "kernel"): "tdvfkernel", ("RTMR[2]", "command line"): "tdvfkernelparams"}
+Values = dict[str, list[str] | str]
 
 
-def reference_values(expected: Expected, *, only: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Return the known values under the names of Trustee's policy: mr_td (both page orders) and rtmr_0 to rtmr_2.
+def reference_values(expected: Expected, *, only: Sequence[str] = (), xfam: Sequence[bytes] = ()) -> Values:
+    """Return the known values under the names of Trustee's policy.
 
-    `only` selects registers. RTMR[3] belongs to the guest and is omitted unless selected. Errors: `InvalidInput` for a
-    TPM's prediction, and for a selected register that cannot be known.
+    They are mr_td (both page orders), rtmr_0 to rtmr_2, tdvfkernel and tdvfkernelparams (the digests of the kernel and
+    its command line), and xfam, which depends on the processor and has to be given. `only` selects registers. RTMR[3]
+    belongs to the guest and is omitted unless selected. Errors: `InvalidInput` for a TPM's prediction, and for a
+    selected register that cannot be known.
     """
     if expected.kind is not LogKind.TD:
         raise InvalidInput(
             "prediction", expected.kind, "is not that of a TD", hint="use predict, not predict_reference_boot"
         )
-    values: dict[str, list[str]] = {}
+    values: Values = {}
     if not only or "MRTD" in only:
         values["mr_td"] = sorted({value.hex() for value in expected.mrtd.values()})
     for name, value in expected.registers.items():
@@ -44,10 +51,28 @@ def reference_values(expected: Expected, *, only: Sequence[str] = ()) -> dict[st
             raise InvalidInput("only", name, "cannot be known offline", hint=hint)
         if value is not None and (only or name != "RTMR[3]"):
             values[f"rtmr_{name[5]}"] = [value.hex()]
+    for event in expected.events:
+        name = _EVENTS.get((event.register, event.label), "")
+        if name and event.digest is not None and (not only or event.register in only):
+            values[name] = event.digest.hex()
+    if xfam:
+        values["xfam"] = sorted({value.hex() for value in xfam})
     return values
 
 
-def message(values: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def unmet(values: Values) -> list[str]:
+    """Return the names that Trustee's policy reads for TDX and that have no value here."""
+    return [name for name in rules() if name not in values]
+
+
+@cache
+def rules() -> Mapping[str, Mapping[str, str]]:
+    """Return the rules of Trustee's policy for TDX by the name of the value that each reads."""
+    facts: Mapping[str, Mapping[str, str]] = tomllib.loads(_RULES.read_text())["value"]
+    return facts
+
+
+def message(values: Values) -> dict[str, Any]:
     """Return the RVPS message with these values, checked against the schema. Errors: `InvalidInput`."""
     _check("values", values)
     payload = base64.b64encode(json.dumps(values, sort_keys=True).encode()).decode()
@@ -56,21 +81,21 @@ def message(values: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return envelope
 
 
-def write_message(path: Path, expected: Expected, *, only: Sequence[str] = ()) -> dict[str, list[str]]:
+def write_message(path: Path, expected: Expected, *, only: Sequence[str] = (), xfam: Sequence[bytes] = ()) -> Values:
     """Write the message to a file atomically (for `rvps-tool register --path FILE`); return its values."""
-    values = reference_values(expected, only=only)
+    values = reference_values(expected, only=only, xfam=xfam)
     text = json.dumps(message(values), indent=1) + "\n"
     with atomic_file(path) as temporary:
         temporary.write_text(text)
     return values
 
 
-def read_message(text: str) -> dict[str, list[str]]:
+def read_message(text: str) -> Values:
     """Read the values from an RVPS message. Errors: `InvalidInput` if it does not match the schema."""
     try:
         envelope = json.loads(text)
         _check("message", envelope)
-        values: dict[str, list[str]] = json.loads(base64.b64decode(envelope["payload"], validate=True))
+        values: Values = json.loads(base64.b64decode(envelope["payload"], validate=True))
     except (ValueError, RecursionError) as error:
         if isinstance(error, InvalidInput):
             raise

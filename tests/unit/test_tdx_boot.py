@@ -685,7 +685,7 @@ def test_reference_values_are_what_rvps_takes(boot: Boot, tmp_path: Path) -> Non
     made = expected(predict(boot(tdvf(OLD, ("ACPI DATA",)))))
     path = tmp_path / "values.json"
     values = reference.write_message(path, made)
-    assert set(values) == {"mr_td", "rtmr_1", "rtmr_2"}
+    assert set(values) == {"mr_td", "rtmr_1", "rtmr_2", "tdvfkernel", "tdvfkernelparams"}
     assert len(values["mr_td"]) == 2
     sent = json.loads(path.read_text())
     assert (sent["version"], sent["type"]) == ("0.1.0", "sample")
@@ -808,7 +808,13 @@ class TestCommands:
         assert status == 3
         assert "RTMR[0]  cannot be known offline" in text
         assert self.run("predict", *files, "--only", "mrtd,rtmr1,RTMR[2]", "--rvps", tmp_path / "v")[0] == 0
-        assert set(reference.read_message((tmp_path / "v").read_text())) == {"mr_td", "rtmr_1", "rtmr_2"}
+        assert set(reference.read_message((tmp_path / "v").read_text())) == {
+            "mr_td",
+            "rtmr_1",
+            "rtmr_2",
+            "tdvfkernel",
+            "tdvfkernelparams",
+        }
 
     def test_wrong_usage_is_2(self, files: list[object], tmp_path: Path) -> None:
         assert self.run("predict", *files, "--only", "rtmr9")[0] == 2
@@ -835,3 +841,81 @@ def test_a_large_initrd_is_streamed(boot: Boot) -> None:
     material = load(inputs)
     assert material.initrd_bytes == 64 << 20
     assert material.initrd_digest == hashlib.sha384(bytes(64 << 20)).digest()
+
+
+def identity_of(prediction: tdx.Prediction, **registers: bytes) -> tdx.TdIdentity:
+    """The identity of a TD that did as predicted; a register that cannot be known is filled with ones."""
+    values = {name: value or b"\1" * 48 for name, value in prediction.registers.items()}
+    assert prediction.mrtd is not None
+    zero = bytes(48)
+    return tdx.TdIdentity(
+        form="quote",
+        registers={"MRTD": prediction.mrtd.per_page, **values, **registers},
+        attributes=0,
+        xfam=0,
+        mrconfigid=zero,
+        mrowner=zero,
+        mrownerconfig=zero,
+        report_data=bytes(64),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"memory_bytes": 1 << 30}, "the memory is 1 GiB, not 2 GiB"),
+        ({"memory_bytes": 64 << 30}, "the memory is 64 GiB, not 2 GiB"),
+        ({"append": "console=ttyS0 quiet"}, "the command line has 'quiet' at its end"),
+        ({"append": "console=ttyS0 "}, "the command line has a space at its end"),
+        ({"memory_bytes": 8 << 30, "append": ""}, "the memory is 8 GiB, not 2 GiB and the command line is empty"),
+        ({"memory_bytes": 512 << 20, "qemu": "10.2"}, "without QEMU's changes to its header and the memory is 512 MiB"),
+    ],
+)
+def test_drifted_inputs_are_found_from_a_quote_and_a_stored_prediction(
+    boot: Boot, fields: dict[str, object], words: str
+) -> None:
+    inputs = boot(tdvf(version="2024.11-1"), qemu="9.2")
+    stored = parse_expected(json.dumps(expected(predict(inputs)).as_json()))
+    measured = predict(inputs.changed(**fields))
+    found = compare(stored, identity_of(measured))
+    assert found.verdict == "different"
+    assert any("drift: everything that can be known fits if" in text and words in text for text in found.explanations)
+
+
+def test_drift_that_is_not_plausible_leads_to_what_remains_and_the_log(boot: Boot) -> None:
+    prediction = predict(boot(tdvf(), qemu="9.2", edk2="202411"))
+    found = compare(expected(prediction), identity_of(prediction, **{"RTMR[1]": b"\7" * 48}))
+    assert any("no plausible change of one or two inputs leads to RTMR[1]" in text for text in found.explanations)
+    assert any("kernel, qemu" in text and "as expected, by another register" in text for text in found.explanations)
+    assert found.explanations[-1].startswith("drift: give the event log")
+
+
+def test_the_kernels_of_a_stored_prediction_are_those_of_their_memory(boot: Boot) -> None:
+    inputs = boot(tdvf(), qemu="9.2", edk2="202411")
+    facts = expected(predict(inputs)).facts
+    assert facts is not None
+    for size in (512 << 20, 1 << 30, 16 << 30):
+        other = predict(inputs.changed(memory_bytes=size))
+        kernel = next(event for event in other.events if event.label == "kernel")
+        assert facts.kernels[str(below_4g_bytes(size))] == kernel.digest
+
+
+def test_an_empty_initrd_is_none(boot: Boot) -> None:
+    """OVMF offers the kernel no initrd of 0 bytes, and so adds no token either."""
+    inputs = boot()
+    assert inputs.initrd is not None
+    inputs.initrd.write_bytes(b"")
+    for made in (predict(inputs), predict_reference_boot(inputs)):
+        events = [event for event in made.events if event.type_name == "EV_EVENT_TAG"]
+        assert [event.label for event in events] == ["command line"]
+        assert events[0].digest == hashlib.sha384(load_options(inputs.append, token="")).digest()
+
+
+def test_reference_values_meet_the_rules_of_trustee_s_policy(boot: Boot) -> None:
+    made = expected(predict(boot()))
+    values = reference.reference_values(made, xfam=[bytes.fromhex("e702060000000000")])
+    assert reference.unmet(values) == []
+    assert reference.unmet(reference.reference_values(made)) == ["xfam"]
+    for name, rule in reference.rules().items():
+        assert isinstance(values[name], list if rule["compared"] == "in" else str)
+    assert reference.read_message(json.dumps(reference.message(values))) == values
