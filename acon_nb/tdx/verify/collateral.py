@@ -135,7 +135,10 @@ def tcb_of(parts: QuoteParts, chain: Chain, collateral: Collateral, at: datetime
         return TcbResult(status="unknown", text=str(error))
     except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         return TcbResult(status="unknown", text=f"the collateral lacks something or is damaged ({error!r:.80})")
-    status = max((level["tcbStatus"] for level in levels), key=STATUSES.index)
+    found = [level["tcbStatus"] for level in levels]
+    status = max(found, key=STATUSES.index)
+    if status == "OutOfDate" and any("Configuration" in each for each in found):
+        status = "OutOfDateConfigurationNeeded"
     advisories = sorted({str(each)[:40] for level in levels for each in level.get("advisoryIDs", ())})
     return TcbResult(status=status, text="", advisories=tuple(advisories))
 
