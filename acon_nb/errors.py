@@ -137,6 +137,12 @@ class CannotTell(AconError):
     exit_status = 3
 
 
+class WillNotBoot(AconError):
+    """A combination of files that cannot boot, found out before the boot: firmware that refuses a kernel."""
+
+    exit_status = 5
+
+
 class ResultsError(AconError):
     """A file of results cannot be read."""
 

@@ -1,4 +1,4 @@
-"""`acon-nb measure predict`, `twin` and `acpi`: what a boot must measure."""
+"""`acon-nb measure predict`, `twin` and `capture`: what a boot must measure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ from acon_nb.cli.measure_base import (
     print_notes,
     progress,
 )
-from acon_nb.errors import AconError
 from acon_nb.units import parse_bytes
-
-__NOT_MEASURED = ("TD", "CID", "TCPFWD", "DRV")  # variables of the guide that no measurement depends on
 
 _NOT_MEASURED = ("TD", "CID", "TCPFWD", "DRV")  # variables of the guide that no measurement depends on
 
@@ -46,7 +43,7 @@ def _guest_options(command: Callable[..., None]) -> Callable[..., None]:
 def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a prediction: the guest, and the versions of firmware and QEMU that the rules depend on."""
     for option in (
-        click.option("--qemu", default="", help="The version of QEMU; default: this host's."),
+        click.option("--qemu", default="", help="QEMU's version; default: one that can start a TD; twin: this host's."),
         click.option("--edk2", default="", help="The firmware's release (202411); default: detected from the image."),
     ):
         command = option(command)
@@ -55,31 +52,46 @@ def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @measure_group.command("predict")
 @_boot_options
-@click.option("--acpi", type=FILE, help="A folder of captured ACPI tables (measure acpi).")
+@click.option("--capture", "--acpi", type=FILE, help="A folder of this machine's captured hardware (measure capture).")
+@click.option("--cpuid", default="", metavar="EAX:EDX", help="CPUID leaf 1 of the TD's vCPU, which SMBIOS contains.")
+@click.option("--shim", type=FILE, help="QEMU's -shim, which firmware with secure boot starts first.")
 @click.option("--rvps", type=FILE, help="Also write the known values as a message to Trustee's RVPS.")
 @click.option("--xfam", default="", help="For --rvps: XFAM, which depends on the processor (e702060000000000).")
 @only_option
 @as_json_option
-def measure_predict(acpi: Path | None, rvps: Path | None, xfam: str, only: str, as_json: bool, **given: Any) -> None:
+def measure_predict(
+    capture: Path | None,
+    cpuid: str,
+    shim: Path | None,
+    rvps: Path | None,
+    xfam: str,
+    only: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Predict what a TD that boots KERNEL must measure: MRTD, and each event of RTMR[0..2].
 
-    The guide's variables (BIOS, M, RD, KA) work as for `acon-nb run`. Exit status 3: one of the registers to consider
-    cannot be known offline. The object that --json prints can be stored and passed to `measure compare`.
+    The guide's variables (BIOS, M, RD, KA; with a capture also VP, CID, DRV) work as for `acon-nb run`. Exit status 3:
+    one of the registers to consider cannot be known offline; 5: the firmware's secure boot refuses the kernel. The
+    object that --json prints can be stored and passed to `measure compare`.
     """
     from acon_nb import tdx
     from acon_nb.tdx import reference
 
-    prediction = tdx.predict(_inputs(acpi=acpi, **given), on_progress=progress())
+    prediction = tdx.predict(_inputs(capture=capture, cpuid=cpuid, shim=shim, **given), on_progress=progress())
+    others = {version: tdx.expected(other) for version, other in prediction.other_versions.items()}
     wanted = names(only, ["MRTD", *prediction.registers])
     if rvps is not None:
         xfams = list(tdx.parse_values([f"xfam={xfam}"]).values()) if xfam else []
-        values = reference.write_message(rvps, tdx.expected(prediction), only=wanted, xfam=xfams)
+        also = tuple(others.values())
+        values = reference.write_message(rvps, tdx.expected(prediction), only=wanted, xfam=xfams, also=also)
         click.echo(f"{rvps}: {', '.join(values)}", err=True)
         if missing := reference.unmet(values):
             click.echo(f"note: Trustee's default policy also reads {', '.join(missing)}", err=True)
     if as_json:
         stack = [asdict(switch) for switch in prediction.material.stack.switches]
-        print_json({**tdx.expected(prediction).as_json(), "stack": stack})
+        versions = {version: other.as_json()["registers"] for version, other in others.items()}
+        print_json({**tdx.expected(prediction).as_json(), "stack": stack, "other_qemu": versions})
     else:
         _print_prediction(prediction)
     considered = [value for name, value in prediction.registers.items() if not wanted or name in wanted]
@@ -121,19 +133,22 @@ def measure_twin(
     sys.exit(STATUS[comparison.verdict.value])
 
 
-@measure_group.command("acpi")
+@measure_group.command("capture")
 @click.argument("folder", type=FILE)
 @_guest_options
-def measure_acpi(folder: Path, **given: Any) -> None:
-    """Capture the ACPI tables that this host's QEMU gives a TD into FOLDER, for `measure predict --acpi`.
+def measure_capture(folder: Path, **given: Any) -> None:
+    """Capture what this host's QEMU gives a guest (ACPI, SMBIOS, fw_cfg) into FOLDER, for `measure predict --capture`.
 
-    The tables depend on the guest's devices, which the guide's variables name (VP, CID, DRV, ...). Boots the firmware
-    under TCG for a few seconds.
+    It depends on QEMU, firmware, memory and devices (VP, CID, DRV, ... of the guide); FOLDER/manifest.json names them,
+    and a prediction for another machine refuses the capture. Boots the firmware under TCG for a few seconds.
     """
-    from acon_nb.td import acpi
+    from acon_nb.td import capture
 
-    acpi.capture_acpi(_spec(given, without=()), folder, on_progress=progress())
+    capture.capture(_spec(given, without=()), folder, on_progress=progress())
     click.echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+measure_group.add_command(measure_capture, "acpi")  # its former name
 
 
 def _spec(given: dict[str, Any], *, without: tuple[str, ...] = _NOT_MEASURED) -> Any:
@@ -153,11 +168,12 @@ def _spec(given: dict[str, Any], *, without: tuple[str, ...] = _NOT_MEASURED) ->
     return vm.VmSpec.from_environment(environment, [str(given["kernel"])], **fields)
 
 
-def _inputs(*, acpi: Path | None = None, **given: Any) -> Any:
-    from acon_nb import tdx, vm
+def _inputs(*, capture: Path | None = None, cpuid: str = "", shim: Path | None = None, **given: Any) -> Any:
+    from acon_nb import tdx
     from acon_nb.errors import InvalidInput
+    from acon_nb.vm.command import device_words
 
-    spec = _spec(given)
+    spec = _spec(given) if capture is None else _spec(given, without=("TD",))
     if spec.firmware is None:
         raise InvalidInput("firmware", None, "a TD needs a TDVF", hint="BIOS=/usr/share/ovmf/OVMF.fd")
     return tdx.BootInputs(
@@ -167,17 +183,14 @@ def _inputs(*, acpi: Path | None = None, **given: Any) -> Any:
         append=spec.append,
         memory_bytes=spec.memory_bytes,
         edk2=given["edk2"],
-        qemu=given["qemu"] or _host_qemu(vm),
-        acpi=acpi,
+        qemu=given["qemu"],
+        vcpus=spec.vcpus,
+        topology=spec.topology or "",
+        devices=device_words(spec),
+        capture=capture,
+        cpuid=cpuid,
+        shim=shim,
     )
-
-
-def _host_qemu(vm: Any) -> str:
-    """The version of this host's QEMU, or "" if there is none: a prediction does not need it."""
-    try:
-        return ".".join(map(str, vm.capabilities().version))
-    except AconError:
-        return ""
 
 
 def _print_prediction(prediction: Any) -> None:
@@ -185,6 +198,10 @@ def _print_prediction(prediction: Any) -> None:
         click.echo(f"MRTD     {value.hex()}  ({order})")
     for name, value in prediction.registers.items():
         click.echo(f"{name:8} {value.hex() if value else 'cannot be known offline'}")
+    for version, other in prediction.other_versions.items():
+        for name, value in other.registers.items():
+            if value and value != prediction.registers[name]:
+                click.echo(f"{name:8} {value.hex()}  (QEMU {version} or later)")
     for event in prediction.events:
         digest = event.digest.hex()[:16] if event.digest else "?" * 16
         click.echo(f"  {event.register} {digest}  {event.type_name}: {event.what}")

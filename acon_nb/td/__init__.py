@@ -1,4 +1,4 @@
-"""TDs on this host, and what stands in for them: preflight checks, the vTPM reference boot, captured ACPI tables."""
+"""TDs on this host, and what stands in for them: preflight checks, the vTPM reference boot, captured hardware."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from acon_nb import host
 from acon_nb.errors import AconError, InvalidInput, MissingRequirement
-from acon_nb.tdx import read_firmware
+from acon_nb.tdx import read_firmware, secure_boot
 from acon_nb.units import format_bytes
 from acon_nb.vm import Machine, VmSpec, capabilities, preflight
 
@@ -45,7 +45,7 @@ def td_host() -> TdHost:
 
 def refusals(spec: VmSpec, td: TdHost | None = None) -> list[AconError]:
     """Return every reason why `spec` cannot start here now, none if it can. `td` defaults to this host, probed."""
-    checks: list[Callable[[], None]] = [lambda: preflight.check(spec)]
+    checks: list[Callable[[], None]] = [lambda: preflight.check(spec), lambda: _check_secure_boot(spec)]
     if spec.td is not None:
         support = td or td_host()
         checks = [
@@ -106,6 +106,12 @@ def _check_qemu(spec: VmSpec, td: TdHost) -> None:
     if not spec.is_fork and td.qemu_version < _UPSTREAM_TDX:
         hint = "use td_flavour=fork for Intel's former fork, or QEMU 10.1 or later"
         raise InvalidInput("td_flavour", "upstream", f"QEMU {version} implements the fork's TDX", hint=hint)
+
+
+def _check_secure_boot(spec: VmSpec) -> None:
+    """Refuse a kernel that the firmware would refuse, which looks like a hang. A shim decides for itself."""
+    if spec.firmware is not None and spec.kernel.is_file() and spec.firmware.is_file() and "-shim" not in spec.extra:
+        secure_boot.check_files(spec.firmware, spec.kernel)
 
 
 def _check_free_memory(spec: VmSpec) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
+from acon_nb.tdx.capture import ACPI_FILES, BOOT_MENU, MEASURED_ITEMS
 from acon_nb.tdx.fw_cfg import FwCfg
-from acon_nb.tdx.inputs import ACPI_FILES, TPM_LOG, fw_cfg_file
+from acon_nb.tdx.inputs import TPM_LOG, fw_cfg_file
 from acon_nb.vm import Machine
 from acon_nb.vm.command import option_value
 
@@ -32,9 +34,27 @@ class QtestChannel:
 
         The names are those in `ACPI_FILES`, and `TPM_LOG` if the guest has a TPM. Errors: `InvalidInput`, `AconError`.
         """
-        names = (*ACPI_FILES, TPM_LOG) if with_tpm else ACPI_FILES
+        with self._stopped(machine) as fw_cfg:
+            return _acpi(fw_cfg, with_tpm=with_tpm)
+
+    def read_all(self, machine: Machine) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        """Stop a guest, which must not be resumed; read its ACPI tables and the items of fw_cfg that a TD measures.
+
+        Errors: `InvalidInput`, `AconError`.
+        """
+        with self._stopped(machine) as fw_cfg:
+            files = fw_cfg.read_present([name for name in MEASURED_ITEMS if name != BOOT_MENU])
+            return _acpi(fw_cfg, with_tpm=False), {**files, BOOT_MENU: fw_cfg.read_boot_menu()}
+
+    @contextlib.contextmanager
+    def _stopped(self, machine: Machine) -> Iterator[FwCfg]:
         machine.pause()
         channel, _ = self._server.accept()
         with contextlib.closing(channel):
-            files = FwCfg(channel, timeout_s=QMP_S).read_files(tuple(map(fw_cfg_file, names)))
-        return {name: files[fw_cfg_file(name)] for name in names}
+            yield FwCfg(channel, timeout_s=QMP_S)
+
+
+def _acpi(fw_cfg: FwCfg, *, with_tpm: bool) -> dict[str, bytes]:
+    names = (*ACPI_FILES, TPM_LOG) if with_tpm else ACPI_FILES
+    files = fw_cfg.read_files(tuple(map(fw_cfg_file, names)))
+    return {name: files[fw_cfg_file(name)] for name in names}

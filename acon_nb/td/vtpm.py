@@ -18,10 +18,10 @@ from pathlib import Path
 from acon_nb import process, tdx
 from acon_nb.errors import Cancelled, CommandFailed, GuestFailed, InvalidInput, MissingRequirement
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
-from acon_nb.td.qtest import QMP_S, START_S, QtestChannel
+from acon_nb.td.memory import GuestMemory
+from acon_nb.td.qtest import START_S, QtestChannel
 from acon_nb.tdx import BootInputs, EventLog, LogKind, MeasurementComparison
 from acon_nb.tdx.events import EXITS
-from acon_nb.tdx.hob import below_4g_bytes
 from acon_nb.vm import End, Machine, VmSpec, capabilities
 from acon_nb.vm.command import option_value
 
@@ -29,8 +29,6 @@ from acon_nb.vm.command import option_value
 REGISTERS = ("PCR[1]", "PCR[2]", "PCR[3]", "PCR[4]", "PCR[5]", "PCR[6]", "PCR[7]", "PCR[9]")
 _MARK = b"Spec ID Event03\0"
 _MARK_OFFSET = 32
-_WINDOW_BYTES = 64 << 20
-_WINDOWS = 8
 _FAR_EVERY = 10
 _LOG_BYTES = 256 << 10
 POLL_S = 0.3
@@ -41,7 +39,7 @@ _HINT = "apt-get install swtpm swtpm-tools"
 class ReferenceBoot:
     """A finished reference boot: its log (`raw` as it was in memory), its prediction, and the comparison of the two.
 
-    If the firmware measures ACPI tables, the prediction has those that QEMU gave this guest. `seconds` is the host time
+    If the firmware measures ACPI or SMBIOS tables, the prediction has those of this guest. `seconds` is the host time
     from QEMU's start to the last event of the log.
     """
 
@@ -66,10 +64,17 @@ def run(
     `Cancelled`, and those of `tdx.predict`.
     """
     prediction = tdx.predict_reference_boot(_with_version(expect or inputs), on_progress=on_progress, cancel=cancel)
-    with_acpi = prediction.material.stack.on("acpi")
-    recorded = record(inputs, with_acpi=with_acpi, timeout_s=timeout_s, on_progress=on_progress, cancel=cancel)
-    if with_acpi:
-        prediction = prediction.with_acpi(recorded.acpi)
+    measures = prediction.material.stack.on
+    recorded = record(
+        inputs,
+        with_acpi=measures("acpi"),
+        with_smbios=measures("smbios"),
+        timeout_s=timeout_s,
+        on_progress=on_progress,
+        cancel=cancel,
+    )
+    if measures("acpi") or measures("smbios"):
+        prediction = prediction.with_hardware(recorded.acpi, recorded.smbios)
     log = tdx.parse_log(recorded.raw, LogKind.TPM, source="log of the reference boot")
     comparison = tdx.compare(tdx.expected(prediction), log, only=REGISTERS)
     return ReferenceBoot(
@@ -79,10 +84,11 @@ def run(
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedBoot:
-    """What a boot with a TPM left: its log, QEMU's ACPI tables (empty unless asked for), and how long it took."""
+    """What a boot with a TPM left: its log, ACPI and SMBIOS tables (if asked for), and how long it took."""
 
     raw: bytes
     acpi: Mapping[str, bytes]
+    smbios: bytes | None
     seconds: float
 
 
@@ -90,6 +96,7 @@ def record(
     inputs: BootInputs,
     *,
     with_acpi: bool = False,
+    with_smbios: bool = False,
     timeout_s: float = 300.0,
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
@@ -104,7 +111,8 @@ def record(
         started = time.monotonic()
         machine = stack.enter_context(Machine(spec, folder=folder / "run", host=capabilities()))
         machine.start()
-        memory = _Memory(machine, folder / "memory", inputs.memory_bytes)
+        guest = GuestMemory(machine, folder / "memory", inputs.memory_bytes)
+        memory = _Log(guest)
         on_progress(Progress("reference boot", None, machine.accelerator))
         while (raw := memory.log()) is None or not _complete(raw):
             check_alive(machine, raw, started, timeout_s, cancel)
@@ -113,6 +121,7 @@ def record(
         on_progress(Progress("reference boot", 1.0, f"{len(tdx.parse_log(raw).events)} events"))
         return RecordedBoot(
             raw=raw[: tdx.parse_log(raw).size_bytes],
+            smbios=guest.smbios() if with_smbios else None,
             acpi=qtest.read_acpi(machine, with_tpm=True) if with_acpi else {},
             seconds=seconds,
         )
@@ -159,36 +168,24 @@ def _start_tpm(folder: Path, stack: contextlib.ExitStack) -> tuple[str, ...]:
     return ("-chardev", chardev, "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0")
 
 
-class _Memory:
-    """The guest's memory, searched for the log from the top of its part below 4 GiB downwards."""
+class _Log:
+    """The log in a guest's memory, searched for from the top downwards."""
 
-    def __init__(self, machine: Machine, file: Path, memory_bytes: int) -> None:
-        self._machine = machine
-        self._file = file
-        self._low = below_4g_bytes(memory_bytes)
+    def __init__(self, memory: GuestMemory) -> None:
+        self._memory = memory
         self._address: int | None = None
         self._searches = 0
 
     def log(self) -> bytes | None:
         """Return the current log, None without one. Each call searches the usual range, every tenth also the rest."""
-        if self._address is not None:
-            return self._read(self._address, min(_LOG_BYTES, self._low - self._address))
-        self._searches += 1
-        for number in range(_WINDOWS if self._searches % _FAR_EVERY == 0 else 1):
-            end = self._low - number * _WINDOW_BYTES
-            start = max(0, end - _WINDOW_BYTES)
-            if end <= 0:
-                return None
-            window = self._read(start, end - start)
-            for offset in _logs(window):
-                self._address = start + offset
-                return self._read(self._address, min(_LOG_BYTES, self._low - self._address))
-        return None
-
-    def _read(self, start: int, size: int) -> bytes:
-        arguments = {"val": start, "size": size, "filename": str(self._file)}
-        self._machine.qmp("pmemsave", arguments, timeout_s=QMP_S)
-        return self._file.read_bytes()
+        if self._address is None:
+            self._searches += 1
+            windows = self._memory.windows() if self._searches % _FAR_EVERY == 0 else self._memory.windows(1)
+            found = (start + offset for start, window in windows for offset in _logs(window))
+            self._address = next(found, None)
+        if self._address is None:
+            return None
+        return self._memory.read(self._address, min(_LOG_BYTES, self._memory.low - self._address))
 
 
 def _logs(window: bytes) -> Iterator[int]:

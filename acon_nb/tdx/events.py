@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from acon_nb.tdx import variables
+from acon_nb.tdx import smbios, variables
+from acon_nb.tdx.capture import ACPI_FILES, MEASURED_ITEMS
 from acon_nb.tdx.eventlog import EVENT_TYPES
 from acon_nb.tdx.firmware import SectionType
 from acon_nb.tdx.hob import td_hob
-from acon_nb.tdx.inputs import ACPI_FILES, TPM_LOG, Material, boot_options, fw_cfg_file
+from acon_nb.tdx.inputs import TPM_LOG, Material, boot_options, fw_cfg_file
 from acon_nb.tdx.kernel_image import load_options
 
 _TYPES = {name: number for number, name in EVENT_TYPES.items()}
@@ -166,10 +167,26 @@ def _td_configuration(material: Material) -> Iterator[PredictedEvent]:
         depends=("firmware",),
     )
     if material.stack.on("fw_cfg"):
+        yield from _fw_cfg(material)
+
+
+def _fw_cfg(material: Material) -> Iterator[PredictedEvent]:
+    """Items of QEMU's fw_cfg that the firmware caches; only a TD measures them."""
+    words: dict[str, object] = {"depends": ("qemu", "devices")}
+    if material.fw_cfg is None:
         for name in ("BootMenu", "bootorder"):
-            words: dict[str, object] = {"what": f"QEMU's {name}", "source": f"fw_cfg {name}", "depends": ("devices",)}
-            words["why"] = "no log that could be checked has shown how this firmware hashes it"
-            yield _given("RTMR[0]", "EV_PLATFORM_CONFIG_FLAGS", name, None, None, **words)
+            more = {"what": f"QEMU's {name}", "source": f"fw_cfg {name}", "why": _uncaptured("fw_cfg")}
+            yield _given("RTMR[0]", "EV_PLATFORM_CONFIG_FLAGS", name, None, None, **words, **more)
+        return
+    for name, size in MEASURED_ITEMS.items():
+        data = material.fw_cfg.get(name, b"")
+        if data and size in (None, len(data)):
+            more = {"what": f"QEMU's {name}", "source": f"captured from QEMU: {material.inputs.capture}"}
+            yield _hashed("RTMR[0]", "EV_PLATFORM_CONFIG_FLAGS", name, data, **words, **more)
+
+
+def _uncaptured(what: str) -> str:
+    return f"{what} depends on QEMU's version and the guest's devices; acon-nb measure capture captures it"
 
 
 def _tpm_firmware(material: Material) -> Iterator[PredictedEvent]:
@@ -224,19 +241,20 @@ def _acpi(material: Material, register: str, *, with_tpm: bool) -> Iterator[Pred
         words: dict[str, object] = {"what": f"ACPI: {file}", "depends": ("qemu", "devices", "append")}
         data = material.acpi.get(name) if of_this_guest else None
         if data is not None:
-            captured = f"captured from QEMU: {material.inputs.acpi}"
+            captured = f"captured from QEMU: {material.inputs.capture}"
             words["source"] = "read from QEMU after the boot" if with_tpm else captured
             yield _hashed(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", data, **words)
             continue
-        how = "a reference boot reads it" if with_tpm else "acon-nb measure acpi captures it"
+        how = "a reference boot reads it" if with_tpm else "acon-nb measure capture captures it"
         why = f"it depends on QEMU's version and the guest's devices; {how}"
         words |= {"source": f"fw_cfg {file}", "why": why}
         yield _given(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", None, None, **words)
 
 
 def _authority(material: Material, register: str) -> Iterator[PredictedEvent]:
-    if material.stack.on("secure_boot") and variables.secure_boot(material.variables):
-        why = "secure boot is on: which certificate verifies the kernel is not determined here"
+    admission = material.admission
+    if admission is not None:
+        why = f"secure boot is on ({admission.why}): this event was not checked against a log"
         source, depends = "the firmware's db, and the kernel's signature", ("firmware", "kernel")
         what = "certificate that verified the kernel"
         words: dict[str, object] = {"what": what, "source": source, "depends": depends, "why": why}
@@ -244,6 +262,14 @@ def _authority(material: Material, register: str) -> Iterator[PredictedEvent]:
 
 
 def _kernel(material: Material, variant: Variant, register: str) -> PredictedEvent:
+    admission = material.admission
+    if material.inputs.shim is not None or (admission is not None and not admission.admitted):
+        why = "the firmware starts the shim, whose own measurements are not predicted"
+        if material.inputs.shim is None and admission is not None:
+            why = f"the firmware uses its legacy loader, which is not predicted, since {admission.why}"
+        words: dict[str, object] = {"what": "kernel, by other means", "source": "not the firmware's own loader"}
+        words |= {"depends": ("kernel", "firmware"), "why": why}
+        return _given(register, "EV_EFI_BOOT_SERVICES_APPLICATION", "kernel", None, None, **words)
     source = f"{material.kernel.path.name}, the unchanged file"
     depends: tuple[str, ...] = ("kernel", "qemu")
     if variant.kernel_patched:
@@ -262,10 +288,21 @@ def _kernel(material: Material, variant: Variant, register: str) -> PredictedEve
 
 
 def _smbios(material: Material, register: str) -> Iterator[PredictedEvent]:
-    if material.stack.on("smbios"):
-        why = "the firmware omits some fields of QEMU's tables when it hashes them"
-        words: dict[str, object] = {"what": "SMBIOS tables", "source": "fw_cfg etc/smbios/smbios-tables", "why": why}
-        yield _given(register, "EV_EFI_HANDOFF_TABLES", "SMBIOS", None, None, depends=("qemu", "devices"), **words)
+    if not material.stack.on("smbios"):
+        return
+    words: dict[str, object] = {"what": "SMBIOS tables", "depends": ("qemu", "devices", "memory_bytes", "cpuid")}
+    release = material.stack.edk2
+    unchecked = register.startswith("RTMR") and release not in smbios.CHECKED_RELEASES
+    if material.smbios is not None and not unchecked:
+        words["source"] = "SMBIOS tables that the firmware installed, without what identifies one machine"
+        yield _hashed(register, "EV_EFI_HANDOFF_TABLES", "SMBIOS", smbios.measured(material.smbios), **words)
+        return
+    why = "SMBIOS tables contain CPUID leaf 1 of the TD's vCPU; give it (--cpuid EAX:EDX) with a capture"
+    if material.smbios is not None:
+        checked = ", ".join(smbios.CHECKED_RELEASES)
+        why = f"which fields edk2 {release or 'of an unknown release'} leaves out was not checked (checked: {checked})"
+    words |= {"source": "fw_cfg etc/smbios/smbios-tables and the firmware", "why": why}
+    yield _given(register, "EV_EFI_HANDOFF_TABLES", "SMBIOS", None, None, **words)
 
 
 def _boot_options(material: Material, register: str) -> Iterator[PredictedEvent]:

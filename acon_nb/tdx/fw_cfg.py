@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from acon_nb.errors import AconError, InvalidInput
 
 _DMA_PORT = 0x514
-_SIGNATURE, _DIRECTORY = 0x0000, 0x0019
+_SIGNATURE, _BOOT_MENU, _DIRECTORY = 0x0000, 0x000E, 0x0019
 _SELECT, _READ = 0x08, 0x02
 _CONTROL_AT, _DATA_AT = 0x1000, 0x100000  # of the guest's memory, below 2 MiB
 _ENTRY_BYTES = 64
@@ -43,6 +43,15 @@ class FwCfg:
             hint = f"it has: {', '.join(sorted(files))}"
             raise InvalidInput("fw_cfg", missing[0], "this guest has no such file", hint=hint)
         return {name: self._item(*files[name]) for name in names}
+
+    def read_present(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Read those of some files that this QEMU offers, by name. Errors: `AconError`."""
+        files = self._directory()
+        return {name: self._item(*files[name]) for name in names if name in files}
+
+    def read_boot_menu(self) -> bytes:
+        """Read whether QEMU's boot menu is on, an item of two bytes that is not a file. Errors: `AconError`."""
+        return self._item(_BOOT_MENU, 2)
 
     def _directory(self) -> dict[str, tuple[int, int]]:
         count = struct.unpack(">I", self._item(_DIRECTORY, 4))[0]

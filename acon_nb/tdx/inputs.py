@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
-from acon_nb.tdx import stacks, variables, volumes
+from acon_nb.tdx import secure_boot, smbios, stacks, variables, volumes
+from acon_nb.tdx.capture import Capture, read_capture
 from acon_nb.tdx.firmware import SectionType, Tdvf, read_tdvf
 from acon_nb.tdx.kernel_image import KernelFile, authenticode, authenticode_library, patched, read_kernel
 from acon_nb.tdx.mrtd import Mrtd, mrtd
-from acon_nb.validation import check_fields
+from acon_nb.validation import Meta, check_fields
 
-ACPI_FILES = ("table-loader", "rsdp", "tables")  # of fw_cfg, in the order in which firmware measures them
 TPM_LOG = "tpm/log"  # of fw_cfg if the guest has a TPM; measured before the tables
-_ACPI_LIMIT_BYTES = 16 << 20
 _CHUNK_BYTES = 64 << 20  # large enough that hashing continues while another thread holds the GIL
 _MEMORY_LIMIT_BYTES = 1 << 51  # a TD's addresses have 52 bits, of which the highest says that memory is shared
+_CPUID = re.compile(r"(?:0x)?[0-9a-fA-F]{1,8}:(?:0x)?[0-9a-fA-F]{1,8}")
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
 
 
@@ -37,9 +38,12 @@ class BootInputs:
     """A Direct Linux Boot whose measurement is to be predicted.
 
     `firmware` is a TDVF, `append` the kernel command line, `memory_bytes` the guest's memory. `edk2` is the firmware's
-    release (202411; "": detected from the image), `qemu` the version of QEMU ("": an old one is assumed). `acpi` is a
-    folder with the tables that this QEMU gives such a guest (`acon_nb.td.acpi.capture_acpi`); without it RTMR[0] of
-    most firmware cannot be known. Errors: `InvalidInput` at construction.
+    release (202411; "": detected from the image), `qemu` the version of QEMU ("": for a TD, one that can start it; see
+    `predict`). `vcpus`, `topology` (the rest of -smp) and `devices` (`vm.command.device_words`) matter with `capture`
+    alone: a folder with what QEMU gives such a guest (`acon_nb.td.capture`), without which RTMR[0] of most firmware
+    cannot be known; it is refused if it is from another machine. `cpuid` is CPUID leaf 1 of the TD's vCPU as
+    "EAX:EDX" in hexadecimal, which SMBIOS tables contain. `shim` is QEMU's -shim, which the firmware starts in place of
+    the kernel. Errors: `InvalidInput` at construction.
     """
 
     firmware: Path
@@ -49,7 +53,12 @@ class BootInputs:
     memory_bytes: int = 2 << 30
     edk2: str = ""
     qemu: str = ""
-    acpi: Path | None = None
+    vcpus: Annotated[int, Meta(ge=1)] = 1
+    topology: str = ""
+    devices: tuple[str, ...] = ()
+    capture: Path | None = None
+    shim: Path | None = None
+    cpuid: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -65,8 +74,20 @@ class BootInputs:
         if self.initrd is not None and not self.initrd.is_file():
             hint = "make one: acon-nb initrd from busybox -o FILE"
             raise InvalidInput("initrd", self.initrd, "is not a file", hint=hint)
+        if self.shim is not None and not self.shim.is_file():
+            raise InvalidInput(
+                "shim", self.shim, "is not a file", hint="such as shimx64.efi of the kernel's distribution"
+            )
         stacks.edk2_release(self.edk2)
         stacks.qemu_version(self.qemu)
+        if self.cpuid and not _CPUID.fullmatch(self.cpuid):
+            raise InvalidInput("cpuid", self.cpuid, "is not EAX:EDX of CPUID leaf 1", hint="such as c06f2:1fa9fbff")
+
+    @property
+    def processor_id(self) -> bytes:
+        """The processor ID that SMBIOS has of a CPU with `cpuid`, or nothing."""
+        words = self.cpuid.split(":") if self.cpuid else []
+        return b"".join(int(word, 16).to_bytes(4, "little") for word in words)
 
     def changed(self, **fields: Any) -> BootInputs:
         """Return the same boot with some fields changed."""
@@ -78,7 +99,8 @@ class Material:
     """The contents of a boot's inputs; what is expensive to hash is hashed once.
 
     `initrd_digest` is None without an initrd; `acpi` maps the names in `ACPI_FILES` to their bytes, or is empty. It has
-    `TPM_LOG` too if it is that of a guest with a TPM.
+    `TPM_LOG` too if it is that of a guest with a TPM. `smbios` are SMBIOS structures as the firmware installs them,
+    `fw_cfg` items of QEMU's fw_cfg; both are None if unknown.
     """
 
     inputs: BootInputs
@@ -87,6 +109,8 @@ class Material:
     initrd_digest: bytes | None
     initrd_bytes: int | None
     acpi: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    smbios: bytes | None = field(default=None, repr=False)
+    fw_cfg: Mapping[str, bytes] | None = field(default=None, repr=False)
 
     @cached_property
     def content(self) -> volumes.FirmwareContent:
@@ -119,6 +143,20 @@ class Material:
         return self.stored_variables if self.stack.on("secure_boot") else {}
 
     @cached_property
+    def admission(self) -> secure_boot.Admission | None:
+        """Whether the firmware starts the kernel (or shim); None if its secure boot is off.
+
+        Errors: `WillNotBoot` if it refuses it, and does not fall back to its legacy loader.
+        """
+        if not (self.stack.on("secure_boot") and variables.secure_boot(self.variables)):
+            return None
+        shim = self.inputs.shim
+        image, path = (self.kernel.image, self.kernel.path) if shim is None else (shim.read_bytes(), shim)
+        if secure_boot.falls_back(self.content):
+            return secure_boot.admission(image, self.variables)
+        return secure_boot.check(path, image, self.variables)
+
+    @cached_property
     def kernel_digest(self) -> bytes:
         """Authenticode hash of the unchanged kernel file."""
         return authenticode(self.kernel.image, self.kernel.path)
@@ -138,25 +176,36 @@ def load(inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: Cancel
     """
     firmware = read_tdvf(inputs.firmware)
     kernel = read_kernel(inputs.kernel)
-    acpi = {} if inputs.acpi is None else read_acpi(inputs.acpi)
+    captured = None if inputs.capture is None else read_capture(inputs.capture)
     with ThreadPoolExecutor(1, thread_name_prefix="acon-hash") as pool:
         hashed = None if inputs.initrd is None else pool.submit(_hash_file, inputs.initrd, on_progress, cancel)
         volumes.unpack(firmware.image)  # cached for later
         authenticode_library()
         digest, size = (None, None) if hashed is None else hashed.result()
-    return Material(inputs, firmware, kernel, digest, size, acpi)
+    material = Material(inputs, firmware, kernel, digest, size)
+    return material if captured is None else _with_capture(material, captured)
 
 
-def read_acpi(folder: Path) -> dict[str, bytes]:
-    """Read the ACPI files of a capture. Errors: `InvalidInput`."""
-    files = {}
-    for name in ACPI_FILES:
-        path = folder / name
-        if not path.is_file() or path.stat().st_size > _ACPI_LIMIT_BYTES:
-            hint = "create the folder with: acon-nb measure acpi FOLDER"
-            raise InvalidInput("acpi", folder, f"lacks a captured {name}", hint=hint)
-        files[name] = path.read_bytes()
-    return files
+def _with_capture(material: Material, captured: Capture) -> Material:
+    """Add a capture of this very machine; without a version of QEMU, that of the capture. Errors: `InvalidInput`."""
+    inputs = material.inputs
+    hardware = captured.hardware
+    if not inputs.qemu and not stacks.starts_td(hardware.qemu):
+        first = stacks.td_versions()[0]
+        hint = f"capture with QEMU {first} or later, or give qemu={hardware.qemu} for Intel's former fork"
+        reason = f"was captured from QEMU {hardware.qemu}, which cannot start a TD"
+        raise InvalidInput("capture", inputs.capture, reason, hint=hint)
+    inputs = inputs.changed(qemu=inputs.qemu or hardware.qemu)
+    captured.check_machine(
+        qemu=inputs.qemu,
+        firmware=material.firmware.image,
+        memory_bytes=inputs.memory_bytes,
+        vcpus=inputs.vcpus,
+        topology=inputs.topology,
+        devices=inputs.devices,
+    )
+    table = smbios.with_processor_id(captured.smbios, inputs.processor_id) if inputs.cpuid else None
+    return replace(material, inputs=inputs, acpi=captured.acpi, smbios=table, fw_cfg=captured.fw_cfg)
 
 
 def _hash_file(path: Path, on_progress: OnProgress, cancel: CancelToken | None) -> tuple[bytes, int]:

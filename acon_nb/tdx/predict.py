@@ -14,11 +14,15 @@ from acon_nb.tdx.eventlog import ZERO, LogKind, extend
 from acon_nb.tdx.events import PredictedEvent, Variant, td_events, tpm_events
 from acon_nb.tdx.inputs import BootInputs, Material, load
 from acon_nb.tdx.mrtd import Mrtd
+from acon_nb.tdx.stacks import Stack, stack, td_versions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a boot must measure. `kind` is whose registers; `mrtd` is None for a TPM; `notes` are caveats."""
+    """What a boot must measure. `kind` is whose registers; `mrtd` is None for a TPM; `notes` are caveats.
+
+    `qemu_assumed` is whether the version of QEMU was not given; then `inputs` has the one that was assumed.
+    """
 
     kind: LogKind
     inputs: BootInputs
@@ -27,6 +31,7 @@ class Prediction:
     mrtd: Mrtd | None
     notes: tuple[str, ...]
     material: Material = field(repr=False, compare=False)
+    qemu_assumed: bool = False
 
     @cached_property
     def registers(self) -> dict[str, bytes | None]:
@@ -49,9 +54,25 @@ class Prediction:
         """Predict the same boot on a stack that behaves differently; no file is read again."""
         return _predict(self.material, self.kind, variant)
 
-    def with_acpi(self, files: Mapping[str, bytes]) -> Prediction:
-        """Predict the same boot with QEMU's ACPI tables, by the names in `ACPI_FILES` (and `TPM_LOG` for a TPM)."""
-        return _predict(replace(self.material, acpi=files), self.kind, self.variant)
+    def with_hardware(self, acpi: Mapping[str, bytes], smbios: bytes | None = None) -> Prediction:
+        """Predict the same boot with what QEMU gave its guest.
+
+        `acpi` are its tables by the names in `ACPI_FILES` (and `TPM_LOG` for a TPM), `smbios` the SMBIOS structures.
+        """
+        return _predict(replace(self.material, acpi=acpi, smbios=smbios), self.kind, self.variant)
+
+    @cached_property
+    def other_versions(self) -> dict[str, Prediction]:
+        """The same boot on each later QEMU with which a register differs, if QEMU's version was assumed."""
+        if not self.qemu_assumed:
+            return {}
+        later = {}
+        for version in td_versions()[1:]:
+            stack_there = stack(self.material.content, edk2=self.inputs.edk2, qemu=version)
+            other = self.with_variant(_variant(stack_there, self.kind))
+            if other.registers != self.registers:
+                later[version] = other
+        return later
 
     def variants(self) -> Iterator[Prediction]:
         """Predict the same boot on each other stack in use, those with the fewest differences first."""
@@ -69,9 +90,25 @@ class Prediction:
 def predict(inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> Prediction:
     """Predict what a TD that boots `inputs` must measure: MRTD and RTMR[0..3].
 
+    Without a version of QEMU, that of the capture counts, else the first that can start a TD; see `other_versions`.
     Errors: `InvalidInput` for unsuitable files, `MissingRequirement` without lief.
     """
-    return of_material(load(inputs, on_progress=on_progress, cancel=cancel), LogKind.TD)
+    material = load(inputs, on_progress=on_progress, cancel=cancel)
+    if material.inputs.qemu:
+        return of_material(material, LogKind.TD)
+    assumed = replace(material, inputs=material.inputs.changed(qemu=td_versions()[0]))
+    prediction = replace(of_material(assumed, LogKind.TD), qemu_assumed=True)
+    return replace(prediction, notes=(*prediction.notes, *_assumed(prediction)))
+
+
+def _assumed(prediction: Prediction) -> Iterator[str]:
+    first = prediction.inputs.qemu
+    text = f"QEMU's version was not given: {first}, the first that can start a TD, is assumed"
+    if not prediction.other_versions:
+        yield f"{text}; what is known does not differ with a later one."
+    for version, other in prediction.other_versions.items():
+        names = [name for name, value in other.registers.items() if value != prediction.registers[name]]
+        yield f"{text}; with {version} or later {', '.join(names)} has another value, which is given too."
 
 
 def predict_reference_boot(
@@ -83,13 +120,16 @@ def predict_reference_boot(
 
 def of_material(material: Material, kind: LogKind) -> Prediction:
     """Predict from inputs that were read (`inputs.load`), for the stack that they reveal."""
-    stack = material.stack
-    named = stack.kernel_named if kind is LogKind.TPM else not stack.kernel_patched
-    variant = Variant(stack.token, not named, stack.on("separator_rtmr1"))
-    return _predict(material, kind, variant)
+    return _predict(material, kind, _variant(material.stack, kind))
+
+
+def _variant(there: Stack, kind: LogKind) -> Variant:
+    named = there.kernel_named if kind is LogKind.TPM else not there.kernel_patched
+    return Variant(there.token, not named, there.on("separator_rtmr1"))
 
 
 def _predict(material: Material, kind: LogKind, variant: Variant) -> Prediction:
+    """Predict for one stack. Errors: `WillNotBoot`."""
     td = kind is LogKind.TD
     events = tuple(td_events(material, variant) if td else tpm_events(material, variant))
     return Prediction(
@@ -104,25 +144,25 @@ def _predict(material: Material, kind: LogKind, variant: Variant) -> Prediction:
 
 
 def _notes(material: Material, kind: LogKind) -> Iterator[str]:
-    stack, kernel = material.stack, material.kernel
-    if kind is LogKind.TD and not stack.on("rtmr"):
+    there, kernel = material.stack, material.kernel
+    if kind is LogKind.TD and not there.on("rtmr"):
         yield "This firmware has no module that measures into RTMRs: they stay zero, and only MRTD distinguishes TDs."
     elif kind is LogKind.TD and not kernel.measures_cc:
         yield (
             f"The EFI stub of kernel {kernel.release} does not support the CC protocol (Linux 6.9 and later do): "
             "command line and initrd are not measured."
         )
-    if kind is LogKind.TD and stack.on("rtmr") and not material.content.has_module("TdTcg2Dxe"):
-        yield f"This image does not measure RTMRs; the values are what edk2 {stack.edk2}, as requested, would measure."
+    if kind is LogKind.TD and there.on("rtmr") and not material.content.has_module("TdTcg2Dxe"):
+        yield f"This image does not measure RTMRs; the values are what edk2 {there.edk2}, as requested, would measure."
     if kind is LogKind.TPM and not kernel.measures_tpm:
         yield f"The EFI stub of kernel {kernel.release} does not measure: no PCR covers command line and initrd."
-    if not material.inputs.qemu:
+    if kind is LogKind.TPM and not material.inputs.qemu:
         yield "QEMU's version was not given: the kernel is assumed to be patched, as old versions do."
-    if material.stored_variables and material.content.unpacked and not stack.on("secure_boot"):
+    if material.stored_variables and material.content.unpacked and not there.on("secure_boot"):
         names = ", ".join(sorted(name for name, _ in material.stored_variables))
         yield f"This firmware was built without secure boot: it ignores the UEFI variables of its image ({names})."
-    for switch in stack.switches:
-        if switch.name == "separator_rtmr1" and "names no version" in switch.known_by and stack.on("rtmr"):
+    for switch in there.switches:
+        if switch.name == "separator_rtmr1" and "names no version" in switch.known_by and there.on("rtmr"):
             yield f"It is uncertain where the second separator goes: {switch.known_by}."
 
 

@@ -28,13 +28,16 @@ _EVENTS = {("RTMR[1]", "kernel"): "tdvfkernel", ("RTMR[2]", "command line"): "td
 Values = dict[str, list[str] | str]
 
 
-def reference_values(expected: Expected, *, only: Sequence[str] = (), xfam: Sequence[bytes] = ()) -> Values:
+def reference_values(
+    expected: Expected, *, only: Sequence[str] = (), xfam: Sequence[bytes] = (), also: Sequence[Expected] = ()
+) -> Values:
     """Return the known values under the names of Trustee's policy.
 
     They are mr_td (both page orders), rtmr_0 to rtmr_2, tdvfkernel and tdvfkernelparams (the digests of the kernel and
-    its command line), and xfam, which depends on the processor and has to be given. `only` selects registers. RTMR[3]
-    belongs to the guest and is omitted unless selected. Errors: `InvalidInput` for a TPM's prediction, and for a
-    selected register that cannot be known.
+    its command line), and xfam, which depends on the processor and has to be given. `only` selects registers; `also`
+    are other predictions whose values are accepted too. RTMR[3] belongs to the guest and is omitted unless selected.
+    An event's digest that differs in `also` is omitted, since the policy takes one. Errors: `InvalidInput` for a TPM's
+    prediction, and for a selected register that cannot be known.
     """
     if expected.kind is not LogKind.TD:
         raise InvalidInput(
@@ -47,13 +50,17 @@ def reference_values(expected: Expected, *, only: Sequence[str] = (), xfam: Sequ
         if only and name not in only:
             continue
         if value is None and only:
-            hint = "capture the ACPI tables (acon-nb measure acpi), or omit the register"
+            hint = "capture the hardware (acon-nb measure capture), or omit the register"
             raise InvalidInput("only", name, "cannot be known offline", hint=hint)
         if value is not None and (only or name != "RTMR[3]"):
-            values[f"rtmr_{name[5]}"] = [value.hex()]
+            others = (other.registers.get(name) for other in also)
+            accepted = dict.fromkeys([value.hex(), *(other.hex() for other in others if other is not None)])
+            values[f"rtmr_{name[5]}"] = list(accepted)
+    elsewhere = {(event.register, event.label, event.digest) for other in also for event in other.events}
     for event in expected.events:
         name = _EVENTS.get((event.register, event.label), "")
-        if name and event.digest is not None and (not only or event.register in only):
+        same = not also or (event.register, event.label, event.digest) in elsewhere
+        if name and event.digest is not None and same and (not only or event.register in only):
             values[name] = event.digest.hex()
     if xfam:
         values["xfam"] = sorted({value.hex() for value in xfam})
@@ -81,9 +88,16 @@ def message(values: Values) -> dict[str, Any]:
     return envelope
 
 
-def write_message(path: Path, expected: Expected, *, only: Sequence[str] = (), xfam: Sequence[bytes] = ()) -> Values:
+def write_message(
+    path: Path,
+    expected: Expected,
+    *,
+    only: Sequence[str] = (),
+    xfam: Sequence[bytes] = (),
+    also: Sequence[Expected] = (),
+) -> Values:
     """Write the message to a file atomically (for `rvps-tool register --path FILE`); return its values."""
-    values = reference_values(expected, only=only, xfam=xfam)
+    values = reference_values(expected, only=only, xfam=xfam, also=also)
     text = json.dumps(message(values), indent=1) + "\n"
     with atomic_file(path) as temporary:
         temporary.write_text(text)

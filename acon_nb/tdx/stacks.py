@@ -19,6 +19,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.tdx.volumes import FirmwareContent
 
 _FACTS = Path(__file__).with_name("stacks.toml")
+_FIRST_WITH_TDX = (10, 1)  # QEMU docs/system/i386/tdx.rst
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,18 @@ def qemu_version(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d{1,3}(\.\d{1,3}){0,2}", text):
         raise InvalidInput("qemu", text, "is not a valid version of QEMU", hint="such as 10.1 or 7.2.17")
     return tuple(map(int, text.split(".")))
+
+
+def starts_td(version: str) -> bool:
+    """Whether upstream's QEMU of this version can start a TD."""
+    return qemu_version(version) >= _FIRST_WITH_TDX
+
+
+def td_versions() -> tuple[str, ...]:
+    """Return the first QEMU that can start a TD, and each later one from which something measured differs."""
+    since = {qemu_version(fact["since"]) for fact in _facts().values() if fact["part"] == "qemu"}
+    later = sorted(version for version in since if version > _FIRST_WITH_TDX)
+    return tuple(".".join(map(str, version)) for version in (_FIRST_WITH_TDX, *later))
 
 
 @cache

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +105,22 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = 
 def paste(spec: VmSpec, host: Capabilities) -> str:
     """Return the command that boots `spec` in a terminal, quoted for a shell."""
     return shlex.join(argument_list(spec, host))
+
+
+_HOST_SIDE = re.compile(r"(?:id|chardev|drive|netdev|guest-cid|max_ports|ioeventfd)=")
+_BUS_CHILDREN = ("virtconsole", "virtserialport")
+
+
+def device_words(spec: VmSpec) -> tuple[str, ...]:
+    """List what of a machine's devices the guest's firmware can see: each device in order, then the spec's options.
+
+    What lies on the host (files, ports, the CID) is left out: no table depends on it.
+    """
+    argv = [*_console(spec, Channels()), *_disks(spec), *_network(spec), *_vsock(spec, Channels())]
+    devices = [word for option, word in itertools.pairwise(argv) if option == "-device"]
+    devices += [_virtio("virtio-balloon", spec)] if spec.balloon else []
+    seen = [",".join(part for part in word.split(",") if not _HOST_SIDE.match(part)) for word in devices]
+    return (*(word for word in seen if word not in _BUS_CHILDREN), *spec.extra)
 
 
 def _machine(spec: VmSpec, host: Capabilities) -> list[str]:

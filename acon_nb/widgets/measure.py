@@ -64,8 +64,8 @@ class _View:
         self.append = text(inputs.append, "Append")
         self.memory = text(f"{inputs.memory_bytes >> 20}M", "Memory")
         self.edk2 = text(inputs.edk2, "edk2", "detected from the image; or a release, such as 202411")
-        self.qemu = text(inputs.qemu, "QEMU", "a version, such as 10.1; empty: an old one")
-        self.acpi = text(inputs.acpi, "ACPI", "a folder of captured tables; empty: unknown")
+        self.qemu = text(inputs.qemu, "QEMU", "a version, such as 10.1; empty: one that can start a TD")
+        self.capture = text(inputs.capture, "Capture", "a folder (measure capture); empty: RTMR[0] is unknown")
         self.error = w.HTML()
         self.predict = w.Button(description="Predict", icon="calculator", button_style="primary")
         self.keep = w.Button(description="Keep", icon="thumb-tack", disabled=True, tooltip=_KEPT)
@@ -88,7 +88,7 @@ class _View:
     def _layout(self, w: Any) -> Any:
         half = {"width": "50%"}
         left = w.VBox([self.firmware, self.kernel, self.initrd, self.append], layout=half)
-        right = w.VBox([self.memory, self.edk2, self.qemu, self.acpi], layout=half)
+        right = w.VBox([self.memory, self.edk2, self.qemu, self.capture], layout=half)
         buttons = w.HBox([self.predict, self.keep, self.runner.cancel, self.runner.bar])
         compared = w.VBox([self.pasted, w.HBox([self.file, self.compare])])
         parts = [w.HBox([left, right]), self.error, buttons, compared]
@@ -103,7 +103,7 @@ class _View:
             self.memory,
             self.edk2,
             self.qemu,
-            self.acpi,
+            self.capture,
         ):
             field.observe(lambda _: self._take(), names="value")
         self.predict.on_click(lambda _: self.runner.start(_predict, self._predicted, self.form.inputs))
@@ -121,7 +121,7 @@ class _View:
                 memory_bytes=parse_bytes(self.memory.value, field="memory", bare="M"),
                 edk2=self.edk2.value.strip(),
                 qemu=self.qemu.value.strip(),
-                acpi=_path(self.acpi.value),
+                capture=_path(self.capture.value),
             )
         except AconError as error:
             self.error.value = pre(str(error), bad=True)

@@ -17,14 +17,15 @@ import pytest
 from click.testing import CliRunner
 
 from acon_nb import tdx, vm
-from acon_nb.cache import Cache
 from acon_nb.cli import main
 from acon_nb.errors import Cancelled, GuestFailed, InvalidInput
 from acon_nb.kernel import KernelImage
 from acon_nb.progress import CancelToken
-from acon_nb.td import acpi, vtpm
+from acon_nb.td import capture, vtpm
+from acon_nb.tdx import smbios
+from acon_nb.tdx.acpi import linked_tables, processors
+from acon_nb.tdx.capture import read_capture
 from acon_nb.tdx.describe import label_of
-from acon_nb.tdx.inputs import read_acpi
 from acon_nb.tdx.variables import GLOBAL, read_variables
 
 pytestmark = pytest.mark.system
@@ -167,7 +168,7 @@ def test_the_log_is_stored_and_read_back(ran: vtpm.ReferenceBoot, tmp_path: Path
     assert tdx.compare(stored, again, only=vtpm.REGISTERS).verdict is tdx.MeasurementVerdict.EQUAL
 
 
-def test_qemu_s_acpi_tables_are_read_from_a_stopped_guest(inputs: tdx.BootInputs, store: Cache, tmp_path: Path) -> None:
+def test_the_hardware_of_a_stopped_guest_is_captured(inputs: tdx.BootInputs, tmp_path: Path) -> None:
     assert inputs.initrd is not None
     spec = vm.VmSpec(
         kernel=inputs.kernel,
@@ -177,19 +178,21 @@ def test_qemu_s_acpi_tables_are_read_from_a_stopped_guest(inputs: tdx.BootInputs
         firmware=OVMF,
         vcpus=2,
     )
-    files = read_acpi(acpi.capture_acpi(spec, tmp_path / "acpi"))
-    assert len(files["rsdp"]) == 20
-    assert files["rsdp"].startswith(b"RSD PTR ")
-    assert b"etc/acpi/tables" in files["table-loader"]
-    tables = files["tables"]
-    names, place = [], 0
-    while tables[place : place + 4].strip(b"\0"):
-        names.append(tables[place : place + 4])
-        place += struct.unpack_from("<I", tables, place + 4)[0]
-    assert {b"FACS", b"DSDT", b"FACP", b"APIC", b"MCFG"} <= set(names)
-    apic = tables.index(b"APIC")
-    processors = [tables[apic + 44 + 8 * number : apic + 46 + 8 * number] for number in range(2)]
-    assert processors == [b"\x00\x08"] * 2  # local APICs of two vCPUs
+    found = capture.capture(spec, tmp_path / "capture")
+    assert found == read_capture(tmp_path / "capture")
+    tables = linked_tables(*found.acpi.values())
+    assert {b"FACS", b"DSDT", b"FACP", b"APIC", b"MCFG"} <= set(tables)
+    assert processors(tables) == found.hardware.vcpus == 2
+    structures = smbios.structures(found.smbios)
+    assert smbios.memory_bytes(structures) == inputs.memory_bytes
+    assert smbios.machine(structures) + "-machine" == found.hardware.machine
+    assert found.fw_cfg["BootMenu"] == b"\0\0"
+    of_this_machine = inputs.changed(
+        capture=tmp_path / "capture", qemu=found.hardware.qemu, vcpus=2, devices=found.hardware.devices, cpuid="1:1"
+    )
+    assert tdx.predict(of_this_machine).inputs.capture == tmp_path / "capture"
+    with pytest.raises(InvalidInput, match="vcpus is 1, captured was 2"):
+        tdx.predict(of_this_machine.changed(vcpus=1))
 
 
 def test_a_guest_that_does_not_leave_its_firmware_is_reported(inputs: tdx.BootInputs) -> None:
@@ -205,7 +208,7 @@ def test_a_reference_boot_is_cancelled_and_leaves_nothing(inputs: tdx.BootInputs
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"acon-vtpm-" in read(path)]
 
 
-def test_acpi_without_a_firmware_is_refused(inputs: tdx.BootInputs, tmp_path: Path) -> None:
+def test_a_capture_without_a_firmware_is_refused(inputs: tdx.BootInputs, tmp_path: Path) -> None:
     spec = vm.VmSpec(kernel=inputs.kernel, memory_bytes=inputs.memory_bytes)
     with pytest.raises(InvalidInput, match="while a firmware runs"):
-        acpi.capture_acpi(spec, tmp_path)
+        capture.capture(spec, tmp_path)

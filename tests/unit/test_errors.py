@@ -22,6 +22,7 @@ ALL = [
     errors.TreeError("'../x' leads out of the tree", hint="remove it"),
     errors.GuestFailed("the guest ended: panic", end="panic", hint="read the console"),
     errors.CannotTell("both ends give the same number", hint="name another metric"),
+    errors.WillNotBoot("this TDVF will not boot this kernel: it is unsigned", hint="sign it"),
     errors.ResultsError("x.parquet is damaged", hint="move it away"),
 ]
 
@@ -40,10 +41,11 @@ def test_every_error_of_the_package_is_in_this_test() -> None:
     assert named - {AconError} == {type(error) for error in ALL}
 
 
-def test_invalid_input_exits_with_2_what_cannot_be_known_with_3_and_all_else_with_1() -> None:
+def test_each_kind_of_error_has_its_exit_status() -> None:
     assert {type(error).__name__ for error in ALL if error.exit_status == 2} == {"InvalidInput"}
     assert {type(error).__name__ for error in ALL if error.exit_status == 3} == {"CannotTell"}
-    assert {error.exit_status for error in ALL} == {1, 2, 3}
+    assert {type(error).__name__ for error in ALL if error.exit_status == 5} == {"WillNotBoot"}
+    assert {error.exit_status for error in ALL} == {1, 2, 3, 5}
 
 
 def test_invalid_input_names_field_value_and_reason() -> None:

@@ -502,31 +502,22 @@ def test_acpi_is_unknown_until_it_is_captured(boot: Boot, tmp_path: Path) -> Non
     assert [event.label for event in prediction.unknown] == ["ACPI DATA"] * 3
     assert prediction.registers["RTMR[0]"] is None
     assert prediction.registers["RTMR[1]"] is not None
-    folder = tmp_path / "acpi"
-    with pytest.raises(InvalidInput, match="lacks a captured table-loader"):
-        predict(boot(firmware, acpi=folder))
-    folder.mkdir()
-    for name in ("table-loader", "rsdp", "tables"):
-        (folder / name).write_bytes(name.encode())
-    known = predict(boot(firmware, acpi=folder))
-    assert not known.unknown
-    assert known.registers["RTMR[0]"] is not None
+    with pytest.raises(InvalidInput, match="is not a folder"):
+        predict(boot(firmware, capture=tmp_path / "capture"))
 
 
 def test_acpi_of_another_kind_of_guest_is_not_taken_for_a_tpm_s(boot: Boot, tmp_path: Path) -> None:
     """A guest with a TPM has other tables, and one more file, which its firmware measures before the last."""
     inputs = boot(tdvf(OLD, ("ACPI DATA",)))
     files = {name: name.encode() for name in ("table-loader", "rsdp", "tables")}
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    without = predict_reference_boot(inputs.changed(acpi=tmp_path))
+    without = predict_reference_boot(inputs).with_hardware(files)
     assert [event.what for event in without.unknown if event.label == "ACPI DATA"] == [
         "ACPI: etc/table-loader",
         "ACPI: etc/acpi/rsdp",
         "ACPI: etc/tpm/log",
         "ACPI: etc/acpi/tables",
     ]
-    known = without.with_acpi({**files, "tpm/log": b"log"})
+    known = without.with_hardware({**files, "tpm/log": b"log"})
     digests = [event.digest for event in known.events if event.label == "ACPI DATA"]
     assert digests == [hashlib.sha384(data).digest() for data in (b"table-loader", b"rsdp", b"log", b"tables")]
     assert known.registers["PCR[1]"] is not None
