@@ -10,6 +10,8 @@ int main(int count, char **arg)
 	uint64_t passes = strtoull(count > 2 ? arg[2] : "1", NULL, 10);
 	uint64_t state = 88172645463325252ull, i, j, sum = 0;
 	uint8_t *heap = malloc(pages << 12);
+	char line[256];
+	FILE *zram;
 
 	for (i = 0; heap && i < pages; i++) {
 		uint64_t *words = (uint64_t *)(heap + (i << 12));
@@ -27,5 +29,8 @@ int main(int count, char **arg)
 		for (i = 0; i < pages; i++)
 			sum += heap[i << 12]++;
 	printf("planted %llu\n", (unsigned long long)sum);
+	zram = fopen("/sys/block/zram0/mm_stat", "r"); /* while the heap is still there */
+	if (zram && fgets(line, sizeof(line), zram))
+		printf("mm_stat %s", line);
 	return !heap;
 }

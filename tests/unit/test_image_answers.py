@@ -99,6 +99,12 @@ def test_one_seed_that_dies_is_never_the_best() -> None:
     assert "out of memory in 1 of 6 runs" in line
 
 
+def test_what_the_pool_saved_is_that_of_the_run_not_of_its_end() -> None:
+    samples = [{"pool_bytes": 10, "pool_stored_bytes": 35}, {"pool_bytes": 5, "pool_stored_bytes": 6}, {"t_ns": 1}]
+    answers = made(samples=json.dumps(samples), saved_bytes=1.0)
+    assert {one.pool_saved_bytes for one in answers.answers if one.ended_well} == {25}
+
+
 def test_warm_ups_and_faults_of_the_host_do_not_count() -> None:
     rows = (
         row_of("disk", PLACES[1], 9, 900.0, warmup=True),

@@ -224,6 +224,11 @@ def test_what_was_measured_reads_back_as_it_was_written(tmp_path: Path) -> None:
     made.save(tmp_path)
     assert MeasuredProgram.load(tmp_path) == made
     assert made.working_set_bytes == 12
+    gone = of_messages(
+        [*events[:3], {**window, "touched": 0, "resident": 0}, *events[3:]], memory_bytes=0, image_bytes=0
+    )
+    assert gone is not None
+    assert gone.working_set_bytes == 12
     assert made.base_bytes == 512 * MIB - 8 * MIB - 400 * MIB
     assert observations.of_messages([START], memory_bytes=1, image_bytes=0) is None
 

@@ -33,9 +33,9 @@ class SetupAnswer:
     `end` is how its guests ended (of those that ended badly, if any did), `ended_well` how many of `runs` ended well.
     `ratio_to_unlimited` is the median of the ratios, seed by seed, of its time and that without a limit (1.2: 20 %
     longer); of a server that runs for a time, that of the operations that it reports, turned over. `saved_bytes` is
-    what the guest needs less than for the whole peak, `pool_saved_bytes` what the pool of compressed pages saved when
-    it ended. Costs are medians: `elapsed_ns` and CPU of the guest's clock, faults that had to read, `p99_ns` of the
-    latencies that the program reports. What is not known is None.
+    what the guest needs less than for the whole peak, `pool_saved_bytes` the most that the pool of compressed pages
+    saved while it ran (looked at every 0.25 s). Costs are medians: `elapsed_ns` and CPU of the guest's clock, faults
+    that had to read, `p99_ns` of the latencies that the program reports. What is not known is None.
     """
 
     at: str
@@ -179,7 +179,7 @@ def _answer(
         end=str(end), ended_well=len(good), runs=len(records),
         ratio_to_unlimited=_ratio(_values(rows, counted), base, counted),
         saved_bytes=max(0, peak_bytes - place.available_bytes) if records and not bad else None,
-        pool_saved_bytes=_median(good, "saved_bytes"), elapsed_ns=_median(good, "program_elapsed_ns"),
+        pool_saved_bytes=_pool_saved(good), elapsed_ns=_median(good, "program_elapsed_ns"),
         user_cpu_ns=_median(good, "user_cpu_ns"), system_cpu_ns=_median(good, "system_cpu_ns"),
         major_faults=_median(good, "major_faults"), disk_read_bytes=_median(good, "disk_read_bytes"),
         disk_written_bytes=_median(good, "disk_written_bytes"), operations_per_s=_median(good, "reported_ops_per_s"),
@@ -193,6 +193,17 @@ def _ratio(values: Mapping[int, float | None], base: Mapping[int, float | None],
     if not ratios:
         return None
     return statistics.median(1 / ratio if counted.more_is_better else ratio for ratio in ratios)
+
+
+def _pool_saved(records: Sequence[Mapping[Any, Any]]) -> float | None:
+    """The most that the pool saved; the state at the end is that without the program, whose pages are free by then."""
+    values = []
+    for row in records:
+        text = row.get("samples")
+        samples = json.loads(text) if isinstance(text, str) and text else []
+        saved = [one["pool_stored_bytes"] - one["pool_bytes"] for one in samples if "pool_stored_bytes" in one]
+        values += [max(saved)] if saved else []
+    return statistics.median(values) if values else None
 
 
 def _p99(records: Sequence[Mapping[Any, Any]]) -> float | None:

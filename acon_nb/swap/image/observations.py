@@ -82,8 +82,12 @@ class MeasuredProgram:
 
     @property
     def working_set_bytes(self) -> int | None:
-        """The median of what was touched in a window; None for a run that is shorter than one."""
-        return int(statistics.median(window.touched_bytes for window in self.windows)) if self.windows else None
+        """The median of what was touched in a window; None for a run that is shorter than one.
+
+        A window at whose end the program was ending had nothing left to look at, and does not count.
+        """
+        touched = [window.touched_bytes for window in self.windows if window.resident_bytes]
+        return int(statistics.median(touched)) if touched else None
 
     def save(self, folder: Path) -> None:
         """Write it to a folder."""
