@@ -106,15 +106,46 @@ def bench_setups(kernel: Path | None, as_json: bool) -> None:
     click.echo(tables.setups_text(rows, known.release if known else ""))
 
 
+@bench_group.command("workloads")
+@as_json_option
+def bench_workloads(as_json: bool) -> None:
+    """List the workloads that a plan may name (workload_name), with their packages and what they report."""
+    from acon_nb.swap import workloads
+
+    if as_json:
+        print_json([dataclasses.asdict(one) for one in workloads.workloads().values()])
+    else:
+        click.echo(workloads.table().to_string(index=False))
+
+
 @bench_group.command("corpora")
 @click.argument("names", nargs=-1)
 @click.option("--again", is_flag=True, help="Make them anew.")
-@click.option("--out", type=click.Path(path_type=Path), help="Also copy them to a folder.")
+@click.option("--file", "files", type=click.Path(path_type=Path), multiple=True, help="The statistics of any file.")
+@click.option("--pid", type=int, help="Sample a process' memory into the file pid-PID.pages, which only you can read.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also copy them to a folder (--pid: default is this one).")
 @as_json_option
-def bench_corpora(names: tuple[str, ...], again: bool, out: Path | None, as_json: bool) -> None:
+def bench_corpora(
+    names: tuple[str, ...], again: bool, files: tuple[Path, ...], pid: int | None, out: Path | None, as_json: bool
+) -> None:
     """Dump pages of real memory, 4 MiB each: redis, python, compiler, files (default: all). Says their ratios."""
-    from acon_nb.swap import corpora, data, tables
+    from acon_nb.swap import corpora, data, page_sample, tables
 
+    if files or pid is not None:
+        if names or again:
+            raise click.UsageError("give names of corpora, or --file and --pid")
+        paths = list(files)
+        if pid is not None:
+            paths.append(page_sample.dump_process(pid, out or Path()))
+        by_path = {str(path): page_sample.statistics_of_file(path) for path in paths}
+        if as_json:
+            print_json({name: dataclasses.asdict(one) for name, one in by_path.items()})
+            return
+        click.echo("\n".join(page_sample.statistics_text(name, one) for name, one in by_path.items()))
+        if pid is not None:
+            click.echo(f"Written to {paths[-1]}, mode 0600: it may hold secrets.")
+            click.echo(f'In a plan: data = "file:{paths[-1]}"')
+        return
     by_corpus = {}
     for name in names or corpora.NAMES:
         if again:

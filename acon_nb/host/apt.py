@@ -14,7 +14,7 @@ from acon_nb.cache import Cache, atomic_file, default_root, sha256_file
 from acon_nb.errors import AconError, CommandFailed, CommandTimeout, InvalidInput, MissingRequirement
 from acon_nb.progress import OnProgress, Progress, silent
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _RECORD_VERSION = 3  # of the cached answers of apt: 2 has Pre-Depends, 3 only packages of the very name
 _QUERY_TIMEOUT_S = 300.0  # a second on an idle host
@@ -69,19 +69,24 @@ def merged_usr_alias(name: str) -> str | None:
     return inner if inner != name else f"usr/{name}"
 
 
+def check_name(name: str) -> None:
+    """Check that a text can be the name of a package. Errors: `InvalidInput`."""
+    if not PACKAGE_NAME.fullmatch(name):
+        raise InvalidInput("package", name, "is not a valid package name", hint="such as linux-source-6.12")
+
+
 def find(name: str) -> Package:
     """Look up the candidate version of a package in apt's signed lists.
 
     Errors: `InvalidInput` (no such package), `MissingRequirement` (no apt), `AconError` (the lists are empty).
     """
-    if not _NAME.fullmatch(name):
-        raise InvalidInput("package", name, "is not a valid package name", hint="such as linux-source-6.12")
+    check_name(name)
     if shutil.which("apt-cache") is None:
         raise MissingRequirement("apt", f"fetching the Debian package {name}", hint=_DEBIAN_HINT)
-    return _cached(name, _lists_changed_ns())
+    return _cached(name, lists_changed_ns())
 
 
-def _lists_changed_ns() -> int:
+def lists_changed_ns() -> int:
     """Return when apt's lists and sources last changed: a query takes apt a second, a look at its files does not."""
     paths = [Path("/var/lib/apt/lists"), Path("/etc/apt"), Path("/var/lib/dpkg/status")]
     paths += [*Path("/var/lib/apt/lists").glob("*_Packages*"), *Path("/etc/apt").rglob("*")]

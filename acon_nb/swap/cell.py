@@ -126,7 +126,10 @@ class SwapCell:
 def image_of(factors: SwapFactors) -> str:
     """The image that a cell's initrd is made of: the same for all cells of a workload."""
     base = {"redis": corpora.REDIS_IMAGE, "file": "busybox+e2fsprogs"}.get(factors.workload, "busybox")
-    return "+".join([base, *factors.tools.replace(",", " ").split(), *factors.packages.replace(",", " ").split()])
+    packages = factors.packages.replace(",", " ").split()
+    if packages:  # whole, with all that they depend on
+        base = "debian"
+    return "+".join([base, *factors.tools.replace(",", " ").split(), *packages])
 
 
 def cell_initrd(

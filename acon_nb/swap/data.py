@@ -18,7 +18,7 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import codec_program
 from acon_nb.progress import OnProgress, silent
-from acon_nb.swap import corpora, synthetic
+from acon_nb.swap import corpora, page_sample, synthetic
 
 PAGE_BYTES = 4096
 _DICTIONARY_BYTES = 64 << 10  # lz4's window
@@ -66,10 +66,16 @@ def names() -> tuple[str, ...]:
 def parse_mix(text: str) -> Mix:
     """The mix of "PART[:WEIGHT]+PART[:WEIGHT]...", such as "redis:80+zero:20". Errors: `InvalidInput`."""
     parts: dict[str, int] = {}
-    for word in text.split("+"):
+    for word in _split(text):
+        if word.startswith(page_sample.PREFIX):
+            name, weight = _file_part(word)
+            if name in parts:
+                raise InvalidInput("data", text, f"names {name} twice", hint="give each part one weight")
+            parts[name] = weight
+            continue
         match = _PART.fullmatch(word.strip())
         if match is None or match[1] not in names():
-            hint = f"PART[:WEIGHT]+..., parts: {', '.join(names())}"
+            hint = f"PART[:WEIGHT]+..., parts: {', '.join(names())}, file:PATH"
             raise InvalidInput("data", text, f"has an invalid part: {word.strip()!r}", hint=hint)
         if match[1] in parts:
             raise InvalidInput("data", text, f"names {match[1]} twice", hint="give each part one weight")
@@ -77,6 +83,25 @@ def parse_mix(text: str) -> Mix:
     if not sum(parts.values()):
         raise InvalidInput("data", text, "has no part with a weight", hint="such as redis:80+zero:20")
     return Mix(parts=tuple(parts.items()))
+
+
+def _split(text: str) -> list[str]:
+    """The parts of a mix: a path may have a + of its own."""
+    known = "|".join([*map(re.escape, names()), re.escape(page_sample.PREFIX)])
+    return re.split(rf"\+(?=\s*(?:{known}))", text) if page_sample.PREFIX in text else text.split("+")
+
+
+def _file_part(word: str) -> tuple[str, int]:
+    """The name of a part file:PATH[:WEIGHT] and its weight. Errors: `InvalidInput` for a file that cannot be data."""
+    path, colon, weight = word.rpartition(":")
+    weighted = bool(colon) and path != page_sample.PREFIX[:-1] and re.fullmatch(r"\d{1,6}", weight) is not None
+    name = path if weighted and not _path_of(word).exists() else word
+    page_sample.check_file(_path_of(name))
+    return name, int(weight) if name == path else 1
+
+
+def _path_of(name: str) -> Path:
+    return Path(name.removeprefix(page_sample.PREFIX)).expanduser()
 
 
 def page_file(mix: Mix, *, cache: Cache | None = None, on_progress: OnProgress = silent) -> Path:
@@ -87,8 +112,9 @@ def page_file(mix: Mix, *, cache: Cache | None = None, on_progress: OnProgress =
     store = cache or Cache()
     counts = mix.counts()
     used = {name: corpora.build(name, cache=store, on_progress=on_progress) for name in counts if name in corpora.NAMES}
+    files = {name: sha256_file(_path_of(name)) for name in counts if name.startswith(page_sample.PREFIX)}
     inputs = {
-        "counts": counts,
+        "counts": {files.get(name, name): count for name, count in counts.items()},
         "corpora": {name: sha256_file(path) for name, path in used.items()},
         "synthetic": synthetic.version(),
     }
@@ -134,6 +160,9 @@ def ratios_of(rows: Sequence[Sequence[int]]) -> Ratios:
 
 def _pages(name: str, count: int, corpus: Path | None, draw: random.Random, cache: Cache) -> list[tuple[str, bytes]]:
     """The pages of one part, with their kinds."""
+    if name.startswith(page_sample.PREFIX):
+        pages = page_sample.sample_file(_path_of(name), count) if count else []
+        return [(page_sample.kind_of(page), page) for page in pages]
     if corpus is not None:
         data = corpus.read_bytes()
         have = len(data) // PAGE_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from acon_nb.errors import InvalidInput
+from acon_nb.host.apt import PACKAGE_NAME
 from acon_nb.initrd import fstab
 from acon_nb.swap import limits
 from acon_nb.swap.data import parse_mix
@@ -28,8 +29,8 @@ WITH_DICTIONARY = ("lz4", "lz4hc", "zstd")
 DISK_SPEED = ("disk_preset", "disk_latency", "disk_iops", "disk_bandwidth", "disk_queue")  # of the simulated disk
 # Factors of workload=program alone, which needs the first
 PROGRAM_ONLY = (
-    "program", "packages", "environment", "files", "stdin", "program_folder", "program_user", "program_time",
-    "image", "driver", "ready", "available", "boot_room",
+    "workload_name", "program", "packages", "environment", "files", "stdin", "program_folder", "program_user",
+    "program_time", "image", "driver", "ready", "available", "boot_room",
 )  # fmt: skip
 _IMAGE_ONLY = ("driver", "ready", "available", "boot_room")
 _NOT_OF_IMAGES = ("packages", "files", "stdin", "program_folder", "program_user")
@@ -154,6 +155,10 @@ def _check_program(levels: Levels) -> None:
         hint = "omit program_time: a run with a driver ends with the driver"
         raise InvalidInput("program_time", levels.program_time, "does not go with driver", hint=hint)
     words_of("driver", levels.driver)
+    for name in levels.packages.replace(",", " ").split():
+        if not PACKAGE_NAME.fullmatch(name):
+            hint = "names of Debian packages, such as stress-ng python3-minimal"
+            raise InvalidInput("packages", levels.packages, f"names {name}, which is not a Debian package", hint=hint)
 
 
 def _check_clock(levels: Levels) -> None:

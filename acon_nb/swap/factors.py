@@ -11,7 +11,7 @@ from typing import Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.study.plan import LISTS, joined_words
-from acon_nb.swap import factor_checks, reclaim, setups
+from acon_nb.swap import factor_checks, reclaim, setups, workloads
 from acon_nb.swap.levels import Levels
 from acon_nb.validation import build, check_fields
 
@@ -66,6 +66,7 @@ class SwapFactors(Levels):
     `environment` is a list of NAME=VALUE, `files` one of HOST:GUEST paths, `stdin` a file of the host that it reads,
     `program_folder` where it starts (""; /), `program_user` who runs it ("": root; USER or USER:GROUP). After
     `program_time` of the guest's time it is stopped ("": never). What it reports of its own: docs/workloads.md.
+    `workload_name` stands for a program, its packages and user (`acon-nb bench workloads`).
 
     `image` is an image, as of `acon-nb initrd from`, whose tree is the root of `program`: it starts in the image's
     folder, as its user, with its environment. With `driver`, a second command of the image, the program is a server:
@@ -98,6 +99,7 @@ class SwapFactors(Levels):
     def __post_init__(self) -> None:
         self._expand_setup()
         self._split_swap()
+        self._name_workload()
         for name in LISTS:
             object.__setattr__(self, name, joined_words(getattr(self, name)))
         check_fields(self)
@@ -121,6 +123,15 @@ class SwapFactors(Levels):
                 hint = f"omit {name}, or omit setup"
                 raise InvalidInput(name, given, f"is given by setup={self.setup}, too ({level})", hint=hint)
             object.__setattr__(self, name, level)
+
+    def _name_workload(self) -> None:
+        if not self.workload_name:
+            return
+        for name, value in workloads.named(str(self.workload_name)).factors().items():
+            if getattr(self, name) not in (factor_checks.DEFAULTS[name], value):
+                hint = "omit it, or give program and packages in place of workload_name"
+                raise InvalidInput(name, getattr(self, name), f"is not that of {self.workload_name}", hint=hint)
+            object.__setattr__(self, name, value)
 
     def _split_swap(self) -> None:
         """Take the compressor and its level out of swap=zram:zstd:15, compressor=zstd:15, zram_recompressor=zstd:15."""

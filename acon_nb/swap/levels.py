@@ -87,6 +87,7 @@ class Levels:
     file_share: Annotated[float, Meta(ge=0, le=1)] = 0.5
     write_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     zipf_exponent: Annotated[float, Meta(ge=0.1, le=3)] = 0.9
+    workload_name: str = ""
     program: str = ""
     packages: str = ""
     environment: str = ""

@@ -19,6 +19,7 @@ from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput
 from acon_nb.host import apt
 from acon_nb.initrd.sources import oci
+from acon_nb.initrd.sources.debian import add_debian, merged_usr
 from acon_nb.initrd.sources.engine import ContainerBuild, Engine, check_reference
 from acon_nb.initrd.sources.existing import from_initrd
 from acon_nb.initrd.sources.folder import from_folder
@@ -26,13 +27,14 @@ from acon_nb.initrd.sources.packages import add_packages
 from acon_nb.progress import CancelToken, OnProgress, silent
 
 KNOWN = (
-    "busybox[+PACKAGE...], dir:FOLDER, tar:FILE, docker-archive:PATH, oci:PATH, cpio:FILE, docker:NAME, podman:NAME, "
+    "busybox[+PACKAGE...], debian+PACKAGE[+...], "
+    "dir:FOLDER, tar:FILE, docker-archive:PATH, oci:PATH, cpio:FILE, docker:NAME, podman:NAME, "
     "NAME[:TAG]"
 )
 _ARCHIVES = ("docker-archive", "oci", "oci-archive")
 _PLATFORM = re.compile(r"@(linux/[^@]*)$")
 _ENGINES = ("docker", "podman")
-PREFIXES = ("busybox", *(f"{kind}:" for kind in ("dir", "tar", "cpio", *_ARCHIVES, *_ENGINES)))
+PREFIXES = ("busybox", "debian+", *(f"{kind}:" for kind in ("dir", "tar", "cpio", *_ARCHIVES, *_ENGINES)))
 
 
 def tree_of(
@@ -49,7 +51,8 @@ def tree_of(
 ) -> FileTree:
     """Read an image into a tree.
 
-    `busybox` is Debian's busybox-static and needs no engine; `busybox+PACKAGE+...` adds programs of Debian packages;
+    `busybox` is Debian's busybox-static and needs no engine; `busybox+PACKAGE+...` adds programs of Debian packages
+    with their libraries, for self-contained tools; `debian+PACKAGE+...` adds packages whole, with all they depend on;
     `dir:D` is a folder; `tar:F` the tar of a root file system, optionally compressed; `cpio:F` an initrd;
     `docker-archive:P` and `oci:P` what `docker save` and skopeo write (a tar or a folder; `P:NAME`, `P@DIGEST` or `P@0`
     selects one of several images); `docker:NAME`, `podman:NAME` or a plain name is an engine's image (a plain name:
@@ -68,6 +71,15 @@ def tree_of(
         tree = busybox(cache=cache or Cache(), on_progress=on_progress)
         if packages:
             add_packages(tree, packages, cache=cache, on_progress=on_progress)
+    elif name == "debian" and packages:
+        _refuse_platform(image, platform)
+        store = cache or Cache()
+        tree = FileTree()
+        merged_usr(tree)
+        for key, entry in busybox(cache=store, on_progress=on_progress).items():
+            if not entry.is_dir:
+                tree.add(key, entry)
+        add_debian(tree, packages, cache=store, limits=limits, on_progress=on_progress)
     elif value and kind in ("dir", "tar"):
         _refuse_platform(image, platform)
         path = _path(value)
