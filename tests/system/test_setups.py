@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ pytestmark = [pytest.mark.system, pytest.mark.weekly]
 
 PAGE = Path(__file__).parents[2] / "docs" / "setups.md"
 BEGIN, END = "<!-- tests/system/test_setups.py begins -->\n", "<!-- ends -->\n"
+NOT_TRIED = "not tried yet"
 SMALL = {
     "memory": "64M", "pressure": 1.2, "accesses": 200, "samples": 4, "data": "like-python:9+zero:1", "workload": "anon",
     "dilation": 12.0, "timeout_s": 1800.0,
@@ -53,18 +55,33 @@ def tried(image: KernelImage, names: list[str], out: Path) -> dict[str, str]:
     return words
 
 
+def table_of(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
+    """The rows of the page's table; set-ups that were not tried are marked."""
+    lines = ["| set-up | Linux 6.12, profile `study` | with the profile `reclaim` |", "|---|---|---|"]
+    for name in setups.NAMES:
+        word = first.get(name, NOT_TRIED)
+        lines.append(f"| `{name}` | {word} | {second.get(name, NOT_TRIED) if word.startswith('refused') else ''} |")
+    return lines
+
+
+def written(lines: list[str], page: Path = PAGE) -> None:
+    """Put a table into the page."""
+    before, rest = page.read_text().split(BEGIN)
+    page.write_text("\n".join([before + BEGIN, *lines, "", END + rest.split(END)[1]]))
+
+
 def test_each_set_up_runs_or_is_refused_by_name(study_kernel, reclaim_kernel, tmp_path):
     first = tried(study_kernel, list(setups.NAMES), tmp_path / "study")
     refused = [name for name in setups.NAMES if first[name].startswith("refused")]
     second = tried(reclaim_kernel, refused, tmp_path / "reclaim")
-    lines = ["| set-up | Linux 6.12, profile `study` | with the profile `reclaim` |", "|---|---|---|"]
-    lines += [f"| `{name}` | {first[name]} | {second.get(name, 'not tried again')} |" for name in setups.NAMES]
-    table = "\n".join(lines) + "\n"
-    text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
+    lines = table_of(first, second)
     if os.environ.get("ACON_NB_WRITE_TABLES"):
-        PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+        written(lines)
     assert set(first) == set(setups.NAMES)
     assert all(words == "runs" or words.startswith("refused: ") for words in (*first.values(), *second.values()))
-    assert f"{BEGIN}\n{table}\n{END}" in PAGE.read_text(), "run it with ACON_NB_WRITE_TABLES=1"
+    page = PAGE.read_text().split(BEGIN)[1].split(END)[0].strip().splitlines()
+    assert len(page) == len(lines)
+    differ = [
+        line for line, now in zip(page, lines, strict=True) if NOT_TRIED not in line and line.rstrip() != now.rstrip()
+    ]
+    assert differ == [], "run it with ACON_NB_WRITE_TABLES=1"
