@@ -22,7 +22,7 @@ _OFF = {"zswap": "N", "shrinker": "N"}  # a kernel without them is one in which 
 _VERSION = re.compile(r"([0-9]+)\.([0-9]+)")
 
 
-class Verdict(StrEnum):
+class Presence(StrEnum):
     """Whether a kernel has what a set-up needs; unknown without its configuration."""
 
     HAS = "has"
@@ -65,26 +65,26 @@ def needs_of(factors: SwapFactors, release: str = "") -> tuple[Need, ...]:
     """What a cell needs of a kernel of this release ("": of the newest that is known), each once."""
     rows = {row["name"]: row for row in knobs.table()}
     set_knobs = knobs.knobs_of(factors)
-    found = [] if factors.swap == "none" else [Need(knob="swap", option="SWAP")]
+    needs = [] if factors.swap == "none" else [Need(knob="swap", option="SWAP")]
     for name, value in set_knobs.items():
         row = rows[name]
         if _OFF.get(name) == value:
             continue
         options = [*row.get("needs", []), *_compressor_options(name, value, release)]
         versions = {"since": row.get("since", ""), "until": row.get("until", "")}
-        found += [Need(knob=name, option=option, **versions) for option in options]
+        needs += [Need(knob=name, option=option, **versions) for option in options]
         if name == "zpool":
             allocator = knobs.allocators()[value]
-            found += [Need(knob=name, option=one, until=allocator.get("until", "")) for one in allocator["needs"]]
+            needs += [Need(knob=name, option=one, until=allocator.get("until", "")) for one in allocator["needs"]]
         if not options and any(versions.values()):
-            found.append(Need(knob=name, **versions))
+            needs.append(Need(knob=name, **versions))
     for name in (name for name in limits.LIMITS if getattr(factors, name)):
-        found.append(Need(knob=name, option="MEMCG"))
+        needs.append(Need(knob=name, option="MEMCG"))
     if factors.groups > 1:
-        found.append(Need(knob="groups", option="MEMCG"))
+        needs.append(Need(knob="groups", option="MEMCG"))
     if factors.reclaim_interval:
-        found += [Need(knob="reclaim_interval", option=option, since="5.19") for option in ("MEMCG", "PSI")]
-    return tuple(dict.fromkeys(found))
+        needs += [Need(knob="reclaim_interval", option=option, since="5.19") for option in ("MEMCG", "PSI")]
+    return tuple(dict.fromkeys(needs))
 
 
 def lacking(factors: SwapFactors, known: Kernel) -> list[str]:
@@ -110,14 +110,14 @@ def check(factors: SwapFactors, image: Path, *, cache: Cache | None = None) -> N
             )
 
 
-def verdict(factors: SwapFactors, known: Kernel | None) -> tuple[Verdict, Sequence[str]]:
+def verdict(factors: SwapFactors, known: Kernel | None) -> tuple[Presence, Sequence[str]]:
     """Whether a kernel (None: of which nothing is known) has what a cell needs, and what it lacks in words."""
     if known is None:
-        return Verdict.UNKNOWN, []
+        return Presence.UNKNOWN, []
     missing = lacking(factors, known)
     if missing:
-        return Verdict.LACKS, missing
-    return (Verdict.HAS if known.complete else Verdict.UNKNOWN), []
+        return Presence.LACKS, missing
+    return (Presence.HAS if known.complete else Presence.UNKNOWN), []
 
 
 def kernel_of(path: Path | None, *, cache: Cache | None = None) -> Kernel | None:

@@ -160,7 +160,7 @@ def test_a_kernel_is_judged_by_its_version_and_not_where_nothing_is_known() -> N
     assert needs.lacking(SwapFactors(swap="zswap", shrinker=True), old) == ["shrinker needs Linux 6.8 or later"]
     assert needs.lacking(SwapFactors(swap="zswap"), old) == []
     bare = Kernel(options={}, complete=False, release="")
-    assert needs.verdict(SwapFactors(swap="zswap"), bare) == (needs.Verdict.UNKNOWN, [])
+    assert needs.verdict(SwapFactors(swap="zswap"), bare) == (needs.Presence.UNKNOWN, [])
     assert {row["kernel"] for row in needs.setup_rows(None)} == {"unknown"}
 
 

@@ -46,9 +46,9 @@ class Choice:
     def label(self) -> str:
         """The choice in words: "zram lz4 + @xts"."""
         levels = [("swap", self.swap), ("compressor", self.compressor), ("encryption", self.encryption), *self.knobs]
-        said = [] if not self.setup else [self.setup]
-        said += [_words_of(name, level) for name, level in levels if level and not _is_its(self.setup, name, level)]
-        return " ".join(said)
+        texts = [] if not self.setup else [self.setup]
+        texts += [_words_of(name, level) for name, level in levels if level and not _is_its(self.setup, name, level)]
+        return " ".join(texts)
 
     def __str__(self) -> str:
         return self.label
