@@ -245,6 +245,33 @@ def test_the_evidence_of_dstack_replays_with_the_events_of_its_applications() ->
     assert any("does not lead to its value" in note for note in compare(boot, forged).notes)
 
 
+def test_a_published_log_of_dstack_leads_to_its_quote_s_register() -> None:
+    """Events and RTMR[3] of a real TD: dstack, verifier/fixtures/tdx-lite-getquote.json (Apache-2.0)."""
+    key = (
+        "3059301306072a8648ce3d020106082a8648ce3d030107034200042f71e234d7339a1ceaca09c3c391eb816c533f980adaab"
+        "34f16ead093ff0ac100d9c03253a3056f6d27735125433180b3e61c54a78f3fd13337869e0051dee06"
+    )
+    compose = "86b0e55f2fa8e4fb69d890f14f54d5612707646e2573d54e0d2ddaaade77caa9"
+    rows = [
+        ("system-preparing", ""),
+        ("app-id", compose[:40]),
+        ("compose-hash", compose),
+        ("instance-id", "050bf89570575fe8fab4cb8f0a62a9e64efe8ead"),
+        ("boot-mr-done", ""),
+        ("os-image-hash", "07a2388c7a6a1b6a646d443f1517990a4ec294471d63146cda9d56972765051d"),
+        ("key-provider", json.dumps({"name": "kms", "id": key}, separators=(",", ":")).encode().hex()),
+        ("storage-fs", b"zfs".hex()),
+        ("system-ready", ""),
+    ]
+    events = [
+        {"imr": 3, "event_type": 134217729, "digest": "", "event": name, "event_payload": payload}
+        for name, payload in rows
+    ]
+    assert registers(parse_side(json.dumps(events).encode()))["RTMR[3]"].hex() == (
+        "6f24c170d0fd63fc2b1b53202eea47b013978437fa6982cf5e0438ff95c208994aaa0f4ebab2e3a66824b5b56869137e"
+    )
+
+
 @pytest.mark.parametrize(
     ("lines", "value"),
     [
