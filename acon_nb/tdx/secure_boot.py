@@ -207,9 +207,15 @@ def _header(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _subject(certificate: bytes) -> str:
-    lief = authenticode_library()
-    parsed = lief.PE.x509.parse(list(certificate)) if certificate[:1] == b"\x30" else []
-    return _common_name(parsed[0].subject) if parsed else ""
+    """The name of a certificate, or ""; LIEF 1.0 reads none before it has read a signature."""
+    from cryptography import x509
+
+    try:
+        subject = x509.load_der_x509_certificate(certificate).subject
+    except ValueError:
+        return ""
+    names = subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return _common_name(f"CN={names[0].value!s}") if names else ""
 
 
 def _common_name(name: str) -> str:

@@ -169,5 +169,8 @@ def test_a_signature_counts_if_db_has_its_authority_and_the_image_is_unchanged(t
     assert "is in the firmware's dbx" in judged(ours_in_db, database(secure_boot.X509, ours.signer)).why
     part = hashlib.sha256(ours.leaf[0].tbs_certificate_bytes).digest() + bytes(16)
     assert "is in the firmware's dbx" in judged(ours_in_db, database(secure_boot.X509_SHA256, part)).why
+    with pytest.raises(WillNotBoot) as caught:
+        predict(boot(tmp_path, firmware(db=ours_in_db)))
+    assert caught.value.details == ("the firmware's db has: other CA, ours CA",)
     found = predict(boot(tmp_path, firmware(db=ours_in_db), kernel))
     assert found.registers["RTMR[1]"] is not None
