@@ -184,7 +184,7 @@ def _cell(cell: str, clock: str, sides: Sequence[pd.DataFrame], followed: Sequen
 
 
 def _value(name: str, clock: str, parts: Sequence[pd.DataFrame]) -> NightValue | None:
-    """A measure in both nights; None for a column that is none, or that neither has."""
+    """A measure in both nights; None for a column that does not exist, or that neither night has."""
     try:
         measure = metric_on(name, clock)
     except InvalidInput:
@@ -239,12 +239,12 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _night(nights: Sequence[str], name: str, history: Path) -> str:
     """The night that a name, or the start of one, means."""
-    found = [name] if name in nights else [night for night in nights if name and night.startswith(name)]
-    if len(found) != 1:
-        reason = f"is several nights of {history}" if found else f"is not in {history}"
-        hint = f"one of: {', '.join(found or nights)[-300:] or 'none yet'}"
+    matching = [name] if name in nights else [night for night in nights if name and night.startswith(name)]
+    if len(matching) != 1:
+        reason = f"is several nights of {history}" if matching else f"is not in {history}"
+        hint = f"one of: {', '.join(matching or nights)[-300:] or 'none yet'}"
         raise InvalidInput("compare", name, reason, hint=hint)
-    return found[0]
+    return matching[0]
 
 
 def _e(text: str) -> str:

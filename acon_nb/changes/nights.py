@@ -39,8 +39,8 @@ class NightBisection:
 
     def text(self) -> str:
         """The bisection for people."""
-        found = f"not bisected: {self.reason}" if self.answer is None else text_of(self.answer)
-        return f"{self.cell}, {self.metric}, since the night {self.night}: {found}"
+        answer = f"not bisected: {self.reason}" if self.answer is None else text_of(self.answer)
+        return f"{self.cell}, {self.metric}, since the night {self.night}: {answer}"
 
     def values(self) -> dict[str, Any]:
         """The bisection as values for JSON."""
@@ -110,23 +110,25 @@ def bisections(
 def _bisected(
     spec: NightlySpec, one: Series, step: Change, rows: pd.DataFrame, run: Callable[[BisectSpec], Bisection]
 ) -> NightBisection:
-    found = NightBisection(cell=one.cell, metric=one.metric, night=step.night)
+    bisection = NightBisection(cell=one.cell, metric=one.metric, night=step.night)
     nights = [night.night for night in one.nights]
     before = nights[nights.index(step.night) - 1]
     good, bad = (_commit_of(rows, night, one.cell) for night in (before, step.night))
     assert spec.tree is not None
     if not good or not bad:
-        return replace(found, reason=f"the kernel of the night {before if not good else step.night} is of no git tree")
+        return replace(
+            bisection, reason=f"the kernel of the night {before if not good else step.night} is of no git tree"
+        )
     if good == bad:
         also = "; ".join(step.also) or "nothing that is recorded"
-        return replace(found, reason=f"both nights have the commit {good[:12]}; also changed then: {also}")
+        return replace(bisection, reason=f"both nights have the commit {good[:12]}; also changed then: {also}")
     try:
         answer = run(BisectSpec(tree=spec.tree, good=good, bad=bad, metric=one.metric, plan=spec.plan, cell=one.cell))
     except Cancelled:
         raise
     except AconError as error:
-        return replace(found, reason=str(error))
-    return replace(found, answer=answer)
+        return replace(bisection, reason=str(error))
+    return replace(bisection, answer=answer)
 
 
 def _commit_of(rows: pd.DataFrame, night: str, cell: str) -> str:

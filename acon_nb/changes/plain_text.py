@@ -43,5 +43,5 @@ def table_row(name: str, numbers: Sequence[str], *, name_width: int) -> list[str
 
 
 def _columns(numbers: Sequence[str], room: int) -> str:
-    """Numbers beside each other; "" if one has no room."""
+    """Numbers next to each other; "" if one has no room."""
     return "".join(f" {text:>{room}}" for text in numbers) if all(len(text) <= room for text in numbers) else ""

@@ -162,8 +162,8 @@ def measure_verify(
         application=None if application_log is None else tdx.read_application_log(application_log),
         allow_debug=allow_debug,
     )
-    found = None if collateral is None else collaterals.read_collateral(collateral)
-    result = verdict.verify(tdx.read_quote(quote), wanted, collateral=found)
+    trusted = None if collateral is None else collaterals.read_collateral(collateral)
+    result = verdict.verify(tdx.read_quote(quote), wanted, collateral=trusted)
     if as_json:
         print_json(_verification_json(result))
     else:

@@ -33,7 +33,7 @@ _ALLOCATED, _EXECUTABLE = 2, 4  # SHF_ALLOC, SHF_EXECINSTR of elf(5)
 
 
 @dataclass(frozen=True)
-class Section:
+class CodeSection:
     """A part of the kernel: where it is, what the image has of it, and whether it is code."""
 
     addresses: range
@@ -45,7 +45,7 @@ class Section:
 class KernelCode:
     """The code of a kernel; its functions by address as of `study.functions`."""
 
-    sections: Sequence[Section]
+    sections: Sequence[CodeSection]
     names: Mapping[int, str]
 
     @cached_property
@@ -57,13 +57,13 @@ class KernelCode:
         """From the first address of the kernel to its last."""
         return range(self.sections[0].addresses.start, max(one.addresses.stop for one in self.sections))
 
-    def _section(self, address: int) -> Section | None:
+    def _section(self, address: int) -> CodeSection | None:
         return next((one for one in self.sections if address in one.addresses), None)
 
     def digests(self, addresses: Iterable[int]) -> dict[int, str]:
         """The digest of each function that is in the kernel's image, by its address."""
-        found = ((address, self._digest(address)) for address in addresses)
-        return {address: digest for address, digest in found if digest}
+        digests = ((address, self._digest(address)) for address in addresses)
+        return {address: digest for address, digest in digests if digest}
 
     def _digest(self, start: int) -> str:
         section = self._section(start)
@@ -119,7 +119,7 @@ def of_elf(data: bytes, names: Mapping[int, str]) -> KernelCode | None:
 
     try:
         sections = [
-            Section(
+            CodeSection(
                 range(one["sh_addr"], one["sh_addr"] + one["sh_size"]), one.data(), bool(one["sh_flags"] & _EXECUTABLE)
             )
             for one in ELFFile(io.BytesIO(data)).iter_sections()

@@ -127,7 +127,7 @@ class Difference:
     def verdict(self) -> DifferenceVerdict:
         """Whether the profiles are equal, equal but for layout and timing, or different.
 
-        Timing is no excuse where other code ran.
+        Timing does not excuse a difference where other code ran.
         """
         if self.changes or self.unattributed_change or (self.of_timing and not self.same_code):
             return DifferenceVerdict.DIFFERENT

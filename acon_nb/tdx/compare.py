@@ -181,7 +181,7 @@ def _disagreements(identity: TdIdentity, log: EventLog) -> Iterator[str]:
     replayed = log.registers()
     for name, value in identity.registers.items():
         if name in replayed and replayed[name] != value:
-            yield f"{name}: the log that came with the quote does not lead to its value, and is no evidence for it"
+            yield f"{name}: the log that came with the quote does not lead to its value, and is not evidence for it"
 
 
 def _has_application(events: Sequence[Event] | None) -> bool:

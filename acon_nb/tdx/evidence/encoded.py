@@ -13,7 +13,7 @@ _DUMP = re.compile(r"^[0-9a-fA-F]{4,16}:? ", re.MULTILINE)
 
 
 def decode(text: str) -> tuple[bytes, str] | None:
-    """Return the data that a text encodes and the name of the encoding; None if it is no such text.
+    """Return the data that a text encodes and the name of the encoding; None if it is not such a text.
 
     Spaces and line ends are ignored; hexadecimal wins where a text is both, as a quote's always is.
     """

@@ -29,8 +29,8 @@ _NODES = 20_000
 
 
 @dataclass
-class Found:
-    """What a piece of JSON holds: quotes and logs, each with the words for how it was found."""
+class JsonEvidence:
+    """What a piece of JSON holds: quotes and logs, each with the words for how it was evidence."""
 
     quotes: dict[bytes, str] = field(default_factory=dict)
     logs: list[tuple[EventLog, str]] = field(default_factory=list)
@@ -52,75 +52,75 @@ def load(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
 
 
-def search(value: Any, *, source: str, kind: LogKind | None = None) -> Found:
+def search(value: Any, *, source: str, kind: LogKind | None = None) -> JsonEvidence:
     """Collect quotes and logs from parsed JSON. Errors: `InvalidInput` that names the member."""
-    found = Found()
+    evidence = JsonEvidence()
     if is_json_log(value):
-        found.logs.append((parse_json_log(value, source=source, kind=kind), "a list of events"))
-        return found
-    _walk(value, "", found, 0, source, kind)
-    return found
+        evidence.logs.append((parse_json_log(value, source=source, kind=kind), "a list of events"))
+        return evidence
+    _walk(value, "", evidence, 0, source, kind)
+    return evidence
 
 
-def _walk(value: Any, path: str, found: Found, depth: int, source: str, kind: LogKind | None) -> None:
-    found.nodes += 1
-    if depth > _DEPTH or found.nodes > _NODES:
+def _walk(value: Any, path: str, evidence: JsonEvidence, depth: int, source: str, kind: LogKind | None) -> None:
+    evidence.nodes += 1
+    if depth > _DEPTH or evidence.nodes > _NODES:
         hint = "give only the evidence: the quote, and its event log"
         raise InvalidInput("file", source, "has JSON that is nested too deeply or too long", hint=hint)
     if isinstance(value, list):
         for number, item in enumerate(value):
             if isinstance(item, dict | list):
-                _walk(item, f"{path}[{number}]", found, depth + 1, source, kind)
+                _walk(item, f"{path}[{number}]", evidence, depth + 1, source, kind)
         return
     for name, item in value.items() if isinstance(value, dict) else ():
         where = f"{path}.{name}" if path else str(name)
         simple = "".join(one for one in str(name).lower() if one.isalnum())
-        if simple in _QUOTES and isinstance(item, str | bytes | list) and _quote(item, where, found, source):
+        if simple in _QUOTES and isinstance(item, str | bytes | list) and _quote(item, where, evidence, source):
             continue
         is_log = simple in _LOGS | _APPLICATION_LOGS and isinstance(item, str | bytes | list) and bool(item)
-        if is_log and _log(item, where, found, source, kind):
+        if is_log and _log(item, where, evidence, source, kind):
             continue
         if isinstance(item, dict | list):
-            _walk(item, where, found, depth + 1, source, kind)
+            _walk(item, where, evidence, depth + 1, source, kind)
         elif simple in _WRAPPERS and isinstance(item, str | bytes):
             inner = _unwrapped(item)
             if inner is not None:
-                _walk(inner, where, found, depth + 1, source, kind)
+                _walk(inner, where, evidence, depth + 1, source, kind)
 
 
-def _quote(item: Any, where: str, found: Found, source: str) -> bool:
+def _quote(item: Any, where: str, evidence: JsonEvidence, source: str) -> bool:
     """Take a quote as text, bytes or a list of numbers; False if it is something else that is searched further."""
     raw, how = _bytes(item)
     if raw is None:
         inner = _unwrapped(item) if isinstance(item, str) else None
         if inner is None and isinstance(item, str):
             hint = "a quote is written in hexadecimal or base64"
-            raise InvalidInput("quote", source, f"has a member {where} that is no encoded quote", hint=hint)
+            raise InvalidInput("quote", source, f"has a member {where} that is not an encoded quote", hint=hint)
         if inner is not None:
-            _walk(inner, where, found, 1, source, None)
+            _walk(inner, where, evidence, 1, source, None)
         return inner is not None
     if not is_identity(raw):
         if len(raw) < 64:
             return False
         hint = "give the evidence of a TD"
         raise InvalidInput("quote", source, f"has a member {where} that is not a TD quote ({how})", hint=hint)
-    found.quotes.setdefault(raw, f"{where} ({how})")
+    evidence.quotes.setdefault(raw, f"{where} ({how})")
     return True
 
 
-def _log(item: Any, where: str, found: Found, source: str, kind: LogKind | None) -> bool:
+def _log(item: Any, where: str, evidence: JsonEvidence, source: str, kind: LogKind | None) -> bool:
     """Take a log: a list of events, JSON as text, lines of an application, or an encoded binary log."""
     if isinstance(item, str):
         if is_text_log(item):
-            found.logs.append((parse_text_log(item, source=source), f"{where} (text)"))
+            evidence.logs.append((parse_text_log(item, source=source), f"{where} (text)"))
             return True
         if item.lstrip()[:1] in ("[", "{"):
             item = _json(item, where, source)
     if isinstance(item, dict):
-        _walk(item, where, found, 1, source, kind)
+        _walk(item, where, evidence, 1, source, kind)
         return True
     if is_json_log(item):
-        found.logs.append((parse_json_log(item, source=source, kind=kind), f"{where} (JSON)"))
+        evidence.logs.append((parse_json_log(item, source=source, kind=kind), f"{where} (JSON)"))
         return True
     if isinstance(item, list) and not item:
         return True
@@ -128,10 +128,10 @@ def _log(item: Any, where: str, found: Found, source: str, kind: LogKind | None)
     if raw is None or not (raw[32:48] == b"Spec ID Event03\0" or is_agent_log(raw)):
         text = None if raw is None else raw.decode("utf-8", "replace")
         if text is not None and is_text_log(text):
-            found.logs.append((parse_text_log(text, source=source), f"{where} ({how})"))
+            evidence.logs.append((parse_text_log(text, source=source), f"{where} ({how})"))
             return True
         return False
-    found.logs.append((parse_log(raw, kind, source=source), f"{where} ({how})"))
+    evidence.logs.append((parse_log(raw, kind, source=source), f"{where} ({how})"))
     return True
 
 
@@ -179,7 +179,7 @@ def _unwrapped(item: str | bytes) -> Any:
 
 
 def message_pack(raw: bytes) -> Any:
-    """The table that a MessagePack holds; None if bytes are no such thing."""
+    """The table that a MessagePack holds; None if bytes are anything else."""
     if not raw or not (0x80 <= raw[0] <= 0x8F or raw[0] in (0xDE, 0xDF)):
         return None
     try:
@@ -226,7 +226,7 @@ def _only_application(log: EventLog) -> bool:
     return log.kind is LogKind.TD and bool(log.events) and all(event.register == APPLICATION for event in log.events)
 
 
-def names(found: Found) -> Iterator[str]:
-    """Describe what was found, for a person."""
-    yield from (f"quote in {how}" for how in found.quotes.values())
-    yield from (f"log in {how}" for _, how in found.logs)
+def names(evidence: JsonEvidence) -> Iterator[str]:
+    """Describe what was evidence, for a person."""
+    yield from (f"quote in {how}" for how in evidence.quotes.values())
+    yield from (f"log in {how}" for _, how in evidence.logs)

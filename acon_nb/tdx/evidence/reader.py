@@ -1,7 +1,7 @@
 """One reader for all doors: whatever can be compared or verified, in each form in which it is published.
 
 A file or folder, bytes, or pasted text: a stored prediction, an event log, a quote, a TDREPORT, or evidence that has
-several of them. The form is told by the content, never by a name, and said. The input may be hostile.
+several of them. The content gives the form, never a name, and the form is part of the answer. The input may be hostile.
 """
 
 from __future__ import annotations
@@ -177,14 +177,14 @@ def _lines(text: str) -> list[Any] | None:
 
 
 def _of_json(value: Any, source: str, kind: LogKind | None, inside: str) -> Side:
-    found = json_forms.search(value, source=source, kind=kind)
-    if len(found.quotes) > 1:
+    pieces = json_forms.search(value, source=source, kind=kind)
+    if len(pieces.quotes) > 1:
         hint = "give the evidence of one TD"
-        raise InvalidInput("file", source, f"has {len(found.quotes)} different quotes", hint=hint)
-    log = json_forms.joined(found.logs, source=source)
-    how = _more(inside, ", ".join(json_forms.names(found)))
-    if found.quotes:
-        identity = parse_identity(next(iter(found.quotes)), source=source)
+        raise InvalidInput("file", source, f"has {len(pieces.quotes)} different quotes", hint=hint)
+    log = json_forms.joined(pieces.logs, source=source)
+    how = _more(inside, ", ".join(json_forms.names(pieces)))
+    if pieces.quotes:
+        identity = parse_identity(next(iter(pieces.quotes)), source=source)
         return _said(replace(identity, log=log), how)
     if log is not None:
         return log if is_json_log(value) else _said(log, how)
@@ -212,7 +212,7 @@ def _more(inside: str, how: str) -> str:
 
 
 def _said(side: Side, inside: str) -> Side:
-    """Name the form in which a side was found."""
+    """Name the form in which a side was pieces."""
     if not inside or isinstance(side, Expected):
         return side
     return replace(side, form=f"{side.form}, read from {inside}")

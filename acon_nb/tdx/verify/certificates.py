@@ -101,7 +101,7 @@ def check_chain(chain: Chain, at: datetime) -> None:
         check_issued(certificate, issuer)
         check_dates(certificate, at)
         if number and not _may_sign(certificate):
-            raise Refuted(f"{name_of(certificate)} is no certificate of an authority")
+            raise Refuted(f"{name_of(certificate)} is not a certificate of an authority")
 
 
 def check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
@@ -224,7 +224,7 @@ def revoked(certificates: Sequence[x509.Certificate], lists: Sequence[x509.Certi
     """Return the name of the first certificate that a revocation list has, or ""."""
     for certificate in certificates:
         for each in lists:
-            found = each.get_revoked_certificate_by_serial_number(certificate.serial_number)
-            if each.issuer == certificate.issuer and found is not None:
+            revoked = each.get_revoked_certificate_by_serial_number(certificate.serial_number)
+            if each.issuer == certificate.issuer and revoked is not None:
                 return name_of(certificate)
     return ""

@@ -48,7 +48,7 @@ class Collateral:
 
 @dataclass(frozen=True, kw_only=True)
 class TcbResult:
-    """The status of a platform's TCB, "unknown" if it cannot be told; the reason or the advisories in words."""
+    """The status of a platform's TCB, "unknown" if it is not known; the reason or the advisories in words."""
 
     status: str
     text: str
@@ -65,44 +65,44 @@ def read_collateral(folder: Path) -> Collateral:
         raw = [(path, path.read_bytes()) for path in files]
     except OSError as error:
         raise InvalidInput("collateral", folder, error.strerror or "cannot be read", hint=_HINT) from error
-    found = Collateral()
+    collateral = Collateral()
     for path, data in raw:
         try:
-            _take(data, found)
+            _take(data, collateral)
         except (*certificates.UNREADABLE, KeyError, RecursionError) as error:
             raise InvalidInput("collateral", path, "is damaged collateral", hint=_HINT) from error
-    return found
+    return collateral
 
 
-def _take(data: bytes, found: Collateral) -> None:
+def _take(data: bytes, collateral: Collateral) -> None:
     """Sort a piece of collateral by its content; what is none is left out."""
     start = data.lstrip()
     if start[:1] == b"{":
-        _json(start.decode("utf-8", "strict").strip(), found)
+        _json(start.decode("utf-8", "strict").strip(), collateral)
     elif b"-----BEGIN CERTIFICATE-----" in data:
-        found.certificates += x509.load_pem_x509_certificates(data)
+        collateral.certificates += x509.load_pem_x509_certificates(data)
     elif b"-----BEGIN X509 CRL-----" in data:
-        found.lists.append(x509.load_pem_x509_crl(data))
+        collateral.lists.append(x509.load_pem_x509_crl(data))
     elif data[:1] == b"\x30":
         try:
-            found.lists.append(x509.load_der_x509_crl(data))
+            collateral.lists.append(x509.load_der_x509_crl(data))
         except ValueError:
-            found.certificates.append(x509.load_der_x509_certificate(data))
+            collateral.certificates.append(x509.load_der_x509_certificate(data))
 
 
-def _json(text: str, found: Collateral) -> None:
+def _json(text: str, collateral: Collateral) -> None:
     members = json.loads(text)
     for name in ("tcbInfo", "enclaveIdentity"):
         if name in members:
-            found.signed[name] = (_exact(text, name), bytes.fromhex(members["signature"]))
+            collateral.signed[name] = (_exact(text, name), bytes.fromhex(members["signature"]))
     for name, body in (("tcbInfo", "tcb_info"), ("enclaveIdentity", "qe_identity")):
         if body in members:
-            found.signed[name] = (members[body], _octets(members[f"{body}_signature"]))
+            collateral.signed[name] = (members[body], _octets(members[f"{body}_signature"]))
     for name, value in members.items():
         if name.endswith("_chain") and isinstance(value, str):
-            found.certificates += x509.load_pem_x509_certificates(value.encode())
+            collateral.certificates += x509.load_pem_x509_certificates(value.encode())
         elif name.endswith("crl") and value:
-            found.lists.append(x509.load_der_x509_crl(_octets(value)))
+            collateral.lists.append(x509.load_der_x509_crl(_octets(value)))
 
 
 def _octets(value: Any) -> bytes:
@@ -135,9 +135,9 @@ def tcb_of(parts: QuoteParts, chain: Chain, collateral: Collateral, at: datetime
         return TcbResult(status="unknown", text=str(error))
     except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         return TcbResult(status="unknown", text=f"the collateral lacks something or is damaged ({error!r:.80})")
-    found = [level["tcbStatus"] for level in levels]
-    status = max(found, key=STATUSES.index)
-    if status == "OutOfDate" and any("Configuration" in each for each in found):
+    statuses = [level["tcbStatus"] for level in levels]
+    status = max(statuses, key=STATUSES.index)
+    if status == "OutOfDate" and any("Configuration" in each for each in statuses):
         status = "OutOfDateConfigurationNeeded"
     advisories = sorted({str(each)[:40] for level in levels for each in level.get("advisoryIDs", ())})
     return TcbResult(status=status, text="", advisories=tuple(advisories))
