@@ -181,8 +181,8 @@ class _Log:
         if self._address is None:
             self._searches += 1
             windows = self._memory.windows() if self._searches % _FAR_EVERY == 0 else self._memory.windows(1)
-            found = (start + offset for start, window in windows for offset in _logs(window))
-            self._address = next(found, None)
+            addresses = (start + offset for start, window in windows for offset in _logs(window))
+            self._address = next(addresses, None)
         if self._address is None:
             return None
         return self._memory.read(self._address, min(_LOG_BYTES, self._memory.low - self._address))

@@ -57,7 +57,7 @@ def processors(tables: Mapping[bytes, bytes]) -> int:
 
 def _split(tables: bytes) -> list[tuple[int, bytes]]:
     """Each table with its offset; what follows the last one is padding of zeros."""
-    found, place = [], 0
+    pieces, place = [], 0
     while place + 8 <= len(tables) and tables[place : place + 4].strip(b"\0"):
         length = struct.unpack_from("<I", tables, place + 4)[0]
         name = tables[place : place + 4]
@@ -65,11 +65,11 @@ def _split(tables: bytes) -> list[tuple[int, bytes]]:
             raise ValueError(f"tables: {name!r} at {place:#x} is not a signature")
         if not _HEADER_BYTES <= length <= len(tables) - place:
             raise ValueError(f"tables: {name.decode()} at {place:#x} has the impossible length {length}")
-        found.append((place, tables[place : place + length]))
+        pieces.append((place, tables[place : place + length]))
         place += length
     if tables[place:].strip(b"\0"):
         raise ValueError(f"tables: bytes follow the last table, at {place:#x}")
-    return found
+    return pieces
 
 
 def _run(loader: bytes, sizes: Mapping[str, int]) -> set[tuple[str, int, int, int]]:

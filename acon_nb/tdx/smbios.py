@@ -66,22 +66,22 @@ class Structure:
 
 def structures(table: bytes) -> list[Structure]:
     """Split a table into its structures, the last of which is the end marker. Errors: `ValueError`."""
-    found: list[Structure] = []
+    pieces: list[Structure] = []
     place = 0
-    while place < len(table) and len(found) < _LIMIT_STRUCTURES:
+    while place < len(table) and len(pieces) < _LIMIT_STRUCTURES:
         if place + _HEADER_BYTES > len(table) or table[place + 1] < _HEADER_BYTES:
             raise ValueError(f"smbios: the structure at {place:#x} has no valid length")
         length = table[place + 1]
         end = table.find(b"\0\0", place + length)
         if end < 0:
             raise ValueError(f"smbios: the structure at {place:#x} does not end")
-        found.append(Structure(table[place], length, table[place : end + 2]))
+        pieces.append(Structure(table[place], length, table[place : end + 2]))
         place = end + 2
-        if found[-1].kind == _END:
+        if pieces[-1].kind == _END:
             break
-    if not found or found[-1].kind != _END or place != len(table):
+    if not pieces or pieces[-1].kind != _END or place != len(table):
         raise ValueError("smbios: the last structure is not the end marker")
-    return found
+    return pieces
 
 
 def measured(table: bytes) -> bytes:
@@ -100,15 +100,15 @@ def with_processor_id(table: bytes, cpuid: bytes) -> bytes:
     return b"".join(parts)
 
 
-def machine(found: Sequence[Structure]) -> str:
+def machine(pieces: Sequence[Structure]) -> str:
     """Return the type of QEMU's machine ("pc-q35-7.2") as the table names it, or ""."""
-    texts = (each.text(6) for each in found if each.kind == _SYSTEM)
+    texts = (each.text(6) for each in pieces if each.kind == _SYSTEM)
     return next((text for text in texts if text.startswith("pc-")), "")
 
 
-def memory_bytes(found: Sequence[Structure]) -> int | None:
+def memory_bytes(pieces: Sequence[Structure]) -> int | None:
     """Return the memory in the table's memory devices, or None if it has none."""
-    devices = [each.raw for each in found if each.kind == _MEMORY_DEVICE and each.length >= 0x0E]
+    devices = [each.raw for each in pieces if each.kind == _MEMORY_DEVICE and each.length >= 0x0E]
     if not devices:
         return None
     total = 0
