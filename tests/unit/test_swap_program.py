@@ -146,7 +146,6 @@ def shell(script: str) -> list[str]:
         (["SCRIPT"], "not_started", "neither a program for this machine nor a script"),
         (["INTERPRETED"], "not_started", "its interpreter"),
         (["DYNAMIC"], "no_library", "lacks a library: libnowhere.so.1"),
-        (shell("sleep 30 & sleep 0.1"), "exited", "of its processes still running"),
     ],
 )
 def test_each_end_has_its_own_name(tmp_path: Path, argv: list[str], code: str, words: str) -> None:
@@ -159,6 +158,11 @@ def test_each_end_has_its_own_name(tmp_path: Path, argv: list[str], code: str, w
     assert words in error
     if not words:  # processes of others on this host may come while it runs; a guest has none
         assert not error or "of its processes still running" in error
+
+
+def test_processes_that_a_program_leaves_behind_are_told() -> None:
+    left = {"event": "result", "access_ns": 10**9, "program_status": 0, "program_left": 2}
+    assert "with 2 of its processes still running" in program_report.problems([], left)[0]
 
 
 def made(folder: Path, kind: str) -> Path:

@@ -27,9 +27,8 @@ from acon_nb.initrd.sources.packages import add_packages
 from acon_nb.progress import CancelToken, OnProgress, silent
 
 KNOWN = (
-    "busybox[+PACKAGE...], debian+PACKAGE[+...], "
-    "dir:FOLDER, tar:FILE, docker-archive:PATH, oci:PATH, cpio:FILE, docker:NAME, podman:NAME, "
-    "NAME[:TAG]"
+    "busybox[+PACKAGE...], dir:FOLDER, tar:FILE, docker-archive:PATH, oci:PATH, cpio:FILE, docker:NAME, podman:NAME, "
+    "NAME[:TAG], debian+PACKAGE[+PACKAGE...]"
 )
 _ARCHIVES = ("docker-archive", "oci", "oci-archive")
 _PLATFORM = re.compile(r"@(linux/[^@]*)$")
