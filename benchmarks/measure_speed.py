@@ -57,6 +57,7 @@ def one(files: list[str]) -> None:
     started = time.monotonic()
     from acon_nb import tdx
     from acon_nb.tdx.inputs import load
+    from acon_nb.tdx.predict import of_material
 
     parts = {"import": time.monotonic() - started}
     firmware, image, initrd = map(Path, files)
@@ -69,7 +70,7 @@ def one(files: list[str]) -> None:
         getattr(found, name)
         parts[name] = time.monotonic() - step
     step = time.monotonic()
-    tdx.boot.of_material(found, tdx.LogKind.TD)
+    of_material(found, tdx.LogKind.TD)
     parts["MRTD and events"] = time.monotonic() - step
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in parts.items()), f"peak {peak} MiB", sep="; ")
