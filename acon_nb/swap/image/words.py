@@ -54,7 +54,7 @@ def best_line(best: BestAt, answers: Sequence[SetupAnswer]) -> str:
         return f"At {best.at}: no set-up gets through ({', '.join(sorted(ends))})."
     saved = f"saves {format_bytes(best.saved_bytes)}" if best.saved_bytes else "saves nothing"
     cost = _cost(best.ratio_to_unlimited)
-    died = f"; {' and '.join(best.died)} died" if best.died else ""
+    died = f"; died: {', '.join(best.died)}" if best.died else ""
     if len(best.setups) == 1:
         sure = "is the best" if best.verdict == Verdict.BETTER else "is the only one that gets through"
         return f"At {best.at}: {best.setups[0]} {sure}; it {saved} and {cost}{died}."
