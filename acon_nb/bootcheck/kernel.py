@@ -82,10 +82,12 @@ def read(kernel: Path, *, cache: Cache | None = None) -> Kernel:
 
 
 def unpacked(image: bytes) -> bytes:
-    """The kernel that a bzImage holds; empty for a compression that is not understood.
+    """The kernel that a bzImage holds; empty for what is not a bzImage, or a compression that is not understood.
 
-    Errors: `TreeError` for damaged data, `struct.error` for what is too short to be a bzImage.
+    Errors: `TreeError` for damaged data, `struct.error` for a bzImage that is cut.
     """
+    if not bzimage.is_bzimage(image):
+        return b""
     entry = (image[bzimage.SETUP_SECTORS] + 1) * bzimage.SECTOR_BYTES
     start, size = struct.unpack_from("<II", image, bzimage.PAYLOAD)
     payload = image[entry + start : entry + start + size]

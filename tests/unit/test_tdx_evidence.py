@@ -391,7 +391,7 @@ def test_the_kind_of_a_log_can_be_given() -> None:
         (b"hello there", "is neither hexadecimal nor base64"),
         (b"{}", "without a quote, a log or a prediction"),
         (b'{"quote": 1}', "without a quote"),
-        (b'{"quote": "%%%"}', "is no encoded quote"),
+        (b'{"quote": "%%%"}', "is not an encoded quote"),
         (b'{"a": 1, "a": 2}', "a name occurs twice"),
         (b"[" * 100_000, "is not valid JSON"),
         (b'{"quote": ' + b"[" * 900 + b"]" * 900 + b"}", "nested too deeply|not valid JSON|without a quote"),
