@@ -90,8 +90,11 @@ class KernelCode:
             if instruction.len > _LEAST_BYTES:
                 for offset, size, address in _addresses(decoder, instruction):
                     is_own = address in own and instruction.near_branch_target == address
-                    if address in self._whole and not is_own:
-                        raw = raw[:offset] + bytes(size) + raw[offset + size :] + self._name(address)
+                    is_relative = instruction.is_ip_rel_memory_operand and address == instruction.memory_displacement
+                    if (address in self._whole or is_relative) and not is_own:
+                        # A variable of each CPU is numbered from 0, and reached relative to the instruction
+                        name = self._name(address) if address in self._whole else f" {address:x}\n".encode()
+                        raw = raw[:offset] + bytes(size) + raw[offset + size :] + name
             yield raw
 
     def _name(self, address: int) -> bytes:

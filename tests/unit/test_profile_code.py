@@ -17,7 +17,9 @@ __attribute__((noipa)) int caller(int many)
 {
 	int sum = 0;
 	for (int i = 0; i < many; i++) { leaf(i); sum += counter; }
-	return sum + text[many];
+	long own;  // a variable of each CPU, at a small address that is reached relative to the instruction
+	__asm__ volatile("movq %%%%gs:cpu_own(%%%%rip), %%0" : "=r"(own));
+	return sum + text[many] + own;
 }
 void _start(void) { caller(%d); }
 """
@@ -30,7 +32,7 @@ def linked(folder: Path, source: str, *, text: int, data: int) -> dict[str, str]
     (folder / "a.c").write_text(source)
     subprocess.run(["gcc", *FLAGS, "-c", "-o", "a.o", "a.c"], cwd=folder, check=True)
     places = [f"-Ttext={text:#x}", f"-Tdata={data:#x}", f"-Tbss={data + 0x4000:#x}"]
-    subprocess.run(["ld", *places, "-o", "a", "a.o"], cwd=folder, check=True)
+    subprocess.run(["ld", "--defsym=cpu_own=0x1f0", *places, "-o", "a", "a.o"], cwd=folder, check=True)
     listed = subprocess.run(["nm", "a"], cwd=folder, check=True, capture_output=True, text=True).stdout
     rows = [line.split() for line in listed.splitlines()]
     names = {int(address, 16): name for address, kind, name in rows if kind in "tT"}
