@@ -16,6 +16,7 @@ from acon_nb.vm.counting import Snapshot
 from acon_nb.vm.diagnosis import GOOD_ENDS, End, end_of_reset
 
 TAIL_LINES = 20
+_LINE_CHARACTERS = 400
 _FW_CFG = re.compile(rb"@(\d+)\.(\d+):fw_cfg_select .*'(kernel_data|setup_data|cmdline_data|initrd_data)'")
 
 
@@ -74,8 +75,7 @@ class Outcome:
         """Return an error that says what went wrong, with the evidence."""
         messages = [f"QEMU: {line}" for line in self.stderr[-TAIL_LINES:]]
         details = [
-            *(self.panic or self.tail)[-TAIL_LINES:],
-            *messages,
+            *map(_short, [*(self.panic or self.tail)[-TAIL_LINES:], *messages]),
             *self.notes,
             f"console: {self.console}",
             f"command: {self.command}",
@@ -84,6 +84,11 @@ class Outcome:
 
 
 _ENDED_BY_US = {"ready": End.READY, "limit": End.HANG, "flood": End.FLOOD}
+
+
+def _short(line: str) -> str:
+    """A line for people: a guest may write without end and without a line feed."""
+    return line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]} ..."
 
 
 def name_end(ended_by: str, returncode: int | None, reason: str, lines: Sequence[str], *, at_terminal: bool) -> End:
