@@ -82,11 +82,11 @@ def read(kernel: Path, *, cache: Cache | None = None) -> Kernel:
 
 
 def unpacked(image: bytes) -> bytes:
-    """The kernel that a bzImage holds; empty for what is not a bzImage, or a compression that is not understood.
+    """The kernel that a bzImage holds; empty for what is too short to be one, or a compression that is not understood.
 
     Errors: `TreeError` for damaged data, `struct.error` for a bzImage that is cut.
     """
-    if not bzimage.is_bzimage(image):
+    if len(image) < bzimage.HEADER_BYTES:
         return b""
     entry = (image[bzimage.SETUP_SECTORS] + 1) * bzimage.SECTOR_BYTES
     start, size = struct.unpack_from("<II", image, bzimage.PAYLOAD)

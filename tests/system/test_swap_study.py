@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from acon_nb import kernel, process
-from acon_nb.errors import Cancelled
+from acon_nb.errors import Cancelled, InvalidInput
 from acon_nb.guest.programs import load_program
 from acon_nb.initrd import tree_of, write_folder
 from acon_nb.kernel import BuildSpec
@@ -19,7 +19,7 @@ from acon_nb.profile.model import of_values
 from acon_nb.progress import CancelToken, Progress, TextProgress
 from acon_nb.study.kinds import study_of
 from acon_nb.study.plan import Plan
-from acon_nb.swap import corpora, tables
+from acon_nb.swap import corpora, needs, tables
 from acon_nb.swap.calibration import CLASSES
 from acon_nb.swap.classes import df_classes
 from acon_nb.swap.experiment import determinism
@@ -142,8 +142,11 @@ def test_a_study_that_is_run_again_measures_nothing_again(small):
     assert sum(cell.kept for cell in again.state.cells) == 5
 
 
-def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
-    """Out of memory, a knob that the kernel lacks, and encrypted swap that works, side by side."""
+def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path, monkeypatch):
+    """Out of memory, a knob that the kernel lacks, and encrypted swap that works, side by side.
+
+    Where the configuration of a kernel is not known, it is the guest that refuses.
+    """
     cells = [
         {"swap": "disk", "swap_bios": 16, "encryption": "@+ae"},
         {"swap": "zram:lz4", "kernel": "guide", "lru_gen": True},
@@ -152,6 +155,10 @@ def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path):
         {"swap": "disk", "kernel": "guide"},
     ]
     guide = kernel.build(BuildSpec(profiles=("guide",)))
+    known = Plan(name="known", study="swap", cells=[{**cells[1], "kernel": str(guide.image)}], fixed=SMALL, runs=1)
+    with pytest.raises(InvalidInput, match="lru_gen needs CONFIG_LRU_GEN"):
+        study_of(known, tmp_path / "known").run()
+    monkeypatch.setattr(needs, "check", lambda *_, **__: None)  # as of a kernel whose configuration is not known
     for cell in cells:
         cell["kernel"] = str(guide.image if cell.get("kernel") else study_kernel.image)
     plan = Plan(
