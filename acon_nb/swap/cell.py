@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acon_nb.cache import Cache, sha256_file
+from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import classes_program, guest_script, host_tsc_khz, load_program
 from acon_nb.initrd import create, gen_init, join, tree_of
 from acon_nb.progress import OnProgress, silent
@@ -17,9 +18,11 @@ from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.guest_report import STEADY_CHANGE
 from acon_nb.swap.levels import PAGE_BYTES
 from acon_nb.swap.program import program_of
+from acon_nb.units import format_bytes
 from acon_nb.vm import Clock, DiskSpec, VmSpec, kernel_words
 
 _SCRIPT = "/acon/swap-study"
+_KERNEL_BYTES = 48 << 20  # what a kernel keeps of its RAM, at most
 # In place of the guide's: its encrypted swap would be made beside the cell's own
 _FSTAB = (
     b"proc /proc proc nosuid,nodev,noexec 0 0\ndevtmpfs /dev devtmpfs nosuid,noexec 0 0\n"
@@ -121,6 +124,20 @@ class SwapCell:
         path_ns = PATH_NS if self.factors.clock == Clock.INSTRUCTIONS else 0
         values |= self.factors.disk_speed.driver_parameters(self.disk_dilation, path_ns)
         return [f"{MODULE}.{name}={value}" for name, value in values.items()]
+
+
+def check_unpacking(factors: SwapFactors, initrd: Path, memory_bytes: int) -> None:
+    """Check that the kernel unpacks all of an initrd with packages. Errors: `InvalidInput`.
+
+    The archive stays in memory until it is unpacked, and the root's tmpfs takes half of the rest (mm/shmem.c,
+    shmem_default_max_blocks); the kernel drops what does not fit, and boots.
+    """
+    size = initrd.stat().st_size
+    lacking = 3 * size + _KERNEL_BYTES - memory_bytes
+    if factors.packages and lacking > 0:
+        hint = f"memory = {(factors.memory_bytes + lacking) >> 20}M or more, or boot_room for what only unpacking needs"
+        reason = f"does not hold the packages: unpacking {format_bytes(size)} takes three times as much"
+        raise InvalidInput("memory", factors.memory, reason, hint=hint)
 
 
 def image_of(factors: SwapFactors) -> str:

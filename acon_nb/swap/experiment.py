@@ -26,7 +26,7 @@ from acon_nb.study.kernels import spec_of
 from acon_nb.study.plan import Level, Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
 from acon_nb.swap import calibration, data, guest_report, knobs, limits, needs, profiling, program_report
-from acon_nb.swap.cell import SwapCell, cell_initrd, image_of
+from acon_nb.swap.cell import SwapCell, cell_initrd, check_unpacking, image_of
 from acon_nb.swap.derived import derived_columns
 from acon_nb.swap.factor_checks import PROGRAM_ONLY, SWAP_ONLY
 from acon_nb.swap.factors import SwapFactors
@@ -293,6 +293,7 @@ class SwapExperiment:
         given = self._programs.of(factors)
         cell = SwapCell(factors=factors, kernel=image, initrd=initrd, disk_dilation=dilation, program=given)
         spec = cell.spec(1)
+        check_unpacking(factors, initrd, spec.memory_bytes)
         self._cells[label] = cell
         facts: dict[str, Any] = {
             "configuration": factors.configuration,

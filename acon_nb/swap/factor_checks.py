@@ -32,7 +32,7 @@ PROGRAM_ONLY = (
     "workload_name", "program", "packages", "environment", "files", "stdin", "program_folder", "program_user",
     "program_time", "image", "driver", "ready", "available", "boot_room",
 )  # fmt: skip
-_IMAGE_ONLY = ("driver", "ready", "available", "boot_room")
+_IMAGE_ONLY = ("driver", "ready", "available")
 _NOT_OF_IMAGES = ("packages", "files", "stdin", "program_folder", "program_user")
 # Factors that only some swap has, and no guest without one
 _SWAP_ITSELF = ("setup", "compressor", "encryption", "tags", "crypt_writes")
@@ -155,6 +155,8 @@ def _check_program(levels: Levels) -> None:
         hint = "omit program_time: a run with a driver ends with the driver"
         raise InvalidInput("program_time", levels.program_time, "does not go with driver", hint=hint)
     words_of("driver", levels.driver)
+    if levels.boot_room and not (levels.image or levels.packages):
+        raise InvalidInput("boot_room", levels.boot_room, "is for unpacking an image or packages", hint="omit it")
     for name in levels.packages.replace(",", " ").split():
         if not PACKAGE_NAME.fullmatch(name):
             hint = "names of Debian packages, such as stress-ng python3-minimal"

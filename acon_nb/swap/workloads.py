@@ -23,7 +23,7 @@ _TABLE = Path(__file__).with_name("workloads.toml")
 @dataclass(frozen=True, kw_only=True)
 class FieldWorkload:
     """A named workload: `what` it does, its Debian `packages`, `program` (its arguments), `user`, what it `reports`,
-    the `memory` of a guest that it needs at least, and the `source` of its shape."""
+    the `memory` of a guest that it needs at least, the `boot_room` to unpack its packages, its shape's `source`."""
 
     name: str
     what: str
@@ -31,6 +31,7 @@ class FieldWorkload:
     program: tuple[str, ...]
     reports: str
     memory: str
+    boot_room: str
     source: str
     user: str = ""
 
@@ -41,6 +42,7 @@ class FieldWorkload:
             "program": shlex.join(self.program),
             "packages": self.packages,
             "program_user": self.user,
+            "boot_room": self.boot_room,
         }
 
 
