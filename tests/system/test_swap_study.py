@@ -282,6 +282,7 @@ def test_stress_ng_orders_the_swaps_as_we_do(study_kernel, tmp_path):
             "workload": "program",
             "program": stress,
             "packages": "stress-ng",
+            "boot_room": "128M",
             "kernel": str(study_kernel.image),
         },
     )
