@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from pathlib import Path
 
 from acon_nb.archive import cpio
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import agent_program
-from acon_nb.initrd import DEFAULT_MTIME, FileTree
+from acon_nb.initrd import DEFAULT_MTIME, FileTree, join
 from acon_nb.vm import VmSpec
 
 _PROGRAM = "/acon/exec"
@@ -41,11 +40,11 @@ def prepare(spec: VmSpec, *, cache: Cache | None = None) -> VmSpec:
         tree.add_symlink(_READY.lstrip("/"), _PROGRAM)
         if program != _INIT:
             tree.add_symlink(_NEXT, program)
-        with (folder / "initrd").open("wb") as file:
+        with (folder / "agent.cpio").open("wb") as file:
             cpio.write(tree, file, mtime=DEFAULT_MTIME, owner=(0, 0))
         assert spec.initrd is not None
-        with (folder / "initrd").open("ab") as file, spec.initrd.open("rb") as initrd:
-            shutil.copyfileobj(initrd, file, 1 << 20)
+        join((folder / "agent.cpio", spec.initrd), folder / "initrd")
+        (folder / "agent.cpio").unlink()
 
     return dataclasses.replace(spec, append=append, initrd=store.get("agent", inputs, make).path / "initrd")
 
