@@ -87,7 +87,21 @@ def page(request, tmp_path):
         page.set_default_timeout(600_000)
         yield page
         keep_look(page, request.node.name)
+        if request.node.stash.get(FAILED, False):
+            print(f"the page said:\n{page.locator('body').inner_text()[-4000:]}")
         browser.close()
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Note that a test failed, for its page to say what it showed."""
+    report = yield
+    if call.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
 
 
 def keep_look(page, name):
@@ -104,11 +118,21 @@ def look(page):
 
 @pytest.fixture
 def run_cells(lab, page):
-    """Open the notebook and run its first cell once its kernel is idle."""
+    """Open the notebook and run its first cell once its kernel is idle.
+
+    On a busy host Lab may still move the focus when its kernel is idle, and keys are lost then: until the cell has a
+    prompt of its own, it is chosen again and the keys are pressed again.
+    """
     page.goto(lab)
-    page.locator(".jp-CodeCell .cm-content").first.click()
+    cell = page.locator(".jp-CodeCell").first
+    cell.locator(".cm-content").click()
     page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
-    page.keyboard.press("Shift+Enter")
+    deadline = time.monotonic() + 300
+    while cell.locator(".jp-InputPrompt").inner_text().strip() == "[ ]:":
+        assert time.monotonic() < deadline, "the first cell was never run"
+        cell.locator(".cm-content").click()
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_timeout(2_000)
     return page
 
 

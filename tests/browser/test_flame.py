@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -115,7 +116,10 @@ def test_a_difference_shows_what_changed(show, look):
 def test_it_fits_a_phone_and_paper(show, look, tmp_path):
     page = show(flame.flame(BEFORE))
     page.set_viewport_size({"width": 390, "height": 800})
-    page.wait_for_function("document.getElementById('graph').viewBox.baseVal.width < 390")
+    deadline = time.monotonic() + 30  # by evaluate, since the page's policy forbids what wait_for_function polls with
+    while page.evaluate("document.getElementById('graph').viewBox.baseVal.width") >= 390:
+        assert time.monotonic() < deadline, "the graph was not drawn again"
+        page.wait_for_timeout(50)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     look("flame-phone")
     paper = page.pdf(path=tmp_path / "flame.pdf", prefer_css_page_size=True)
