@@ -28,6 +28,9 @@ def server(tmp_path_factory):
         port = free.getsockname()[1]
     options = [f"--ServerApp.port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root"]
     argv = [sys.executable, "-m", "acon_nb.cli", "lab", folder, *options]
+    news = place / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false"}')  # or a question about news appears when a test types
     environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(place / "settings"), "ACON_NB_HEADLESS": ""}
     environment["JUPYTERLAB_WORKSPACES_DIR"] = str(place / "workspaces")
     with (place / "log").open("wb") as log:
@@ -87,20 +90,16 @@ def page(request, tmp_path):
         page.set_default_timeout(600_000)
         yield page
         keep_look(page, request.node.name)
-        if request.node.stash.get(FAILED, False):
-            print(f"the page said:\n{page.locator('body').inner_text()[-4000:]}")
         browser.close()
-
-
-FAILED = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Note that a test failed, for its page to say what it showed."""
+    """Add what the page showed to the report of a failed test."""
     report = yield
-    if call.when == "call":
-        item.stash[FAILED] = report.failed
+    if report.failed and call.when == "call" and "page" in item.funcargs:
+        text = item.funcargs["page"].locator("body").inner_text()
+        report.sections.append(("Text of the page, its end", text[-4000:]))
     return report
 
 
