@@ -20,6 +20,7 @@ from acon_nb.swap.classes import class_lines, class_table, df_classes
 from acon_nb.swap.experiment import SwapExperiment
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.vm import Capabilities, Clock, VmSpec
+from tests.unit import bzimages
 
 PAID = ("copy", "fault", "lz4_decompress", "zstd_decompress")
 HOST = dict.fromkeys(CLASSES, 1000.0) | dict(zip(PAID, (100.0, 400.0, 500.0, 1500.0), strict=True))
@@ -64,9 +65,7 @@ def test_the_program_times_every_class_on_this_host(tmp_path: Path) -> None:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> VmSpec:
-    kernel = tmp_path / "vmlinuz"
-    kernel.write_bytes(bytes(0x1FE) + b"\x55\xaa" + bytes(2) + b"HdrS" + bytes(4096))
-    return VmSpec(kernel=kernel, clock=Clock.INSTRUCTIONS)
+    return VmSpec(kernel=bzimages.write(tmp_path / "vmlinuz"), clock=Clock.INSTRUCTIONS)
 
 
 def test_a_calibration_of_anything_else_is_not_used(

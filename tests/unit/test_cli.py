@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 import acon_nb
 from acon_nb.cli import main
+from tests.unit import bzimages
 
 
 def call(*argv: str | Path, env: dict[str, str] | None = None) -> Result:
@@ -108,9 +109,7 @@ def test_bad_input_ends_with_2_and_names_its_field(
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bzImage's header, an initrd and a disk in the current folder."""
-    head = bytearray(0x300)
-    head[0x1FE:0x200], head[0x202:0x206] = b"\x55\xaa", b"HdrS"
-    (tmp_path / "vmlinuz").write_bytes(head)
+    bzimages.write(tmp_path / "vmlinuz")
     (tmp_path / "initrd").write_bytes(bytes(512))
     (tmp_path / "OVMF.fd").write_bytes(bytes(512))
     monkeypatch.chdir(tmp_path)

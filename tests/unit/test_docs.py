@@ -24,6 +24,7 @@ from acon_nb import results, vm, widgets
 from acon_nb.cli import main
 from acon_nb.study import kinds
 from acon_nb.study.plan import Plan, load
+from tests.unit import bzimages
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -414,9 +415,7 @@ def test_rows_are_read_and_exported_as_the_page_shows(tmp_path: Path, monkeypatc
 
 def test_a_panel_is_made_as_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    image = bytearray(0x400)
-    image[0x1FE:0x200], image[0x202:0x206] = b"\x55\xaa", b"HdrS"
-    Path("vmlinuz").write_bytes(image)
+    bzimages.write(Path("vmlinuz"))
     names: dict[str, Any] = {"spec": vm.VmSpec(kernel=Path("vmlinuz"))}
     exec(python_of("docs/notebooks-and-widgets.md").partition("console =")[0], names)
     assert names["panel"].spec == names["spec"]

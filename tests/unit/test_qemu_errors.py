@@ -8,6 +8,7 @@ import pytest
 
 from acon_nb.vm import Capabilities, End, Machine, VmSpec
 from acon_nb.vm.diagnosis import QemuError, hint_for, qemu_errors
+from tests.unit import bzimages
 
 # Lines of public reports that are no example of the table
 REPORTS = {
@@ -48,9 +49,7 @@ def test_a_launch_shows_what_qemu_said_and_what_to_do(row: QemuError, tmp_path: 
     qemu = tmp_path / "qemu"
     qemu.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{row.example}\nEND\nexit 1\n")
     qemu.chmod(0o755)
-    head = bytearray(0x300)
-    head[0x1FE:0x200], head[0x202:0x206] = b"\x55\xaa", b"HdrS"
-    (tmp_path / "bzImage").write_bytes(head)
+    bzimages.write(tmp_path / "bzImage")
     spec = VmSpec(kernel=tmp_path / "bzImage", memory_bytes=64 << 20)
     with Machine(spec, host=Capabilities(qemu=qemu), folder=tmp_path / "run") as machine:
         outcome = machine.wait()

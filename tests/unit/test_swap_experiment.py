@@ -20,6 +20,7 @@ from acon_nb.swap import experiment
 from acon_nb.swap.experiment import SwapExperiment
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.vm import Capabilities, Clock, End
+from tests.unit import bzimages
 from tests.unit.test_calibration import MEASURED
 
 
@@ -102,7 +103,7 @@ def test_a_cell_is_the_same_on_another_host(tmp_path: Path, monkeypatch: pytest.
     host = Capabilities(qemu=Path("/usr/bin/qemu"), version=(7, 2, 0), kvm=False, kvm_why="")
     monkeypatch.setattr(experiment, "capabilities", lambda: host)
     kernel, initrd = tmp_path / "vmlinuz", tmp_path / "initrd"
-    kernel.write_bytes(bytes(0x1FE) + b"\x55\xaa" + bytes(2) + b"HdrS" + bytes(4096))
+    bzimages.write(kernel)
     initrd.write_bytes(b"070701")
     plan = Plan(name="s", study="swap", fixed={"swap": "disk", "dilation": 10.0}, runs=1, warmups=0)
     first, second = SwapExperiment(plan), SwapExperiment(plan)

@@ -18,6 +18,7 @@ from acon_nb.swap.derived import pressure_available
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.needs import needs_of
 from acon_nb.vm import Capabilities, argument_list
+from tests.unit import bzimages
 
 MIB = 1 << 20
 
@@ -81,7 +82,7 @@ def test_several_vcpus_are_of_the_wall_clock() -> None:
 
 def test_a_guest_of_kvm_has_its_vcpus_and_falls_back_to_tcg(tmp_path: Path) -> None:
     kernel, initrd = tmp_path / "vmlinuz", tmp_path / "initrd"
-    kernel.write_bytes(bytes(0x1FE) + b"\x55\xaa" + bytes(2) + b"HdrS" + bytes(4096))
+    bzimages.write(kernel)
     initrd.write_bytes(b"070701")
     cell = SwapCell(
         factors=factors(clock="wall", vcpus=4, threads=8, memory="2G"), kernel=kernel, initrd=initrd, disk_dilation=1.0

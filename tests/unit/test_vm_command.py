@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import struct
 import subprocess
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from acon_nb.errors import InvalidInput
 from acon_nb.vm import Capabilities, Channels, Clock, DiskSpec, Forward, VmSpec, argument_list, kernel_words, paste
 from acon_nb.vm.spec import identifying_values
+from tests.unit import bzimages
 
 TCG = Capabilities(qemu=Path("/usr/bin/qemu-system-x86_64"), kvm=False, kvm_why="/dev/kvm opens, but a guest hangs")
 KVM = Capabilities(qemu=Path("/usr/bin/qemu-system-x86_64"), kvm=True)
@@ -19,17 +19,9 @@ QMP = '{"execute":"qmp_capabilities"}{"execute":"quit"}'
 
 @pytest.fixture
 def kernel(tmp_path: Path) -> Path:
-    head = bytearray(0x1000)
-    head[0x1F1], head[0x211] = 1, 1
-    head[0x1FE:0x200], head[0x202:0x206] = b"\x55\xaa", b"HdrS"
-    struct.pack_into("<H", head, 0x206, 0x20F)
-    struct.pack_into("<III", head, 0x22C, 0x7FFFFFFF, 0, 0)
-    struct.pack_into("<I", head, 0x238, 2047)
-    struct.pack_into("<I", head, 0x260, 16 << 20)
     path = tmp_path / "a, b" / "bzImage"
     path.parent.mkdir()
-    path.write_bytes(head)
-    return path
+    return bzimages.write(path)
 
 
 def after(argv: list[str], option: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,13 @@ from hypothesis import strategies as st
 
 from acon_nb.vm import DiskSpec, Forward, VmSpec
 from acon_nb.vm.form import read_texts, texts_of
+from tests.unit import bzimages
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> VmSpec:
     folder = tmp_path_factory.mktemp("vm")
-    head = bytearray(0x1000)
-    head[0x1FE:0x200] = b"\x55\xaa"
-    head[0x202:0x206] = b"HdrS"
-    struct.pack_into("<I", head, 0x260, 16 << 20)
-    (folder / "vmlinuz").write_bytes(head)
+    bzimages.write(folder / "vmlinuz")
     (folder / "a.raw").touch()
     (folder / "b.qcow2").touch()
     disks = tuple(DiskSpec(path=folder / name) for name in ("a.raw", "b.qcow2"))

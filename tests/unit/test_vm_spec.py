@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +7,12 @@ import pytest
 
 from acon_nb.errors import InvalidInput
 from acon_nb.vm import Clock, DiskSpec, Forward, VmSpec
-
-
-def fake_kernel(path: Path, init_bytes: int = 16 << 20) -> Path:
-    head = bytearray(0x300)
-    head[0x1FE:0x200] = b"\x55\xaa"
-    head[0x202:0x206] = b"HdrS"
-    struct.pack_into("<I", head, 0x260, init_bytes)
-    path.write_bytes(head)
-    return path
+from tests.unit import bzimages
 
 
 @pytest.fixture
 def kernel(tmp_path: Path) -> Path:
-    return fake_kernel(tmp_path / "bzImage")
+    return bzimages.write(tmp_path / "bzImage")
 
 
 def test_a_spec_is_frozen_and_has_the_guides_defaults(kernel: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from acon_nb.vm import DiskSpec, End, VmSpec
 from acon_nb.vm.outcome import name_end
 from acon_nb.vm.states import States
+from tests.unit import bzimages
 
 # All run states of QEMU 11.1 (qapi/run-state.json), and the end that each is for a guest that nobody resumes
 RUN_STATES = {
@@ -33,9 +34,7 @@ RUN_STATES = {
 
 @pytest.fixture
 def spec(tmp_path: Path) -> VmSpec:
-    head = bytearray(0x300)
-    head[0x1FE:0x200], head[0x202:0x206] = b"\x55\xaa", b"HdrS"
-    (tmp_path / "bzImage").write_bytes(head)
+    bzimages.write(tmp_path / "bzImage")
     for name in ("a.raw", "b.qcow2"):
         (tmp_path / name).touch()
     disks = (DiskSpec(path=tmp_path / "a.raw"), DiskSpec(path=tmp_path / "b.qcow2"))

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import math
-import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from acon_nb.initrd import FileTree, create
 from acon_nb.td import preflight as launch
 from acon_nb.vm import Capabilities, Channels, Clock, Forward, Machine, VmSpec, argument_list, explain
 from acon_nb.vm.spec import parse_forward
+from tests.unit import bzimages
 
 DATA = Path(__file__).parent / "data"
 HOST = Capabilities(qemu=Path("qemu-system-x86_64"), kvm=False, kvm_why="/dev/kvm does not exist")
@@ -33,10 +33,7 @@ DIGEST = bytes(range(48))
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder, made the current one, with a kernel, an initrd, a firmware and two disks."""
-    head = bytearray(0x300)
-    head[0x1FE:0x200], head[0x202:0x206] = b"\x55\xaa", b"HdrS"
-    struct.pack_into("<I", head, 0x260, 16 << 20)
-    (tmp_path / "vmlinuz").write_bytes(head)
+    bzimages.write(tmp_path / "vmlinuz")
     for name in ("initrd", "OVMF.fd", "a.raw", "b.qcow2"):
         (tmp_path / name).write_bytes(bytes(4096))
     monkeypatch.chdir(tmp_path)
