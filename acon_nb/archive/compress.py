@@ -282,12 +282,13 @@ class _Lz4:
         import lz4.block
 
         packed: bytes = lz4.block.compress(block, mode="high_compression", compression=self._level, store_size=False)
-        return struct.pack("<I", len(packed)) + packed
+        return packed
 
     def see(self, block: bytes) -> None:
         pass
 
     def put(self, packed: bytes) -> None:
+        self._sink.write(struct.pack("<I", len(packed)))
         self._sink.write(packed)
 
     def end(self) -> None:
