@@ -1,5 +1,5 @@
 # The commands of a checkout. Each sets up what it needs first; see tools/setup.sh.
-.PHONY: help tour test test-weekly nightly lab lint benchmarks clean
+.PHONY: help tour test test-weekly nightly lab lint benchmarks docs clean
 
 help:
 	@echo "make tour        build, boot and measure; writes reports/tour.html"
@@ -8,6 +8,7 @@ help:
 	@echo "make nightly     measure a night, compare it with the nights before (NIGHTLY_ARGS=options)"
 	@echo "make lab         JupyterLab on a copy of the notebooks (NOTEBOOKS=folder, LAB_ARGS=options)"
 	@echo "make lint        ruff, mypy, shellcheck"
+	@echo "make docs        the documentation site, build/docs/index.html, and as a zip to read offline"
 	@echo "make benchmarks  our cost compared with the bare tools' (BENCHMARKS=names of benchmarks/*.py)"
 
 tour:
@@ -43,6 +44,12 @@ BENCHMARKS ?= boot_overhead initrd_speed boots_per_minute
 benchmarks:
 	@tools/setup.sh benchmarks
 	@for name in $(BENCHMARKS); do .venv/bin/python benchmarks/$$name.py || exit; done
+
+docs:
+	@tools/setup.sh docs
+	@.venv/bin/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@cd build && ../.venv/bin/python -m zipfile -c acon_nb-docs.zip docs
+	@echo "build/docs/index.html, build/acon_nb-docs.zip"
 
 clean:
 	rm -rf .venv reports build dist

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Set up what a job needs: Debian packages that are missing, and a virtual environment in .venv.
-#   tools/setup.sh tour|lab|test|weekly|benchmarks
+#   tools/setup.sh tour|lab|test|weekly|benchmarks|docs
 # Idempotent. Says what it installs before it does; needs root (or sudo) only when a Debian package is missing;
 # changes nothing outside the checkout, the user cache and apt.
 set -eu
 
-jobs="tour, lab, test, weekly, benchmarks"
+jobs="tour, lab, test, weekly, benchmarks, docs"
 job=${1:?"usage: tools/setup.sh JOB, one of $jobs"}
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
@@ -21,6 +21,7 @@ case $job in
 tour) packages=$tour_packages python=tour extras="" groups="" ;;
 lab) packages="$tour_packages" python=lab extras="[lab,docker]" groups="" ;;
 test) packages="$tour_packages $test_packages" ;;
+docs) packages=python3-venv python=docs extras="[lab,docker]" groups="--group docs" ;;
 weekly | benchmarks) packages="$tour_packages $test_packages $root_packages" ;;
 *)
 	echo "setup: '$job' is not one of $jobs" >&2
@@ -83,11 +84,11 @@ if [ -n "$missing" ]; then
 	echo "setup: installing Debian packages: $missing"
 	install="apt-get install -y -q --no-install-recommends ${missing% }"
 	as_root "apt-get update -q && DEBIAN_FRONTEND=noninteractive $install"
-elif ! lists_name_source; then
+elif [ "$job" != docs ] && ! lists_name_source; then
 	echo "setup: refreshing apt's lists (they do not name linux-source-6.12)"
 	as_root "apt-get update -q"
 fi
-if ! lists_name_source; then
+if [ "$job" != docs ] && ! lists_name_source; then
 	echo "setup: apt's lists have no linux-source-6.12, which the tour and the tests build. Debian 12 has it in" >&2
 	echo "setup: bookworm-security, Debian 13 in main; Ubuntu LTS has none. Two ways out:" >&2
 	echo "setup:   run make in a Debian: a container of debian:13, or sudo tools/debian-root.sh trixie make $job" >&2
@@ -105,6 +106,7 @@ wanted="$(cat "$root/pyproject.toml" "$root/constraints.txt" "$0" | sha256sum | 
 case $python in
 tour) enough="tour lab test" ;;
 lab) enough="lab test" ;;
+docs) enough="docs test" ;;
 *) enough="test" ;;
 esac
 for stamp in $enough; do
