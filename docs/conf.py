@@ -40,13 +40,18 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 
-_UP = re.compile(r"\]\(\.\./([^)#]+)(#[^)]*)?\)")
+_UP = re.compile(r"\]\(\.\./([^)]+)\)")
 _PAGES = {"CONTRIBUTING.md": "_generated/contributing.md", "CHANGELOG.md": "_generated/changelog.md"}
 
 
 def _links_into_the_repository(_app: object, _docname: str, source: list[str]) -> None:
-    """Pages link to files of the repository as its readers need it: two of these are pages here, too."""
-    source[0] = _UP.sub(lambda match: f"]({_PAGES[match[1]]})" if match[1] in _PAGES else match[0], source[0])
+    """Pages link to files of the repository as its readers need it; those that are pages here, too, are found here."""
+
+    def here(match: re.Match[str]) -> str:
+        name = _PAGES.get(match[1], match[1].replace("notebooks/", "_generated/tutorials/"))
+        return match[0] if name == match[1] else f"]({name})"
+
+    source[0] = _UP.sub(here, source[0])
 
 
 def _plain(*given: list[str]) -> None:

@@ -14,14 +14,14 @@ from acon_nb.cli.image import CommandWords, answer_image, image_options, questio
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
 
-_PRESETS = ("smoke", "tour", "tutorial", "disks", "answers", "paper")
+_PRESETS = ("smoke", "tour", "quickstart", "tutorial", "disks", "answers", "paper")
 
 
 @bench_group.command("swap", cls=CommandWords)
 @click.option(
     "--preset",
     type=click.Choice(_PRESETS),
-    help="smoke, tour: minutes; tutorial: ten; answers: an hour or so; paper: a day or two.",
+    help="smoke, tour: minutes; quickstart, tutorial: ten; answers: an hour or so; paper: a day or two.",
 )
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan of your own (TOML, study = swap).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)

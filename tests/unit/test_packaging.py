@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -38,6 +39,15 @@ def test_conda_and_pip_install_the_same() -> None:
     assert found.pop("python") == project["requires-python"]
     found.pop("pip")
     assert found == wanted
+
+
+def test_the_dev_container_is_the_dockerfile_with_its_user() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).resolve() == ROOT / "Dockerfile"
+    assert f"USER {container['remoteUser']}\n" in dockerfile
+    for port in container["forwardPorts"]:
+        assert f"EXPOSE {port}\n" in dockerfile
 
 
 def test_the_extra_all_has_all() -> None:

@@ -157,7 +157,7 @@ def test_the_smallest_and_the_largest_swap_fit_their_work() -> None:
     assert SwapFactors(swap="zram", zram_size="64M").swap_bytes == 64 * MIB
 
 
-@pytest.mark.parametrize("name", ["smoke", "tour", "tutorial", "disks", "answers", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "tour", "quickstart", "tutorial", "disks", "answers", "paper"])
 def test_presets_are_plans_with_their_checks(name: str) -> None:
     assert name in built_in()
     plan = with_checks(load(name))
