@@ -33,6 +33,12 @@ def _kernel_options(command: Callable[..., None]) -> Callable[..., None]:
             "--config", type=click.Path(path_type=Path), help="A .config to start from instead of tinyconfig."
         ),
         click.option(
+            "--map",
+            "rename",
+            is_flag=True,
+            help="Set the options of --config by the names that the source has for them.",
+        ),
+        click.option(
             "--patch", "patches", type=click.Path(path_type=Path), multiple=True, help="A patch to apply to the source."
         ),
         click.option("--set", "settings", multiple=True, metavar="OPT=VAL", help="An option to set in addition."),
@@ -75,11 +81,15 @@ def kernel_check(as_json: bool, **fields: Any) -> None:
     from acon_nb import kernel
     from acon_nb.kernel import dotconfig
 
-    rows = kernel.check(_build_spec(**fields), on_progress=TextProgress())
+    spec = _build_spec(**fields)
+    configured = kernel.configure(spec, on_progress=TextProgress())
+    rows, renamed = configured.results, configured.renamed
     if as_json:
         keys = ("option", "wanted", "got", "ok", "why")
-        print_json({"options": [{key: getattr(row, key) for key in keys} for row in rows]})
+        print_json({"options": [{key: getattr(row, key) for key in keys} for row in rows], "renamed": renamed})
     else:
+        for old, new in renamed.items():
+            click.echo(f"CONFIG_{old} is CONFIG_{new} here: {configured.values.get(new, 'n')}")
         for row in rows:
             if not row.ok:
                 click.echo(f"CONFIG_{row.option} wanted {row.wanted}, is {row.got}: {row.why}")

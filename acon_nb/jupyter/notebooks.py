@@ -14,7 +14,9 @@ from acon_nb.errors import InvalidInput, MissingRequirement
 # It makes consoles respond faster. Off: --ServerApp.jpserver_extensions=acon_nb.jupyter.server_extension=False
 LAB_SERVER = "acon_nb.jupyter.server_extension"
 LOOPBACK = "127.0.0.1"
-_ADDRESS = r"--(ServerApp\.|NotebookApp\.)?ip\b"  # an option that binds JupyterLab to another address
+# An option that says where JupyterLab is reachable, and its value; given twice, JupyterLab does not start
+_ADDRESS = re.compile(r"--(?:ServerApp\.|NotebookApp\.)?ip\b=?(.*)")
+_LOOPBACK = (LOOPBACK, "localhost", "::1")
 
 
 def folder() -> Path:
@@ -45,14 +47,17 @@ def copy(directory: Path) -> list[tuple[Path, bool]]:
 
 
 def lab_argv(directory: Path, options: Sequence[str], *, root: bool) -> list[str]:
-    """Return the command that runs JupyterLab on `directory`, on 127.0.0.1; `options` come last and take precedence.
+    """Return the command that runs JupyterLab on `directory`, on 127.0.0.1 unless `options` (last) say where.
 
     JupyterLab refuses to start as root unless it is allowed to; it is allowed on loopback, where tests, containers and
     `make lab` as root use it. Parameters: `root` says whether root starts it.
     """
-    argv = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={directory}", f"--ServerApp.ip={LOOPBACK}"]
+    argv = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={directory}"]
     argv.append(f"--ServerApp.jpserver_extensions={LAB_SERVER}=True")
-    if root and not any(re.match(_ADDRESS, option) for option in options):
+    addresses = [match[1] for option in options if (match := _ADDRESS.fullmatch(option))]
+    if not addresses:
+        argv.append(f"--ServerApp.ip={LOOPBACK}")
+    if root and all(address in _LOOPBACK for address in addresses):
         argv.append("--allow-root")
     return [*argv, *options]
 

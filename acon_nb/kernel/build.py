@@ -17,7 +17,7 @@ from typing import Any
 from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, key_of, require_space, sha256_file
 from acon_nb.errors import InvalidInput
-from acon_nb.kernel import dotconfig, features, folders, make, objects, sizes
+from acon_nb.kernel import dotconfig, features, folders, given, make, objects, sizes
 from acon_nb.kernel.features import OptionRequest, requested_options
 from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch
@@ -26,7 +26,6 @@ from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.validation import check_fields
 
 _BUILD_BYTES = 1 << 30
-_GIVEN = "given .config"  # the group of options that a given .config sets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class BuildSpec:
 
     Some profiles bring a patch of their own, which is applied before `patches` (`features.patches`).
     `config` is a .config to start from instead of `make tinyconfig` (such as the guide's config-acon); no profile is
-    needed then.
+    needed then. `rename` requests its options under the names that they have in the source (`renames.became`).
     """
 
     profiles: tuple[str, ...] = ("guide",)
@@ -43,6 +42,7 @@ class BuildSpec:
     settings: tuple[str, ...] = ()
     patches: tuple[Path, ...] = ()
     config: Path | None = None
+    rename: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -50,6 +50,8 @@ class BuildSpec:
             raise InvalidInput("config", self.config, "is not a file", hint="give a kernel's .config")
         if self.config is not None and not dotconfig.parse(self.config.read_text(errors="replace")):
             raise InvalidInput("config", self.config, "contains no kernel options", hint="give a kernel's .config")
+        if self.rename and self.config is None:
+            raise InvalidInput("rename", "yes", "needs a config to start from", hint="give --config FILE")
         if self.config is None and not self.profiles:
             raise InvalidInput("profile", "", "is empty", hint="such as guide, or give a config to start from")
 
@@ -118,13 +120,15 @@ def is_built(spec: BuildSpec, *, cache: Cache | None = None, on_progress: OnProg
 class Configuration:
     """A kernel that is configured but not compiled: its source tree, its options and their values.
 
-    `results` holds the result of each requested option.
+    `results` holds the result of each requested option, and of each that a given .config sets; `renamed` the names that
+    options of that have in this tree, if they were asked for.
     """
 
     tree: SourceTree
     symbols: Mapping[str, Symbol]
     values: Mapping[str, str]
     results: tuple[dotconfig.OptionResult, ...]
+    renamed: Mapping[str, str]
 
 
 def configure(
@@ -146,7 +150,8 @@ def configure(
     values = dotconfig.parse(dot_config)
     rows = _proposed(plan, store, rows, values, on_progress, cancel)
     on_progress(Progress("configure kernel", 1.0, dotconfig.summary(rows)))
-    return Configuration(tree=plan.tree, symbols=plan.symbols, values=values, results=rows)
+    names = given.renamed(spec.config, plan.symbols) if spec.rename and spec.config is not None else {}
+    return Configuration(tree=plan.tree, symbols=plan.symbols, values=values, results=rows, renamed=names)
 
 
 def check(
@@ -229,6 +234,12 @@ def _plan(
         tree = fetch(spec.source, patches=patches, cache=store, on_progress=on_progress, cancel=cancel)
     symbols = symbols_of(tree, store)
     requests = requested_options(spec.profiles, tree.version, symbols, spec.settings)
+    if spec.rename and spec.config is not None:
+        known = {request.option for request in requests}
+        requests = (
+            *(row for row in given.renamed_requests(spec.config, symbols) if row.option not in known),
+            *requests,
+        )
     if refuse:
         dotconfig.refuse_impossible(requests, symbols)
     return _Plan(tree=tree, requests=requests, symbols=symbols, start=spec.config, compiler=tuple(make.compilers()))
@@ -241,14 +252,15 @@ def symbols_of(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
         rows = [asdict(symbol) for symbol in read_symbols(tree.path).values()]
         (folder / "symbols.json").write_text(json.dumps(rows))
 
-    artifact = store.get("symbols", {"source": tree.identity, "reader": 5}, produce)
+    artifact = store.get("symbols", {"source": tree.identity, "reader": 6}, produce)
     rows = json.loads((artifact.path / "symbols.json").read_text())
     return {row["name"]: _symbol(row) for row in rows}
 
 
 def _symbol(row: dict[str, Any]) -> Symbol:
-    pairs = {key: tuple(map(tuple, row[key])) for key in ("definitions", "selects")}
-    return Symbol(**{**row, **pairs, "under": tuple(row["under"])})
+    pairs = {key: tuple(map(tuple, row[key])) for key in ("definitions", "selects", "ranges")}
+    lists = {key: tuple(row[key]) for key in ("under", "defaults")}
+    return Symbol(**{**row, **pairs, **lists})
 
 
 def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
@@ -284,22 +296,10 @@ def _configure(plan: _Plan, store: Cache, cancel: CancelToken | None) -> tuple[t
         process.run([*argv, "olddefconfig"], env=environment, timeout_s=300, cancel=cancel)
         text = path.read_text()
     values = dotconfig.parse(text)
-    return (*dotconfig.compare(plan.requests, values, plan.symbols), *_lost(plan, values)), text
-
-
-def _lost(plan: _Plan, values: Mapping[str, str]) -> tuple[dotconfig.OptionResult, ...]:
-    """Return the options that a given .config sets and this tree dropped; they are reported, but not errors."""
-    if plan.start is None:
-        return ()
-    start_values = dotconfig.parse(plan.start.read_text(errors="replace"))
-    requested = {request.option for request in plan.requests}
-    known = plan.symbols
-    set_in_config = (
-        OptionRequest(option=option, value=value, group=_GIVEN, optional=True)
-        for option, value in start_values.items()
-        if value in ("y", "m") and option not in requested and (option not in known or known[option].prompted)
-    )
-    return tuple(row for row in dotconfig.compare(tuple(set_in_config), values, known) if not row.ok)
+    rows = dotconfig.compare(plan.requests, values, plan.symbols)
+    if plan.start is not None:
+        rows = (*rows, *given.results(plan.start, plan.requests, values, plan.symbols))
+    return rows, text
 
 
 def _proposed(
@@ -328,7 +328,7 @@ def _with_proposal(
         return row
     requested = {(request.option, request.value) for request in plan.requests}
     extra = propose(row.option, values, plan.symbols)
-    if row.group == _GIVEN and any((option, "n") in requested for option, _ in extra):
+    if row.group == dotconfig.GIVEN and any((option, "n") in requested for option, _ in extra):
         return row  # lost because a request turned off what it needs
     if not extra or not _works(plan, store, row, extra, cancel):
         return row

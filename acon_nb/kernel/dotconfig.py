@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 from acon_nb.errors import KernelConfigError
 from acon_nb.kernel.features import OptionRequest
-from acon_nb.kernel.kconfig import Symbol
-from acon_nb.kernel.why import why_not
+from acon_nb.kernel.kconfig import Symbol, rivals
+from acon_nb.kernel.renames import became
+from acon_nb.kernel.why import former_name, why_not
 from acon_nb.validation import did_you_mean
 
+GIVEN = "given .config"  # the group of options that a given .config sets
+RENAMED = "renamed"  # the group of those that have another name in the tree
 _SET = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
 _UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
 
@@ -53,14 +56,20 @@ def parse(text: str) -> dict[str, str]:
 
 
 def fragment(requests: Iterable[OptionRequest], symbols: Mapping[str, Symbol]) -> str:
-    """Return the requests as lines of a .config; values of string options (by the tree's Kconfig) are quoted."""
+    """Return the requests as lines of a .config; values of string options (by the tree's Kconfig) are quoted.
+
+    "n" is "not set", so it empties a string. A member of a choice that is turned on turns the others off.
+    """
     lines = []
     for request in requests:
-        kind = symbols[request.option].kind if request.option in symbols else ""
-        if request.value == "n" and kind != "string":
+        symbol = symbols.get(request.option)
+        kind = symbol.kind if symbol else ""
+        if symbol and request.value == "y":
+            lines += [f"# CONFIG_{rival} is not set" for rival in rivals(symbol, symbols)]
+        if kind == "string":
+            lines.append(f'CONFIG_{request.option}="{"" if request.value == "n" else request.value}"')
+        elif request.value == "n":
             lines.append(f"# CONFIG_{request.option} is not set")
-        elif kind == "string":
-            lines.append(f'CONFIG_{request.option}="{request.value}"')
         else:
             lines.append(f"CONFIG_{request.option}={request.value}")
     return "\n".join(lines) + "\n"
@@ -118,8 +127,15 @@ def require(rows: Sequence[OptionResult]) -> None:
 
 
 def summary(rows: Sequence[OptionResult]) -> str:
-    """Return "160 of 161 requested options applied"."""
-    return f"{sum(row.ok for row in rows)} of {len(rows)} requested options applied"
+    """Return "160 of 161 requested options applied", and how many options of a given .config were kept."""
+    given = [row for row in rows if row.group == GIVEN]
+    requested = [row for row in rows if row.group != GIVEN]
+    parts = []
+    if requested or not given:
+        parts.append(f"{sum(row.ok for row in requested)} of {len(requested)} requested options applied")
+    if given:
+        parts.append(f"{sum(row.ok for row in given)} of {len(given)} options of the given .config kept")
+    return ", ".join(parts)
 
 
 def _result(request: OptionRequest, *, got: str, ok: bool, why: str) -> OptionResult:
@@ -171,6 +187,12 @@ def _impossible(request: OptionRequest, symbols: Mapping[str, Symbol]) -> str:
     if symbol is None:
         if request.value == "n" and request.group != "set":
             return ""
-        near = did_you_mean(request.option, symbols, most=3, cutoff=0.75)
+        now = became(request.option, symbols)
+        if now:
+            return f"this tree has no such option; here it is called {now}"
+        case = [name for name in symbols if name.casefold() == request.option.casefold()]
+        near = f"did you mean {case[0]}?" if case else did_you_mean(request.option, symbols, most=3, cutoff=0.75)
         return "this tree has no such option" + (f"; {near}" if near else "")
+    if symbol.transitional and request.value != "n":
+        return former_name(request.option, symbols)
     return _wrong_type(request, symbol)

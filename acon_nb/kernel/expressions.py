@@ -99,9 +99,16 @@ def _atom(tokens: list[str], config: Mapping[str, str]) -> tuple[str, list[str]]
             raise ValueError("missing closing parenthesis")
         return value, rest[1:]
     if rest and rest[0] in ("=", "!=", "<", ">", "<=", ">="):
-        return _compared(_value(head, config), rest[0], _value(rest[1], config)), rest[2:]
+        sides = [_side(one, other, config) for one, other in ((head, rest[1]), (rest[1], head))]
+        return _compared(sides[0], rest[0], sides[1]), rest[2:]
     value = _value(head, config)
     return (value if value in _RANK or value == "?" else "n"), rest
+
+
+def _side(word: str, other: str, config: Mapping[str, str]) -> str:
+    """A side of a comparison: next to a quoted text, an option that is not set is a string, and empty."""
+    unset_string = other[0] in "\"'" and word not in config and re.fullmatch(r"\w*[A-Z]\w*", word)
+    return "" if unset_string and other[1:-1] not in _RANK else _value(word, config)
 
 
 def _value(word: str, config: Mapping[str, str]) -> str:

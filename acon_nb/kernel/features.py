@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput
-from acon_nb.kernel.kconfig import Symbol
+from acon_nb.kernel.kconfig import Symbol, rivals
 
 _FOLDER = Path(__file__).with_name("features")
 _OPTION = re.compile(r"[A-Z0-9_a-z]+")
@@ -139,8 +139,24 @@ def requested_options(
             )
     for setting in settings:
         request = parse_setting(setting)
+        _give_way(request, requests, known)
         requests[request.option] = request
     return tuple(requests.values())
+
+
+def _give_way(request: OptionRequest, requests: dict[str, OptionRequest], known: Mapping[str, Symbol]) -> None:
+    """Drop the profiles' member of the choice of which a user's setting turns on another member.
+
+    Errors: `InvalidInput` if the user sets two members of one choice.
+    """
+    if request.value != "y" or request.option not in known:
+        return
+    for name in rivals(known[request.option], known):
+        if name in requests and requests[name].value == "y":
+            if requests[name].group == OptionRequest.group:
+                reason = f"is a member of the same choice as {name}, which is set too"
+                raise InvalidInput("set", f"{request.option}=y", reason, hint="set one of them")
+            del requests[name]
 
 
 def parse_setting(text: str) -> OptionRequest:

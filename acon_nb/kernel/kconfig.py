@@ -3,7 +3,7 @@
 It follows `source` from the top Kconfig for one architecture and records, for each definition of an option, the
 conditions that apply there: its own `depends on`, the `if` of its prompt, and those of the enclosing menus, choices and
 `if` blocks; also its prompt, its location, what it selects, and the options whose submenu contains it. Defaults and
-ranges are ignored: `make olddefconfig` evaluates those.
+ranges are recorded and not evaluated: `make olddefconfig` does that.
 
 Source: Documentation/kbuild/kconfig-language.rst, kconfig-macro-language.rst.
 """
@@ -24,7 +24,11 @@ _ENTRY = re.compile(
 )
 _TYPE = re.compile(r"(bool|tristate|string|hex|int|def_bool|def_tristate)\b\s*(.*)")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
+_RANGE = re.compile(r"range\s+(\S+)\s+(\S+)(?:\s+if\s+(.*))?")
+_DEFAULT = re.compile(r"(?:default|def_bool|def_tristate)\s+(.*?)(?:\s+if\s+.*)?")
 _SELECT = re.compile(r"(?:select|imply)\s+(\w+)(?:\s+if\s+(.*))?")
+# What precedes a comment: quoted texts, in which # is a character, and anything else
+_COMMENT = re.compile(r"""^((?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^"'])*?)\s#.*$""")
 _DEPTH_LIMIT = 100
 
 
@@ -34,7 +38,9 @@ class Symbol:
 
     `prompt` is its text in menuconfig, `location` the "file:line" of its first definition, `selects` the options it
     selects or implies, as (option, condition), `under` the options in whose submenus it appears, the outermost first;
-    `choice` is true for a member of a choice.
+    `choice` is the location of the choice that it is a member of ("": of none). `ranges` are the limits of a number, as
+    (least, most, condition); `defaults` its default values. `transitional`: a former name, which an old .config may
+    have, and whose value becomes the default of another option.
     """
 
     name: str
@@ -45,19 +51,26 @@ class Symbol:
     location: str = ""
     selects: tuple[tuple[str, str], ...] = ()
     under: tuple[str, ...] = ()
-    choice: bool = False
+    choice: str = ""
+    ranges: tuple[tuple[str, str, str], ...] = ()
+    defaults: tuple[str, ...] = ()
+    transitional: bool = False
 
 
 @dataclass
 class _Entry:
-    """The entry being read; a menu, choice or comment has no name."""
+    """The entry being read; a menu, choice or comment has no name. `choice`: it is a choice."""
 
     name: str = ""
+    choice: bool = False
     kind: str = ""
     prompt: str = ""
     location: str = ""
     own: list[str] = field(default_factory=list)
     selects: list[tuple[str, str]] = field(default_factory=list)
+    ranges: list[tuple[str, str, str]] = field(default_factory=list)
+    defaults: list[str] = field(default_factory=list)
+    transitional: bool = False
 
 
 @dataclass
@@ -90,7 +103,7 @@ class _Reader:
     blocks: list[list[str]] = field(default_factory=list)
     submenus: _Submenus = field(default_factory=_Submenus)
     depth: int = 0
-    choices: int = 0
+    choices: list[str] = field(default_factory=list)
     current: _Entry = field(default_factory=_Entry)
 
     def file(self, path: str) -> None:
@@ -115,29 +128,37 @@ class _Reader:
         if word in ("config", "menuconfig"):
             self.current = _Entry(name=rest.split()[0] if rest else "", location=location)
         elif word in ("if", "menu", "choice"):
-            self.current = _Entry(own=[rest] if word == "if" else [])
+            self.current = _Entry(own=[rest] if word == "if" else [], choice=word == "choice")
             self.blocks.append(self.current.own)
-            self.choices += word == "choice"
+            self.choices += [location] if word == "choice" else []
         elif word in ("endif", "endmenu", "endchoice") and self.blocks:
             self.blocks.pop()
-            self.choices -= word == "endchoice"
+            if word == "endchoice" and self.choices:
+                self.choices.pop()
         elif word == "source":
             self.file(rest.strip("\"'"))
 
     def attribute(self, line: str) -> None:
         entry = self.current
         if line.startswith("depends on "):
-            entry.own.append(" ".join(line.split()[2:]))
+            what, _, condition = " ".join(line.split()[2:]).partition(" if ")
+            entry.own.append(f"{_grouped(what)} || !{_grouped(condition)}" if condition else what)
         elif line.startswith("visible if "):
             entry.own.append(line.removeprefix("visible if ").strip())
-        elif entry.name and (match := _TYPE.match(line)):
+        elif (entry.name or entry.choice) and (match := _TYPE.match(line)):
             entry.kind = entry.kind or match.group(1)
             if not match.group(1).startswith("def_"):
                 self.prompt(match.group(2))
-        elif entry.name and line.startswith("prompt "):
+        elif (entry.name or entry.choice) and line.startswith("prompt "):
             self.prompt(line.removeprefix("prompt "))
         elif entry.name and (match := _SELECT.match(line)):
             entry.selects.append((match.group(1), (match.group(2) or "").strip()))
+        elif entry.name and (limits := _RANGE.match(line)):
+            entry.ranges.append((limits.group(1), limits.group(2), (limits.group(3) or "").strip()))
+        elif entry.name and line == "transitional":
+            entry.transitional = True
+        if entry.name and (default := _DEFAULT.fullmatch(line)):
+            entry.defaults.append(default.group(1).strip())
 
     def prompt(self, rest: str) -> None:
         text = _QUOTED.match(rest.strip())
@@ -164,8 +185,15 @@ class _Reader:
             prompt=old.prompt or entry.prompt,
             selects=(*old.selects, *entry.selects),
             under=old.under or above,
-            choice=old.choice or self.choices > 0,
+            choice=old.choice or (self.choices[-1] if self.choices else ""),
+            ranges=(*old.ranges, *entry.ranges),
+            defaults=(*old.defaults, *entry.defaults),
+            transitional=old.transitional or entry.transitional,
         )
+
+
+def _grouped(expression: str) -> str:
+    return f"({expression})" if " " in expression else expression
 
 
 def read_symbols(tree: Path, arch: str = "x86") -> dict[str, Symbol]:
@@ -190,6 +218,13 @@ def help_text(tree: Path, symbol: Symbol) -> str:
     indent = len(first) - len(first.lstrip())
     end = next((i for i, line in enumerate(body) if line.strip() and len(line) - len(line.lstrip()) < indent), None)
     return textwrap.dedent("\n".join(body[:end])).strip() if indent else ""
+
+
+def rivals(symbol: Symbol, symbols: Mapping[str, Symbol]) -> tuple[str, ...]:
+    """Return the other members of the choice that an option is a member of; () if it is of none."""
+    if not symbol.choice:
+        return ()
+    return tuple(name for name, other in symbols.items() if other.choice == symbol.choice and name != symbol.name)
 
 
 def unmet(symbol: Symbol, config: Mapping[str, str]) -> tuple[str, ...]:
@@ -223,4 +258,4 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             continue
         help_indent = 0 if stripped in ("help", "---help---") else -1
         if help_indent < 0 and not stripped.startswith("#"):
-            yield here, stripped.partition(" #")[0]
+            yield here, _COMMENT.sub(r"\1", stripped)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from acon_nb.kernel.expressions import evaluate, missing_options
-from acon_nb.kernel.kconfig import Symbol, unmet
+from acon_nb.kernel.kconfig import Symbol, rivals, unmet
 
 _WORD = re.compile(r"(?<![\"'$(\w])[A-Za-z0-9_]*[A-Z][A-Za-z0-9_]*(?![\"'\w])")
 _DEPTH = 4
@@ -22,14 +22,33 @@ def why_not(option: str, wanted: str, config: Mapping[str, str], symbols: Mappin
     symbol = symbols.get(option)
     if symbol is None:
         return "this tree has no such option"
+    if symbol.transitional:
+        return former_name(option, symbols)
     if wanted == "n":
         return _why_on(option, config, symbols)
     chain = _chain(option, config, symbols)
     if chain:
         return "; ".join(f"{'' if name == option else name + ' '}needs {', '.join(parts)}" for name, parts in chain)
     if not symbol.prompted:
+        if symbol.kind in ("int", "hex", "string"):
+            return "it has no prompt: its defaults decide, by what other options are"
         return "it has no prompt: only other options select it"
-    return "another member of a choice or a range prevents it, or only the compiler can tell"
+    if wanted == "m" and config.get("MODULES", "n") != "y":
+        return f"m needs MODULES ({config.get('MODULES', 'n')}): without modules it is y or n"
+    chosen = [name for name in rivals(symbol, symbols) if config.get(name) == "y"]
+    if chosen:
+        return f"{chosen[0]} (y) is chosen in the choice of which it is a member"
+    return (
+        _beyond(symbol, wanted, config) or "only the compiler can tell: its conditions as far as they are known are met"
+    )
+
+
+def former_name(option: str, symbols: Mapping[str, Symbol]) -> str:
+    """Say which option a former name has become: the one whose default it is."""
+    now = sorted(name for name, symbol in symbols.items() if option in symbol.defaults)
+    return (
+        f"it is a former name: set {' or '.join(now)}" if now else "it is a former name that only old .config files set"
+    )
 
 
 def propose(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> tuple[tuple[str, str], ...]:
@@ -74,7 +93,37 @@ def _why_on(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol
         return f"turned on by {', '.join(on_by)}"
     if not symbols[option].prompted:
         return "it has no prompt: its default decides"
-    return "it is a member of a choice, or it has no prompt in this configuration"
+    if others := rivals(symbols[option], symbols):
+        return f"it is chosen in a choice: set another member of it, {', '.join(others)}"
+    return "it has no prompt in this configuration: its default decides"
+
+
+def _beyond(symbol: Symbol, wanted: str, config: Mapping[str, str]) -> str:
+    """Name the limit that a number exceeds, and the options that set the limit; "" if none does."""
+    try:
+        number = int(wanted, 0)
+    except ValueError:
+        return ""
+    for least, most, condition in symbol.ranges:
+        if condition and evaluate(condition, config) == "n":
+            continue
+        low, high = (_number(word, config) for word in (least, most))
+        if (low is not None and number < low) or (high is not None and number > high):
+            where = f" where {with_values(condition, config)}" if condition else ""
+            return f"it takes {_limit(least, low)} to {_limit(most, high)}{where}"
+        return ""  # the first range whose condition holds counts
+    return ""
+
+
+def _number(word: str, config: Mapping[str, str]) -> int | None:
+    try:
+        return int(config.get(word, word), 0)
+    except ValueError:
+        return None
+
+
+def _limit(word: str, value: int | None) -> str:
+    return word if value is None or word == str(value) else f"{value} ({word})"
 
 
 def _chain(option: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> list[tuple[str, list[str]]]:

@@ -26,7 +26,7 @@ def server(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = [f"--ServerApp.port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root"]
+    options = ["--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=", "--no-browser", "--allow-root"]
     argv = [sys.executable, "-m", "acon_nb.cli", "lab", folder, *options]
     news = place / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)

@@ -197,7 +197,7 @@ def test_an_option_has_prompt_location_and_help(menu):
 def test_what_keeps_an_option_on_is_named(menu):
     _, symbols = menu
     assert why_not("VGA", "n", {"PCI": "y", "OTHER": "y", "VGA": "y"}, symbols) == "turned on by OTHER"
-    assert "choice" in why_not("VGA", "n", {"PCI": "n", "OTHER": "y", "VGA": "y"}, symbols)
+    assert "its default decides" in why_not("VGA", "n", {"PCI": "n", "OTHER": "y", "VGA": "y"}, symbols)
 
 
 @pytest.mark.parametrize(
