@@ -20,7 +20,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.kernel import dotconfig, features, folders, given, make, objects, sizes
 from acon_nb.kernel.features import OptionRequest, requested_options
 from acon_nb.kernel.kconfig import Symbol, read_symbols
-from acon_nb.kernel.source import SourceTree, fetch
+from acon_nb.kernel.source import SourceTree, fetch, require_unchanged
 from acon_nb.kernel.why import propose
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.validation import check_fields
@@ -252,7 +252,7 @@ def symbols_of(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
         rows = [asdict(symbol) for symbol in read_symbols(tree.path).values()]
         (folder / "symbols.json").write_text(json.dumps(rows))
 
-    artifact = store.get("symbols", {"source": tree.identity, "reader": 6}, produce)
+    artifact = store.get("symbols", {"source": tree.configuring, "reader": 6}, produce)
     rows = json.loads((artifact.path / "symbols.json").read_text())
     return {row["name"]: _symbol(row) for row in rows}
 
@@ -283,7 +283,7 @@ def _configure(plan: _Plan, store: Cache, cancel: CancelToken | None) -> tuple[t
         argv, environment = make.argument_list(plan.tree, work), make.environment()
         path = work / ".config"
         # the same for all requests of a tree
-        tiny = work / (f"tinyconfig-{key_of({'source': plan.tree.identity})}" if plan.tree.place else "tinyconfig")
+        tiny = work / (f"tinyconfig-{key_of({'source': plan.tree.configuring})}" if plan.tree.place else "tinyconfig")
         if plan.start is None and not tiny.is_file():
             process.run([*argv, "tinyconfig"], env=environment, timeout_s=300, cancel=cancel)
             with atomic_file(tiny) as temporary:
@@ -370,6 +370,7 @@ def _build(
         log = work / "build.log"
         log.unlink(missing_ok=True)
         make.compile_image(plan.tree, work, log, on_progress, cancel, jobs)
+        require_unchanged(plan.tree, store)
         release = (work / "include/config/kernel.release").read_text().strip()
         shutil.copyfile(work / "arch/x86/boot/bzImage", folder / "bzImage")
         shutil.copyfile(work / ".config", folder / "config")

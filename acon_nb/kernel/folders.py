@@ -19,7 +19,7 @@ from typing import Any
 
 from acon_nb import process
 from acon_nb.cache import Cache, key_of
-from acon_nb.kernel import dotconfig
+from acon_nb.kernel import dotconfig, outdated
 from acon_nb.kernel.source import SourceTree
 
 _KIND = "kernel-build"
@@ -52,6 +52,7 @@ def building(store: Cache, tree: SourceTree, purpose: Mapping[str, Any], dot_con
                 first_of_tree.close()
         os.utime(folder)
         store.keep_recent(_KIND, KEPT)
+        outdated.remove(folder, tree)
         path = folder / ".config"
         if not path.is_file() or path.read_text() != dot_config:
             path.write_text(dot_config)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from acon_nb import process
 from acon_nb.cache import Cache, key_of, require_space, sha256_file
 from acon_nb.errors import AconError, CommandFailed, InvalidInput, MissingRequirement
 from acon_nb.host import apt
+from acon_nb.kernel import contents
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 _DEBIAN = re.compile(r"debian:(\d+\.\d+)")
@@ -35,7 +36,8 @@ class SourceTree:
 
     `base` is the tree that it was patched from, if any. `place` ("": none) names the build folder of a folder whose
     content changes from one identity to the next, as a checkout does: it is built in again, so that make compiles what
-    changed.
+    changed. `files` are the digests of a folder's files by name, and `configuring` the hash of those that decide its
+    options (of other trees the identity).
     """
 
     path: Path
@@ -44,6 +46,11 @@ class SourceTree:
     release: str
     base: SourceTree | None = None
     place: str = ""
+    files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    configuring: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "configuring", self.configuring or self.identity)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +70,10 @@ def fetch(
 ) -> SourceTree:
     """Fetch the source tree that `source` names, with `patches` (files for `patch -p1`) applied to a copy.
 
-    A folder is identified by its path and its latest change, and is never modified; a tarball is identified by its
-    bytes, a git source by its commit. Errors: `InvalidInput` (no such source, not a kernel tree, a tarball that is
-    truncated or has the wrong hash, a patch that does not apply), `NoSpace`, `Cancelled`, `MissingRequirement` (git,
-    patch).
+    A folder is identified by its content and, if it is a checkout, its commit (`contents`), and is never modified; a
+    tarball is identified by its bytes, a git source by its commit. Errors: `InvalidInput` (no such source, not a kernel
+    tree, a tarball that is truncated or has the wrong hash, a patch that does not apply), `NoSpace`, `Cancelled`,
+    `MissingRequirement` (git, patch).
     """
     for patch in patches:
         if not patch.is_file():
@@ -86,14 +93,29 @@ def _fetch(source: str, fetcher: _Fetcher) -> SourceTree:
         return _debian(match.group(1), fetcher)
     path = Path(source).expanduser()
     if path.is_dir():
-        tree = path.absolute()
-        release = _release(tree, source)
-        return _tree(tree, f"dir:{tree}:{_newest_ns(tree)}", release)
+        return _folder(path.absolute(), source, fetcher)
     if match := _TARBALL.fullmatch(source):
         return _tarball(Path(match["path"]).expanduser(), match["sha256"], fetcher)
     if match := _GIT.fullmatch(source):
         return _git(match["url"], match["ref"], fetcher)
     raise InvalidInput("source", source, "is not a valid kernel source", hint=f"one of {_KINDS}")
+
+
+def _folder(path: Path, named: str, fetcher: _Fetcher) -> SourceTree:
+    release = _release(path, named)
+    held = contents.read(path, fetcher.cache, on_progress=fetcher.on_progress, cancel=fetcher.cancel)
+    tree = _tree(path, f"content:{held.identity}", release)
+    return replace(tree, place=f"dir:{path}", files=held.files, configuring=held.configuring)
+
+
+def require_unchanged(tree: SourceTree, cache: Cache) -> None:
+    """Look again at a folder that was built from. Errors: `AconError` if its content has changed since `fetch`."""
+    if (
+        tree.files
+        and _folder(tree.path, str(tree.path), _Fetcher(cache=cache, on_progress=silent, cancel=None)).identity
+        != tree.identity
+    ):
+        raise AconError(f"{tree.path} changed while its kernel was built", hint="build again: only what changed is")
 
 
 def _debian(series: str, fetcher: _Fetcher) -> SourceTree:
@@ -218,7 +240,7 @@ def _patched(tree: SourceTree, patches: Sequence[Path], fetcher: _Fetcher) -> So
     inputs = {"source": tree.identity, "patches": digests}
     folder = fetcher.cache.get("source", inputs, make, hashed=False).path
     patched = _tree(folder, f"{tree.identity}+patches:{key_of(inputs)}", _release(folder, "the patched tree"))
-    return replace(patched, base=tree)
+    return patched if tree.files else replace(patched, base=tree)  # a folder's objects may be older than its files
 
 
 def _untar(tarball: Path, folder: Path, fetcher: _Fetcher) -> None:
@@ -248,20 +270,3 @@ def _release(path: Path, named: str) -> str:
     if not all(numbers) or not (path / "Kconfig").is_file():
         raise InvalidInput("source", named, "is not a kernel tree", hint="its Makefile has no kernel version")
     return ".".join(number.group(1) for number in numbers if number)
-
-
-def _newest_ns(path: Path) -> int:
-    """Return the time of the latest change in a folder, except in its .git."""
-    newest = 0
-    folders = [str(path)]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.name == ".git" or entry.is_symlink():
-                    continue
-                newest = max(newest, entry.stat().st_mtime_ns)
-                if entry.is_dir():
-                    folders.append(entry.path)
-    if not newest:
-        raise AconError(f"{path} is empty")
-    return newest

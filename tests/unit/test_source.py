@@ -47,7 +47,7 @@ def commit_of(repository: Path, ref: str) -> str:
     return subprocess.run(argv, cwd=repository, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_a_folder_is_identified_by_its_latest_change(tree, cache):
+def test_a_folder_is_identified_by_its_content(tree, cache):
     first = fetch(str(tree), cache=cache)
     assert (first.version, first.release, first.path) == ((6, 12), "6.12.9", tree)
     (tree / "new").write_text("x")
