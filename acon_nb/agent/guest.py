@@ -11,12 +11,11 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import agent_program
 from acon_nb.initrd import DEFAULT_MTIME, FileTree, join
-from acon_nb.vm import VmSpec
+from acon_nb.vm import VmSpec, first_program
 
 _PROGRAM = "/acon/exec"
 _READY = "/acon/exec-ready"
 _NEXT = "acon/next"
-_INIT = "/init"
 
 
 def prepare(spec: VmSpec, *, cache: Cache | None = None) -> VmSpec:
@@ -38,7 +37,7 @@ def prepare(spec: VmSpec, *, cache: Cache | None = None) -> VmSpec:
         tree.add_dir("acon")
         tree.add_file(_PROGRAM.lstrip("/"), agent, mode=0o755)
         tree.add_symlink(_READY.lstrip("/"), _PROGRAM)
-        if program != _INIT:
+        if program != first_program.INIT:
             tree.add_symlink(_NEXT, program)
         with (folder / "agent.cpio").open("wb") as file:
             cpio.write(tree, file, mtime=DEFAULT_MTIME, owner=(0, 0))
@@ -51,11 +50,8 @@ def prepare(spec: VmSpec, *, cache: Cache | None = None) -> VmSpec:
 
 def _command_line(append: str) -> tuple[str, str]:
     """The command line that starts the agent, and the program that the kernel would have started."""
-    words, dashes, arguments = append.partition(" -- ")
-    given = re.findall(r"(?<!\S)\"?rdinit=(\S*)", words)
-    program = given[-1] if given else _INIT
-    if '"' in program or not program.startswith("/"):
-        raise InvalidInput("append", append, "has a rdinit= that is not a plain path", hint="such as rdinit=/sbin/init")
-    words = re.sub(r"(?<!\S)rdinit=\S*\s?", "", words)
-    ours = [f"rdinit={_PROGRAM}", *([] if re.search(r"(?<!\S)INIT=", words) else [f"INIT={_READY}"])]
-    return " ".join([words.rstrip(), *ours]).lstrip() + dashes + arguments, program
+    started, program = first_program.replaced(append, _PROGRAM)
+    words, dashes, arguments = started.partition(" -- ")
+    if not re.search(r"(?<!\S)INIT=", words):
+        words = f"{words.rstrip()} INIT={_READY}"
+    return words + dashes + arguments, program

@@ -23,12 +23,11 @@ from acon_nb.errors import AconError, InvalidInput
 from acon_nb.guest import kernel_log
 from acon_nb.guest.programs import report_program
 from acon_nb.initrd import DEFAULT_MTIME, FileTree, join, load
-from acon_nb.vm import Clock, Message
+from acon_nb.vm import Clock, Message, first_program
 
 REPORT = "/acon/boot-report"
 WRAPPER = "/acon/init"
 MARK = "/acon/boot-mark"
-INIT = "/init"
 _NEXT = "/acon/next"
 _RUN = re.compile(r"Run \S+ as init process")
 _MARKS = ("acon-nb: init", "acon-nb: ready")
@@ -64,7 +63,7 @@ def _ours_in(initrd: Path, _size: int, _mtime_ns: int) -> frozenset[str]:
     return frozenset(name for name in (REPORT, MARK) if name.lstrip("/") in tree)
 
 
-def archive(program: str = INIT, *, store: Cache | None = None) -> Path:
+def archive(program: str = first_program.INIT, *, store: Cache | None = None) -> Path:
     """The archive that goes in front of an initrd whose first process is `program`; in the user cache.
 
     Errors: those of `guest.programs.guest_program`.
@@ -77,7 +76,7 @@ def archive(program: str = INIT, *, store: Cache | None = None) -> Path:
         tree = FileTree()
         tree.add_dir("acon")
         tree.add_file(WRAPPER.lstrip("/"), wrapper, mode=0o755)
-        if program != INIT:
+        if program != first_program.INIT:
             tree.add_symlink(_NEXT.lstrip("/"), program)
         with (folder / "report.cpio").open("wb") as file:
             cpio.write(tree, file, mtime=DEFAULT_MTIME, owner=(0, 0))
@@ -100,17 +99,9 @@ def joined(front: Path, initrd: Path, *, store: Cache | None = None) -> Path:
 def command_line(append: str) -> tuple[str, str]:
     """The command line by which the kernel starts our program, and the program that it is to become.
 
-    A `rdinit=` of the user's stays where it is, since the kernel forgets the arguments for init that come before one.
-    Errors: `InvalidInput` for a `rdinit=` in quotes, or without a path.
+    See `first_program.replaced`, also for the errors.
     """
-    words, dashes, arguments = append.partition(" -- ")
-    ours = f"rdinit={WRAPPER}"
-    given = [word for word in words.split() if word.startswith(("rdinit=", '"rdinit='))]
-    program = given[-1].partition("=")[2] if given else INIT
-    if any('"' in word for word in given) or not program:
-        raise InvalidInput("append", append, "has a rdinit= that is not a plain path", hint="such as rdinit=/sbin/init")
-    changed = re.sub(r"(?<!\S)rdinit=\S*", ours, words) if given else f"{ours} {words}".rstrip()
-    return changed + dashes + arguments, program
+    return first_program.replaced(append, WRAPPER)
 
 
 @dataclass(frozen=True, kw_only=True)

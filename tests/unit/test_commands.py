@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acon_nb.agent import guest
 from acon_nb.errors import AconError, GuestFailed, InvalidInput
 from acon_nb.vm.commands import Agent
 
@@ -111,3 +112,17 @@ def test_input_waits_for_credit(pair: tuple[Agent, socket.socket]) -> None:
     threading.Thread(target=serve, daemon=True).start()
     assert agent.run(["x"], stdin=bytes(300_000)).status == 0
     assert sum(sent) == 300_000
+
+
+@pytest.mark.parametrize(
+    ("append", "started", "program"),
+    [
+        ("quiet", "rdinit=/acon/exec quiet INIT=/acon/exec-ready", "/init"),
+        ("rdinit=/bin/sh -c x", "rdinit=/acon/exec -c x INIT=/acon/exec-ready", "/bin/sh"),
+        ("INIT=/mine quiet", "rdinit=/acon/exec INIT=/mine quiet", "/init"),
+        ("quiet -- one", "rdinit=/acon/exec quiet INIT=/acon/exec-ready -- one", "/init"),
+    ],
+)
+def test_words_for_init_stay_behind_its_name(append: str, started: str, program: str) -> None:
+    """The kernel forgets the arguments for init that come before a rdinit=."""
+    assert guest._command_line(append) == (started, program)
