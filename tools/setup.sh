@@ -13,7 +13,7 @@ venv=$root/.venv
 tour_packages="python3-venv qemu-system-x86 gcc libc6-dev make flex bison bc patch libelf-dev zstd xz-utils"
 # The codecs' static libraries: data ratios and the calibration of swap studies
 tour_packages="$tour_packages liblz4-dev libzstd-dev liblzo2-dev"
-test_packages="git openssh-client bzip2 lz4 shellcheck cpio libarchive-tools ovmf swtpm swtpm-tools chromium fonts-dejavu-core docker.io docker-cli podman valgrind"
+test_packages="git kmod openssh-client bzip2 lz4 shellcheck cpio libarchive-tools ovmf swtpm swtpm-tools chromium fonts-dejavu-core docker.io docker-cli podman valgrind"
 # Debian roots: tools/debian-root.sh, benchmarks/initrd_speed.py
 root_packages="debootstrap"
 python=test extras="[lab,docker,cluster,sbom]" groups="--group dev"

@@ -55,19 +55,24 @@ def _build_spec(profile: str, **fields: Any) -> Any:
 
 @kernel_group.command("build")
 @_kernel_options
+@click.option("--modules", is_flag=True, help="Allow modules (MODULES=y): --set OPT=m builds one.")
 @click.option("--install", "directory", type=click.Path(path_type=Path), help="Also copy to DIR, as make install does.")
 @as_json_option
-def kernel_build(directory: Path | None, as_json: bool, **fields: Any) -> None:
-    """Build a bzImage (cached by content)."""
+def kernel_build(modules: bool, directory: Path | None, as_json: bool, **fields: Any) -> None:
+    """Build a bzImage (cached by content), and the modules of options that are m."""
     from acon_nb import kernel
     from acon_nb.kernel.tables import image_text
 
+    if modules:
+        fields["settings"] = (*fields["settings"], "MODULES=y")
     image = kernel.build(_build_spec(**fields), on_progress=TextProgress())
     if directory is not None:
         for path in kernel.install(image, directory):
             click.echo(f"installed {path}", err=True)
     if as_json:
-        values = {key: getattr(image, key) for key in ("image", "version", "config", "sha256", "seconds", "cached")}
+        values = {
+            key: getattr(image, key) for key in ("image", "version", "config", "sha256", "seconds", "cached", "modules")
+        }
         print_json(values)
         return
     click.echo(image_text(image))

@@ -17,7 +17,7 @@ from acon_nb.kernel.build import (
     is_built,
     values_of,
 )
-from acon_nb.kernel.distro import DistroKernel, debian_kernel, module_closure
+from acon_nb.kernel.distro import DistroKernel, built_kernel, debian_kernel, module_closure
 from acon_nb.kernel.dotconfig import OptionDifference, OptionResult, diff
 from acon_nb.kernel.features import PROFILES, Feature, OptionRequest, catalogue, groups, requested_options
 from acon_nb.kernel.source import SourceTree, fetch
@@ -36,6 +36,7 @@ __all__ = [
     "OptionResult",
     "SourceTree",
     "build",
+    "built_kernel",
     "catalogue",
     "check",
     "configure",

@@ -58,7 +58,10 @@ class BuildSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelImage:
-    """A built kernel: bzImage and .config in the cache, its release, SHA-256, and the result of each request."""
+    """A built kernel: bzImage and .config in the cache, its release, SHA-256, and the result of each request.
+
+    `modules` is a folder with lib/modules/RELEASE if an option is m (`--edits` of an initrd takes it), else None.
+    """
 
     image: Path
     config: Path
@@ -67,6 +70,7 @@ class KernelImage:
     seconds: float
     cached: bool
     results: tuple[dotconfig.OptionResult, ...]
+    modules: Path | None = None
 
 
 def build(
@@ -107,6 +111,7 @@ def build(
         seconds=artifact.seconds,
         cached=artifact.cached,
         results=tuple(dotconfig.OptionResult(**{**row, "proposal": ()}) for row in facts["wishes"]),
+        modules=artifact.path / "modules" if (artifact.path / "modules").is_dir() else None,
     )
 
 
@@ -168,7 +173,7 @@ def check(
 def install(image: KernelImage, directory: Path) -> tuple[Path, ...]:
     """Copy a kernel to `directory` as `make install` names its files.
 
-    Returns the paths of vmlinuz-VERSION, System.map-VERSION and config-VERSION.
+    Returns the paths of vmlinuz-VERSION, System.map-VERSION, config-VERSION, and lib/modules/VERSION if it has any.
     """
     names = {"vmlinuz": image.image, "System.map": image.image.with_name("System.map"), "config": image.config}
     installed = []
@@ -176,6 +181,11 @@ def install(image: KernelImage, directory: Path) -> tuple[Path, ...]:
         target = directory / f"{name}-{image.version}"
         with atomic_file(target) as temporary:
             shutil.copyfile(source, temporary)
+        installed.append(target)
+    if image.modules is not None:
+        target = directory / "lib/modules" / image.version
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(image.modules / "lib/modules" / image.version, target, symlinks=True)
         installed.append(target)
     return tuple(installed)
 
@@ -273,8 +283,13 @@ def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
         "start": sha256_file(spec.config) if spec.config else "tinyconfig",
         "pins": dict(make.PINS),
         "make": make.VARIABLES,
-        "layout": 2,  # of the artifact's folder: 2 has sizes.json
+        "layout": 3 if _asks_for_modules(plan) else 2,  # of the artifact's folder: 2 has sizes.json, 3 modules
     }
+
+
+def _asks_for_modules(plan: _Plan) -> bool:
+    start = dotconfig.parse(plan.start.read_text(errors="replace")) if plan.start else {}
+    return "m" in (*start.values(), *(request.value for request in plan.requests))
 
 
 def _configure(plan: _Plan, store: Cache, cancel: CancelToken | None) -> tuple[tuple[dotconfig.OptionResult, ...], str]:
@@ -365,11 +380,14 @@ def _build(
     if any(not row.ok and not row.optional for row in rows):
         dotconfig.require(_proposed(plan, store, rows, values, on_progress, cancel))
     make.require_compressor(values)
+    if "m" in values.values():
+        make.require_depmod()
     on_progress(Progress("configure kernel", 1.0, dotconfig.summary(rows)))
     with folders.building(store, plan.tree, purpose, dot_config) as work:
         log = work / "build.log"
         log.unlink(missing_ok=True)
         make.compile_image(plan.tree, work, log, on_progress, cancel, jobs)
+        make.install_modules(plan.tree, work, folder / "modules", log, cancel)
         require_unchanged(plan.tree, store)
         release = (work / "include/config/kernel.release").read_text().strip()
         shutil.copyfile(work / "arch/x86/boot/bzImage", folder / "bzImage")

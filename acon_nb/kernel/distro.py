@@ -12,6 +12,7 @@ from acon_nb import process
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.host import apt
+from acon_nb.kernel.build import KernelImage
 from acon_nb.progress import OnProgress, silent
 from acon_nb.validation import did_you_mean
 
@@ -78,6 +79,15 @@ def debian_kernel(
     version, image = images.popitem()
     folders = [folder for part in parts if (folder := part.find(f"lib/modules/{version}")) is not None]
     return DistroKernel(image=image, version=version, sha256=sha256_file(image), modules=tuple(folders))
+
+
+def built_kernel(image: KernelImage) -> DistroKernel:
+    """Return a kernel that was built here as `module_closure` takes it. Errors: `InvalidInput` if it has no modules."""
+    if image.modules is None:
+        hint = "build it with --modules and an option that is m"
+        raise InvalidInput("kernel", image.image, "was built without modules", hint=hint)
+    folders = (image.modules / "lib/modules" / image.version,)
+    return DistroKernel(image=image.image, version=image.version, sha256=image.sha256, modules=folders)
 
 
 def _images(part: apt.Unpacked) -> Iterator[tuple[str, Path]]:

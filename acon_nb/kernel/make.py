@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from acon_nb import process
@@ -41,6 +41,7 @@ PINS: Mapping[str, str] = {
 }
 # Kconfig records the version of any Rust compiler it finds, and IKCONFIG puts it into the image.
 VARIABLES = ("ARCH=x86_64", "RUSTC=false", "BINDGEN=false")
+_SYSTEM = ("/usr/sbin", "/sbin")
 _INHERITED = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "CCACHE_DIR", "CCACHE_CONFIGPATH")
 
 
@@ -53,7 +54,8 @@ def argument_list(tree: SourceTree, work: Path) -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment of `make`: only paths and caches are inherited, so MAKEFLAGS and CFLAGS do not leak in."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return {**inherited, **PINS, "LC_ALL": "C"}
+    path = os.pathsep.join([inherited.get("PATH", os.defpath), *_SYSTEM])  # where depmod is, and a user does not look
+    return {**inherited, "PATH": path, **PINS, "LC_ALL": "C"}
 
 
 def compile_image(
@@ -66,7 +68,7 @@ def compile_image(
 ) -> None:
     """Build the bzImage in the configured folder `work` with `jobs` parallel jobs (default: the number of CPUs).
 
-    Errors: `BuildFailed` with the first errors, `Cancelled`.
+    Where an option is m, its modules are built, too. Errors: `BuildFailed` with the first errors, `Cancelled`.
     """
     task = f"build kernel {tree.release}"
     expected = _expected_steps(tree, work, cancel)
@@ -79,7 +81,40 @@ def compile_image(
         on_progress(Progress(task, min(0.99, seen / expected), line.strip()))
 
     on_progress(Progress(task, 0.0, f"log: {log}"))
-    argv = [*argument_list(tree, work), f"-j{jobs or len(os.sched_getaffinity(0))}", "bzImage"]
+    targets = ["bzImage", "modules"] if has_modules(work) else ["bzImage"]
+    argv = [*argument_list(tree, work), f"-j{jobs or len(os.sched_getaffinity(0))}", *targets]
+    _run(argv, work, log, take, cancel)
+    if full_build:  # the estimate for the next full build
+        (work / "steps").write_text(f"{seen} {_options_on(work)}")
+    on_progress(Progress(task, 1.0))
+
+
+def has_modules(work: Path) -> bool:
+    """Whether an option of the configured folder `work` is m."""
+    return "m" in dotconfig.parse((work / ".config").read_text()).values()
+
+
+def install_modules(tree: SourceTree, work: Path, folder: Path, log: Path, cancel: CancelToken | None) -> None:
+    """Write the built modules, if any, stripped, and depmod's lists of them to `folder`/lib/modules/RELEASE.
+
+    Errors: `BuildFailed`, `Cancelled`, `MissingRequirement` (depmod).
+    """
+    if not has_modules(work):
+        return
+    require_depmod()
+    argv = [*argument_list(tree, work), f"INSTALL_MOD_PATH={folder}", "INSTALL_MOD_STRIP=1", "modules_install"]
+    _run(argv, work, log, lambda _: None, cancel)
+    for link in folder.glob("lib/modules/*/build"):  # to this folder, which may go
+        link.unlink()
+
+
+def require_depmod() -> None:
+    """Raise `MissingRequirement` if depmod, which lists modules, is missing."""
+    if shutil.which("depmod", path=environment()["PATH"]) is None:
+        raise MissingRequirement("depmod", "a kernel with modules", hint="apt-get install kmod, or set no option to m")
+
+
+def _run(argv: list[str], work: Path, log: Path, take: Callable[[str], None], cancel: CancelToken | None) -> None:
     try:
         process.run(argv, cwd=work, env=environment(), on_line=take, log=log, cancel=cancel)
     except CommandFailed as error:
@@ -88,9 +123,6 @@ def compile_image(
             details=[*_errors_in(log), f"log: {log}", f"command: {error.command}"],
             hint=f"the first 'error:' line is the cause; if the build folder is damaged, remove it: rm -r {work}",
         ) from error
-    if full_build:  # the estimate for the next full build
-        (work / "steps").write_text(f"{seen} {_options_on(work)}")
-    on_progress(Progress(task, 1.0))
 
 
 def missing_tools() -> list[tuple[str, str]]:

@@ -30,11 +30,11 @@ def spec_table(spec: BuildSpec) -> pd.DataFrame:
 
 
 def image_text(image: KernelImage) -> str:
-    """Describe a built kernel in two lines: release, file, size, and whether it was cached; its hash."""
+    """Describe a built kernel: release, file, size, and whether it was cached; its hash; the folder of its modules."""
     state = "from the cache" if image.cached else f"built in {format_seconds(image.seconds)}"
-    return (
-        f"{image.version}: {image.image} ({format_bytes(image.image.stat().st_size)}, {state})\nsha256 {image.sha256}"
-    )
+    size = format_bytes(image.image.stat().st_size)
+    modules = f"\nmodules: {image.modules}" if image.modules is not None else ""
+    return f"{image.version}: {image.image} ({size}, {state})\nsha256 {image.sha256}{modules}"
 
 
 def group_table(rows: Sequence[OptionResult]) -> pd.DataFrame:

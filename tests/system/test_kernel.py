@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from acon_nb import boot, kernel, results
+from acon_nb import boot, initrd, kernel, results
 from acon_nb.boot import kernel_cost
 from acon_nb.boot.kernel_cost import CostSpec
 from acon_nb.cache import Cache, sha256_file
@@ -248,6 +248,33 @@ def test_the_known_renames_are_those_of_the_trees(store):
     )
     known = {row.old: row.new for row in renames.renames() if row.since == "6.12"}
     assert renames.between(before, after) == known
+
+
+@pytest.mark.weekly
+def test_an_option_that_is_m_is_a_module_that_a_guest_loads(store, tmp_path):
+    settings = ("MODULES=y", "BLOCK=y", "BLK_DEV=y", "ZRAM=m", "ZSMALLOC=m", "CRYPTO=y")
+    spec = kernel.BuildSpec(profiles=("minimal",), settings=settings)
+    image = kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
+    folder = image.modules / "lib/modules" / image.version
+    assert "zsmalloc.ko" in (folder / "modules.dep").read_text().split("zram.ko:")[1].splitlines()[0]
+    assert not (folder / "build").is_symlink()
+    installed = kernel.install(image, tmp_path / "boot")[-1]
+    assert (installed / "modules.dep").read_text() == (folder / "modules.dep").read_text()
+
+    files = kernel.module_closure(kernel.built_kernel(image), ["zram"], cache=store)
+    assert [path.name for path in files] == ["zsmalloc.ko", "zram.ko"]
+    made = boot.boot_initrd(tmp_path / "one.cpio", modules=files, release=image.version, store=store)
+    tree = initrd.load(made.path)
+    tree.add_file("etc/modules", b"zram\n")
+    loaded = initrd.create(tree, tmp_path / "two.cpio")
+    row = boot.run(boot.BootCell(name="modules", kernel=image.image, initrd=loaded.path, timeout_s=300))
+    assert any("zram: Added device" in record.text for record in row.log)
+
+
+def test_a_kernel_without_modules_has_none_to_give(guide_kernel):
+    assert guide_kernel.modules is None
+    with pytest.raises(InvalidInput, match="was built without modules"):
+        kernel.built_kernel(guide_kernel)
 
 
 def test_install_names_files_as_make_install_does(guide_kernel, tmp_path):

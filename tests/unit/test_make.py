@@ -45,3 +45,18 @@ def test_a_missing_compressor_is_reported_before_compiling(tmp_path: Path, monke
     with pytest.raises(MissingRequirement, match="xz") as caught:
         make.require_compressor({"KERNEL_XZ": "y"})
     assert "xz-utils" in caught.value.hint
+
+
+def test_modules_are_built_where_an_option_is_m(tmp_path: Path) -> None:
+    (tmp_path / ".config").write_text("CONFIG_MODULES=y\nCONFIG_ZRAM=y\n")
+    assert not make.has_modules(tmp_path)
+    (tmp_path / ".config").write_text("CONFIG_MODULES=y\nCONFIG_ZRAM=m\n")
+    assert make.has_modules(tmp_path)
+
+
+def test_depmod_is_found_where_a_user_does_not_look_and_else_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "_SYSTEM", ())
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MissingRequirement, match="depmod") as caught:
+        make.require_depmod()
+    assert "apt-get install kmod" in caught.value.hint
