@@ -21,9 +21,12 @@ from acon_nb.kernel import contents
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 _DEBIAN = re.compile(r"debian:(\d+\.\d+)")
-_TARBALL = re.compile(r"(?P<path>[^#]+\.(?:tar|tar\.\w+|tgz|txz))(?:#sha256=(?P<sha256>[0-9a-f]{64}))?")
-_GIT = re.compile(r"(?P<url>(?:https?|ssh|git|file)://[^\s#]+|/[^\s#]+|\.{1,2}/[^\s#]+)#(?P<ref>[\w./][\w./-]*)")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_TARBALL = re.compile(r"(?P<path>[^#]+\.(?:tar|tar\.\w+|tgz|txz))(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?")
+_GIT = re.compile(
+    r"(?P<url>(?:https?|ssh|git|file)://[^\s#]+|/[^\s#]+|\.{1,2}/[^\s#]+|\w[\w.-]*@\w[\w.-]*:[^\s#]+)"
+    r"#(?P<ref>[\w./][\w./-]*)"
+)
+_COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _TREE_BYTES = 2 << 30
 # The programs that GNU tar starts for compressed tarballs
 _UNPACKERS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".txz": "xz", ".zst": "zstd"}
@@ -103,9 +106,24 @@ def _fetch(source: str, fetcher: _Fetcher) -> SourceTree:
 
 def _folder(path: Path, named: str, fetcher: _Fetcher) -> SourceTree:
     release = _release(path, named)
+    _refuse_what_kbuild_refuses(path)
     held = contents.read(path, fetcher.cache, on_progress=fetcher.on_progress, cancel=fetcher.cancel)
     tree = _tree(path, f"content:{held.identity}", release)
     return replace(tree, place=f"dir:{path}", files=held.files, configuring=held.configuring)
+
+
+def _refuse_what_kbuild_refuses(path: Path) -> None:
+    if re.search(r"[\s:]", str(path)):
+        raise InvalidInput("source", path, "has a blank or a colon in its path, which kbuild refuses", hint="rename it")
+    used = [name for name in (".config", "include/config", "arch/x86/include/generated") if (path / name).exists()]
+    if used:
+        reason = (
+            f"has been configured or built in (it has {used[0]}), and kbuild builds elsewhere only from clean trees"
+        )
+        hint = (
+            "keep its .config elsewhere, for --config; then: make mrproper. Or make a clean copy: git worktree add DIR"
+        )
+        raise InvalidInput("source", path, reason, hint=hint)
 
 
 def require_unchanged(tree: SourceTree, cache: Cache) -> None:
@@ -140,7 +158,7 @@ def _tarball(path: Path, sha256: str | None, fetcher: _Fetcher) -> SourceTree:
     if not path.is_file():
         raise InvalidInput("source", path, "is not a file", hint=f"one of {_KINDS}")
     digest = sha256_file(path)
-    if sha256 is not None and digest != sha256:
+    if sha256 is not None and digest != sha256.lower():
         raise InvalidInput("source", path, f"has the SHA-256 {digest}", hint="fetch it again, or correct the hash")
 
     def make(folder: Path) -> None:
@@ -159,7 +177,7 @@ def _tarball(path: Path, sha256: str | None, fetcher: _Fetcher) -> SourceTree:
 def _git(url: str, ref: str, fetcher: _Fetcher) -> SourceTree:
     if shutil.which("git") is None:
         raise MissingRequirement("git", "a kernel from a git repository", hint="apt-get install git")
-    commit = ref if _COMMIT.fullmatch(ref) else _resolve(url, ref)
+    commit = ref.lower() if _COMMIT.fullmatch(ref) else _resolve(url, ref)
 
     def make(folder: Path) -> None:
         require_space(folder, _TREE_BYTES, "a kernel's git tree")
@@ -250,9 +268,34 @@ def _untar(tarball: Path, folder: Path, fetcher: _Fetcher) -> None:
         raise MissingRequirement(unpacker, f"unpacking {tarball.name}", hint="apt-get install xz-utils bzip2 zstd")
     task = f"unpack {tarball.name.split('.tar')[0]}"
     fetcher.on_progress(Progress(task, 0.0))
-    argv = ["tar", "--extract", "--no-same-owner", f"--file={tarball.absolute()}", "--strip-components=1"]
-    process.run(argv, cwd=folder, cancel=fetcher.cancel)
+    process.run(
+        ["tar", "--extract", "--no-same-owner", f"--file={tarball.absolute()}"], cwd=folder, cancel=fetcher.cancel
+    )
+    _without_top_folder(folder, tarball)
     fetcher.on_progress(Progress(task, 1.0))
+
+
+def _without_top_folder(folder: Path, tarball: Path) -> None:
+    """Move what the one folder of a tarball holds to the top; a tarball may also have the tree there already.
+
+    Errors: `InvalidInput` if several folders hold a kernel tree.
+    """
+    if _is_tree(folder):
+        return
+    tops = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
+    trees = [path for path in tops if _is_tree(path)]
+    if len(trees) > 1:
+        names = ", ".join(path.name for path in trees)
+        raise InvalidInput("source", tarball, f"holds several kernel trees: {names}", hint="pack one of them")
+    for top in trees or tops[:1]:
+        inner = top.rename(folder / f".{os.urandom(8).hex()}")  # its content may have its own name
+        for path in inner.iterdir():
+            path.rename(folder / path.name)
+        inner.rmdir()
+
+
+def _is_tree(path: Path) -> bool:
+    return (path / "Makefile").is_file() and (path / "Kconfig").is_file()
 
 
 def _tree(path: Path, identity: str, release: str) -> SourceTree:

@@ -169,3 +169,62 @@ def test_a_config_without_options_is_refused(tmp_path):
     (tmp_path / "config").write_bytes(b"\x7fELF no config\n")
     with pytest.raises(InvalidInput, match="contains no kernel options"):
         BuildSpec(config=tmp_path / "config")
+
+
+@pytest.mark.parametrize("name", ["a b", "a:b"])
+def test_a_path_that_kbuild_refuses_is_refused_before_it(tree, cache, name):
+    other = tree.rename(tree.parent / name)
+    with pytest.raises(InvalidInput, match="blank or a colon in its path"):
+        fetch(str(other), cache=cache)
+
+
+@pytest.mark.parametrize("name", [".config", "include/config/auto.conf", "arch/x86/include/generated/x.h"])
+def test_a_tree_that_was_built_in_is_refused_and_its_config_is_kept(tree, cache, name):
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).write_text("x")
+    with pytest.raises(InvalidInput, match="only from clean trees") as caught:
+        fetch(str(tree), cache=cache)
+    assert caught.value.hint.startswith("keep its .config elsewhere")
+
+
+def test_a_read_only_tree_and_a_worktree_are_taken(repository, tree, cache):
+    worktree = tree.parent / "worktree"
+    subprocess.run(["git", "worktree", "add", "-q", worktree, "v1"], cwd=repository, check=True)
+    assert fetch(str(worktree), cache=cache).release == "6.12.9"
+    for path in worktree.iterdir():
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    worktree.chmod(0o555)
+    assert fetch(str(worktree), cache=cache).release == "6.12.9"
+
+
+def test_bare_and_shallow_repositories_and_upper_case_hashes_are_taken(repository, tarball, tmp_path, cache):
+    for name, option in (("bare.git", "--bare"), ("shallow", "--depth=1")):
+        subprocess.run(["git", "clone", "-q", option, f"file://{repository}", tmp_path / name], check=True)
+        assert fetch(f"{tmp_path / name}#guest-next", cache=cache).release == "6.12.10"
+    commit = commit_of(repository, "guest-next").upper()
+    assert fetch(f"{repository}#{commit}", cache=cache).release == "6.12.10"
+    digest = hashlib.sha256(tarball.read_bytes()).hexdigest().upper()
+    assert fetch(f"{tarball}#sha256={digest}", cache=cache).release
+
+
+def test_an_ssh_address_without_a_scheme_is_a_git_source(cache):
+    with pytest.raises(InvalidInput, match="cannot be read as a git repository"):
+        fetch("git@localhost.invalid:linux/linux.git#v6.12", cache=cache)
+
+
+def test_a_tarball_may_have_its_tree_at_the_top(tree, cache, tmp_path):
+    path = tmp_path / "top.tar"
+    subprocess.run(["tar", "-cf", path, "-C", tree, "."], check=True)
+    assert fetch(str(path), cache=cache).release == "6.12.9"
+    (tree / tree.name).mkdir()  # a folder of the name of the one above
+    (tree / tree.name / "file").write_text("x")
+    subprocess.run(["tar", "-cf", path, "-C", tree.parent, tree.name], check=True)
+    assert (fetch(str(path), cache=cache).path / tree.name / "file").read_text() == "x"
+
+
+def test_a_tarball_with_several_trees_is_refused(tree, cache, tmp_path):
+    subprocess.run(["cp", "-a", tree, tree.parent / "linux-other"], check=True)
+    path = tmp_path / "two.tar"
+    subprocess.run(["tar", "-cf", path, "-C", tree.parent, tree.name, "linux-other"], check=True)
+    with pytest.raises(InvalidInput, match=r"several kernel trees: linux-6\.12\.9, linux-other"):
+        fetch(str(path), cache=cache)
