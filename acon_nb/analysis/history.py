@@ -110,6 +110,8 @@ class Series:
             return f"{head}: no whole run this night."
         if self.verdict is Verdict.TOO_FEW_NIGHTS:
             return f"{head}: {len(self.nights)} nights so far; a step on the wall clock needs {2 * LEAST_NIGHTS}."
+        if self.verdict is Verdict.NO_CHANGE and len(self.nights) == 1:
+            return f"{head}: recorded, for later nights to be compared with."
         if self.verdict is Verdict.NO_CHANGE:
             return f"{head}: no change in {len(self.nights)} nights."
         word = measure.change(self.ratio - 1, self.clock)

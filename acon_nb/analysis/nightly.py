@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 _NIGHT = re.compile(r"\d{4}-\d\d-\d\d[A-Za-z0-9._:+-]{0,40}")
 _FAILED_RUNS = "failed_runs"  # the verdict on a night of which a run was not whole
+_BASELINE = "baseline_recorded"  # that on the first night, which nothing was compared with
 _SHOWN = (Verdict.WORSE, Verdict.BETTER, Verdict.NO_VALUES, Verdict.BELOW_MINIMUM)
 
 
@@ -85,10 +86,12 @@ class NightlyResult:
 
     @property
     def verdict(self) -> str:
-        """The worst that this night has, a code: failed_runs, worse, better, or no_change."""
+        """The worst that this night has, a code: failed_runs, worse, better, no_change, or baseline_recorded."""
         verdicts = {one.verdict for one in self.series}
         if self.failures or Verdict.NO_VALUES in verdicts or not self.series:
             return _FAILED_RUNS
+        if self.nights == 1:
+            return _BASELINE
         worst = next((one for one in (Verdict.WORSE, Verdict.BETTER) if one in verdicts), Verdict.NO_CHANGE)
         return worst.value
 
@@ -108,10 +111,19 @@ class NightlyResult:
             for one in unsteady
         ]
         lines += [f"set aside, damaged: {name}" for name in self.set_aside]
-        count = f"{self.nights} night{'' if self.nights == 1 else 's'}"
-        verdict = "failed runs" if self.verdict == _FAILED_RUNS else night_text(Verdict(self.verdict))
-        head = f"{verdict.upper()}: night {self.night}, {len(self.series)} series over {count} on {self.host_class}"
-        return [f"{head}.", *lines]
+        return [f"{self._verdict_text.upper()}: night {self.night}, {self._compared_with}.", *lines]
+
+    @property
+    def _verdict_text(self) -> str:
+        codes = {_FAILED_RUNS: "failed runs", _BASELINE: "baseline recorded"}
+        return codes.get(self.verdict) or night_text(Verdict(self.verdict))
+
+    @property
+    def _compared_with(self) -> str:
+        series = f"{len(self.series)} series"
+        if self.nights == 1:
+            return f"{series} on {self.host_class}, the first night there: nothing was compared"
+        return f"{series} over {self.nights} nights on {self.host_class}"
 
     def as_dict(self) -> dict[str, Any]:
         """For machines (docs/nightly.md)."""

@@ -47,7 +47,7 @@ def night(tmp_path_factory, guide_kernel, store):
 def test_a_first_night_is_measured_kept_and_steady(night):
     folder, _, first = night
     assert first.exit_code == 0, first.output
-    assert f"STEADY: night {NIGHT}" in first.output
+    assert f"BASELINE RECORDED: night {NIGHT}" in first.output
     rows = Store(folder / "history").load("boot", "night")
     assert list(rows["end"]) == ["powered_off"] * 4
     assert set(rows["session"]) == {NIGHT}

@@ -205,6 +205,18 @@ def test_a_run_that_failed_this_night_does_not_pass(tmp_path: Path) -> None:
     assert "1 runs were not whole; the first: guide ended: panic: no init found" in result.sentences()[1]
 
 
+def test_a_first_night_is_a_baseline_and_claims_nothing_of_itself(tmp_path: Path) -> None:
+    rows = counted()
+    first = judged(rows[rows["session"] == "2026-01-30"], tmp_path)
+    assert (first.verdict, first.passed) == ("baseline_recorded", True)
+    (head,) = first.sentences()
+    assert head.startswith("BASELINE RECORDED: night ")
+    assert "the first night there: nothing was compared" in head
+    assert "STEADY" not in head
+    assert "over 1 night" not in head
+    assert "recorded, for later nights" in first.series[0].text()
+
+
 def test_an_older_night_is_judged_by_what_was_known_then(tmp_path: Path) -> None:
     rows = counted(0.005, 20)
     judged(rows, tmp_path)
