@@ -48,10 +48,11 @@ def bench_nightly(
     The report is OUTPUT, the verdict for machines is next to it as .json. Both, and the history, are written whatever
     the verdict is.
     """
+    from acon_nb import reports
     from acon_nb.analysis import nightly
     from acon_nb.analysis.history import Limits
     from acon_nb.changes import nights as changes_of_nights
-    from acon_nb.jupyter import notebooks, report
+    from acon_nb.jupyter import notebooks
 
     if output.suffix != ".html":
         raise InvalidInput("output", output, "is not an .html file", hint="such as reports/nightly.html")
@@ -82,7 +83,7 @@ def bench_nightly(
         "commit": spec.commit,
         "summary": str(summary),
     }
-    report.make(notebooks.folder() / "90_nightly.ipynb", output, parameters)
+    reports.make(notebooks.folder() / "90_nightly.ipynb", output, parameters)
     data = nightly.read(summary)
     if as_json:
         print_json(data)

@@ -56,16 +56,27 @@ def lab(ctx: click.Context, directory: Path) -> None:
 
 
 @main.command()
-@click.argument("notebook", type=click.Path(path_type=Path))
-@click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="FILE.html")
+@click.argument("notebook", type=click.Path(path_type=Path), required=False)
+@click.option("-o", "output", type=click.Path(path_type=Path), help="FILE.html  [default with --repeat: next to that]")
 @click.option("-p", "parameters", multiple=True, nargs=2, metavar="NAME VALUE", help="A parameter of the notebook.")
-def report(notebook: Path, output: Path, parameters: tuple[tuple[str, str], ...]) -> None:
+@click.option("--repeat", "earlier", type=click.Path(path_type=Path), help="Make this report again, as it says.")
+def report(
+    notebook: Path | None, output: Path | None, parameters: tuple[tuple[str, str], ...], earlier: Path | None
+) -> None:
     """Run NOTEBOOK with papermill, write one self-contained HTML file, and print its path and findings."""
-    from acon_nb.jupyter import report as reports
+    from acon_nb import reports
 
-    if output.suffix != ".html":
-        raise InvalidInput("output", output, "is not an .html file", hint="such as reports/tour.html")
-    lines = reports.make(notebook, output, {name: _typed(value) for name, value in parameters})
+    if (notebook is None) == (earlier is None) or (earlier is not None and parameters):
+        raise click.UsageError("give NOTEBOOK with -p, or --repeat FILE.html")
+    if earlier is not None:
+        output = output or earlier.with_name(f"{earlier.stem}-again.html")
+    if output is None or output.suffix != ".html":
+        raise InvalidInput("output", output, "is not an .html file", hint="-o reports/tour.html")
+    if earlier is not None:
+        lines, differences = reports.repeat(earlier, output)
+        lines += [f"differs: {text}" for text in differences]
+    elif notebook is not None:
+        lines = reports.make(notebook, output, {name: _typed(value) for name, value in parameters})
     click.echo(f"report: {output}")
     for line in lines:
         click.echo(line)

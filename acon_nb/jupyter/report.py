@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import html as html_module
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from acon_nb.cache import atomic_file, default_root
 from acon_nb.errors import AconError, InvalidInput
+from acon_nb.jupyter import provenance
+from acon_nb.jupyter.provenance import Provenance
 
 _TEMPLATES = Path(__file__).with_name("templates")
 # What the page would load on its own; links that a reader clicks are allowed.
@@ -84,8 +87,27 @@ def parameter_names(notebook: Path) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def render(notebook: Path, html: Path) -> Path:
-    """Render an executed notebook as one HTML file: results and text, without code, progress or network access."""
+def parameter_values(notebook: Path) -> dict[str, Any]:
+    """Return the values of the cell tagged `parameters`, as far as they are plain. Errors: as of `parameter_names`."""
+    import nbformat
+
+    names = parameter_names(notebook)
+    document = nbformat.read(notebook, as_version=4)
+    source = "\n".join(cell.source for cell in document.cells if "parameters" in cell.metadata.get("tags", []))
+    values: dict[str, Any] = dict.fromkeys(names)
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            with contextlib.suppress(ValueError):
+                values[ast.unparse(target)] = ast.literal_eval(statement.value)
+    return values
+
+
+def render(notebook: Path, html: Path, made: Provenance | None = None) -> Path:
+    """Render an executed notebook as one HTML file: results and text, without code, progress or network access.
+
+    `made` is what it was made from, which comes below the title and the findings.
+    """
     import nbformat
     from nbconvert import HTMLExporter
 
@@ -93,7 +115,7 @@ def render(notebook: Path, html: Path) -> Path:
     for cell in document.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    _findings_first(document)
+    _findings_first(document, made)
     exporter = HTMLExporter(
         extra_template_basedirs=[str(_TEMPLATES)],
         template_name="acon",
@@ -107,15 +129,8 @@ def render(notebook: Path, html: Path) -> Path:
     if loads:
         raise AconError(f"the report would load something from the network: {loads.group(0)[:80]}")
     with atomic_file(html) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(provenance.embedded(text, made) if made is not None else text)
     return html
-
-
-def make(notebook: Path, html: Path, parameters: Mapping[str, Any], *, live: bool = True) -> list[str]:
-    """Run a notebook and render it; return the findings that it printed (in the cell tagged `findings`)."""
-    executed = execute(notebook, html.with_suffix(".ipynb"), parameters, live=live)
-    render(executed, html)
-    return findings(executed)
 
 
 def findings(notebook: Path) -> list[str]:
@@ -123,20 +138,36 @@ def findings(notebook: Path) -> list[str]:
     import nbformat
 
     document = nbformat.read(notebook, as_version=4)
+    return _lines_of(cell for cell in document.cells if _FINDINGS_TAG in cell.metadata.get("tags", []))
+
+
+def _lines_of(cells: Iterable[Any]) -> list[str]:
     lines: list[str] = []
-    for cell in document.cells:
-        if _FINDINGS_TAG in cell.metadata.get("tags", []):
-            outputs = cell.get("outputs", [])
-            # What a cell prints may come in several outputs, each of which ends anywhere in a line.
-            lines += "".join(output["text"] for output in outputs if output.get("name") == "stdout").splitlines()
+    for cell in cells:
+        outputs = cell.get("outputs", [])
+        # What a cell prints may come in several outputs, each of which ends anywhere in a line.
+        lines += "".join(output["text"] for output in outputs if output.get("name") == "stdout").splitlines()
     return lines
 
 
-def _findings_first(document: Any) -> None:
-    """Move the findings below the title: readers want them first, but the notebook has them last."""
+def _findings_first(document: Any, made: Provenance | None) -> None:
+    """Move the findings below the title: readers want them first, but the notebook has them last.
+
+    What the report was made from follows them; why it has no end comes before.
+    """
+    from nbformat import v4
+
     tagged = [cell for cell in document.cells if _FINDINGS_TAG in cell.metadata.get("tags", [])]
     rest = [cell for cell in document.cells if cell not in tagged]
-    document.cells = rest[:1] + tagged + rest[1:]
+    lines = _lines_of(tagged)
+    for cell in tagged:
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stdout"]
+    if lines:
+        items = "".join(f"<li>{html_module.escape(line)}</li>" for line in lines)
+        tagged.insert(0, v4.new_markdown_cell(f'<ul class="findings">{items}</ul>'))
+    top = [v4.new_markdown_cell(provenance.html_of(made))] if made is not None else []
+    head = [*top, *tagged] if made is not None and made.error else [*tagged, *top]
+    document.cells = rest[:1] + head + rest[1:]
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from acon_nb.jupyter import notebooks, report
+from acon_nb import reports
+from acon_nb.jupyter import notebooks
 
 pytestmark = pytest.mark.system
 
@@ -19,7 +20,7 @@ def told(tmp_path_factory, guide_kernel):
         "fixed": [f'kernel = "{guide_kernel.image}"', "initcalls = true", "timeout_s = 600"],
         "out": str(folder / "results"),
     }
-    lines = report.make(notebooks.folder() / "04_boot_time.ipynb", folder / "boot.html", parameters)
+    lines = reports.make(notebooks.folder() / "04_boot_time.ipynb", folder / "boot.html", parameters)
     return folder, lines
 
 

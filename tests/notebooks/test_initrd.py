@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from acon_nb.jupyter import notebooks, report
+from acon_nb import reports
+from acon_nb.jupyter import notebooks
 
 pytestmark = pytest.mark.system
 NOTEBOOK = notebooks.folder() / "02_initrd.ipynb"
@@ -19,7 +20,7 @@ def text_of(path):
 
 def test_the_guides_busybox_with_a_swap_line(guide_kernel, tmp_path):
     page = tmp_path / "initrd.html"
-    lines = report.make(NOTEBOOK, page, {"folder": str(tmp_path / "made"), "compare": ",zst"})
+    lines = reports.make(NOTEBOOK, page, {"folder": str(tmp_path / "made"), "compare": ",zst"})
     assert "initrd-notebook.cpio.xz" in lines[0]
     text = text_of(page)
     assert "/dev/vda" in text
@@ -41,7 +42,7 @@ def test_the_guides_second_example_with_encrypted_disks(guide_kernel, tmp_path):
         "compression": "zst",
         "folder": str(tmp_path / "made"),
     }
-    report.make(NOTEBOOK, page, parameters)
+    reports.make(NOTEBOOK, page, parameters)
     text = text_of(page)
     assert "/dev/mapper/vdb@+ae /ext4 ext4" in text
     swap = next(line for line in text.splitlines() if line.startswith("Swap:"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from acon_nb import reports
 from acon_nb.jupyter import notebooks, report
 
 pytestmark = pytest.mark.system
@@ -11,7 +12,7 @@ pytestmark = pytest.mark.system
 
 def test_it_reports_applied_options_reasons_and_sizes(tmp_path):
     parameters = {"profiles": "guide", "settings": ""}
-    lines = report.make(notebooks.folder() / "01_kernel.ipynb", tmp_path / "kernel.html", parameters)
+    lines = reports.make(notebooks.folder() / "01_kernel.ipynb", tmp_path / "kernel.html", parameters)
     assert "requested options applied" in lines[1]
     html = (tmp_path / "kernel.html").read_text()
     assert "INTEL_TDX_GUEST" in html
@@ -21,4 +22,4 @@ def test_it_reports_applied_options_reasons_and_sizes(tmp_path):
 def test_a_request_that_cannot_be_applied_stops_the_notebook_with_a_hint(tmp_path):
     parameters = {"profiles": "minimal", "settings": "ZSWAP=y"}
     with pytest.raises(report.AconError, match="needs SWAP"):
-        report.make(notebooks.folder() / "01_kernel.ipynb", tmp_path / "kernel.html", parameters, live=False)
+        reports.make(notebooks.folder() / "01_kernel.ipynb", tmp_path / "kernel.html", parameters, live=False)

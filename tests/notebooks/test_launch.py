@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from acon_nb.jupyter import notebooks, report
+from acon_nb import reports
+from acon_nb.jupyter import notebooks
 
 pytestmark = pytest.mark.system
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.system
 def launched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("launch")
     parameters = {"out": str(folder / "data"), "td_bios": "/usr/share/ovmf/OVMF.fd"}
-    lines = report.make(notebooks.folder() / "03_launch.ipynb", folder / "launch.html", parameters)
+    lines = reports.make(notebooks.folder() / "03_launch.ipynb", folder / "launch.html", parameters)
     return folder, lines
 
 

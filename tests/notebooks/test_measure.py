@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from acon_nb.jupyter import notebooks, report
+from acon_nb import reports
+from acon_nb.jupyter import notebooks
 
 pytestmark = pytest.mark.system
 NOTEBOOK = notebooks.folder() / "06_measured_boot.ipynb"
@@ -21,7 +22,7 @@ def measured(guide_kernel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("measure")
     log = VECTORS / "trustee/CCEL_data_ovmf"
     parameters = {"memory": "512M", "measured": str(log) if log.is_file() else ""}
-    return folder, report.make(NOTEBOOK, folder / "measure.html", parameters)
+    return folder, reports.make(NOTEBOOK, folder / "measure.html", parameters)
 
 
 def test_the_reference_boot_confirms_the_prediction(measured):

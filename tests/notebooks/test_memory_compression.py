@@ -6,8 +6,8 @@ import html
 
 import pytest
 
-from acon_nb import results
-from acon_nb.jupyter import notebooks, report
+from acon_nb import reports, results
+from acon_nb.jupyter import notebooks
 
 pytestmark = pytest.mark.system
 NOTEBOOK = notebooks.folder() / "05_memory_compression.ipynb"
@@ -37,7 +37,7 @@ def test_a_question_is_answered_in_words_first(tmp_path):
         "my_pressure": 1.3,
         "out": str(tmp_path / "out"),
     }
-    lines = report.make(NOTEBOOK, page, parameters)
+    lines = reports.make(NOTEBOOK, page, parameters)
     assert lines[0].startswith("pressure 1.3 was not measured: 1.2 (")
     assert lines[0].endswith(" times the available memory) is the nearest.")
     assert lines[1].startswith("For pressure=1.2 (")

@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from acon_nb.jupyter import notebooks, report
+from acon_nb import reports
+from acon_nb.jupyter import notebooks
 from acon_nb.profile.model import load
 
 pytestmark = pytest.mark.system
@@ -24,7 +25,7 @@ def made(tmp_path_factory, guide_kernel):
         "save": [str(folder / "difference.html")],
         "out": str(folder / "results"),
     }
-    lines = report.make(notebooks.folder() / NOTEBOOK, folder / "profile.html", parameters)
+    lines = reports.make(notebooks.folder() / NOTEBOOK, folder / "profile.html", parameters)
     return folder, lines
 
 
@@ -60,7 +61,7 @@ def test_a_stored_profile_needs_no_boot(made, tmp_path):
         "save": [str(tmp_path / name) for name in ("mine.folded", "mine.pb.gz", "mine.speedscope.json")],
         "out": str(tmp_path / "none"),
     }
-    lines = report.make(notebooks.folder() / NOTEBOOK, tmp_path / "profile.html", parameters)
+    lines = reports.make(notebooks.folder() / NOTEBOOK, tmp_path / "profile.html", parameters)
     assert f"{load(stored).total:,} instructions" in lines[0]
     assert (tmp_path / "mine.folded").read_text().startswith("firmware;")
     assert not (tmp_path / "none").exists()

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from acon_nb import results
+from acon_nb import reports, results
 from acon_nb.errors import AconError
-from acon_nb.jupyter import notebooks, report
+from acon_nb.jupyter import notebooks
 
 pytestmark = pytest.mark.system
 NOTEBOOK = notebooks.folder() / "10_quickstart.ipynb"
@@ -20,7 +20,7 @@ def test_it_has_at_most_twelve_cells():
 
 def test_it_answers_which_swap(tmp_path):
     parameters = {"swaps": ["disk", "zram:lz4"], "seeds": 1, "out": str(tmp_path / "rows")}
-    lines = report.make(NOTEBOOK, tmp_path / "quick.html", parameters)
+    lines = reports.make(NOTEBOOK, tmp_path / "quick.html", parameters)
     assert "zram lz4" in lines[0]
     assert any("exploratory" in line for line in lines)
     rows = results.load(tmp_path / "rows", "swap", "quickstart")
@@ -30,6 +30,6 @@ def test_it_answers_which_swap(tmp_path):
 
 def test_a_wrong_parameter_is_refused_before_anything_is_built(tmp_path):
     with pytest.raises(AconError) as error:
-        report.make(NOTEBOOK, tmp_path / "quick.html", {"memory": "lots", "out": str(tmp_path / "rows")})
+        reports.make(NOTEBOOK, tmp_path / "quick.html", {"memory": "lots", "out": str(tmp_path / "rows")})
     assert "memory='lots'" in str(error.value.details)
     assert not (tmp_path / "rows").exists()

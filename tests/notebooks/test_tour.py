@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from acon_nb.jupyter import notebooks, report
+from acon_nb import reports
+from acon_nb.jupyter import notebooks
 from acon_nb.results.store import Store
 from acon_nb.swap.analysis.rows import without_calibrations
 from acon_nb.swap.experiment import determinism
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow]
 def tour(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tour")
     parameters = {"out": str(folder / "data"), "wall_runs": 1, "instruction_runs": 2, "accesses": 1000}
-    lines = report.make(notebooks.folder() / "00_tour.ipynb", folder / "tour.html", parameters)
+    lines = reports.make(notebooks.folder() / "00_tour.ipynb", folder / "tour.html", parameters)
     return folder, lines
 
 

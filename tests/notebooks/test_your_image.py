@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from acon_nb import results
-from acon_nb.jupyter import notebooks, report
+from acon_nb import reports, results
+from acon_nb.jupyter import notebooks
 
 pytestmark = [pytest.mark.system, pytest.mark.weekly]
 
@@ -23,7 +23,7 @@ def test_it_answers_which_swap_an_image_needs(tmp_path):
         "seeds": 1,
         "out": str(tmp_path / "out"),
     }
-    lines = report.make(notebooks.folder() / "08_your_image.ipynb", page, parameters)
+    lines = reports.make(notebooks.folder() / "08_your_image.ipynb", page, parameters)
     assert lines[0].startswith("Peak: ")
     assert any(line.startswith("At 0.6x: zram-lz4 is the only one that gets through") for line in lines)
     assert any("none at 0.6x" in line and "out of memory in 1 of 1 runs" in line for line in lines)

@@ -22,7 +22,7 @@ FLOORS = [
     ("study",),
     ("analysis", "profile"),
     ("boot", "swap"),
-    ("plots", "tour", "changes"),
+    ("plots", "tour", "changes", "reports"),
     ("widgets", "cli"),
 ]
 APART = {"guest", "kernel", "initrd", "vm", "boot", "swap", "host", "tdx", "jupyter"}

@@ -11,8 +11,10 @@ import nbformat
 import pytest
 from nbformat import v4
 
+import acon_nb
+from acon_nb import reports, results
 from acon_nb.errors import AconError, InvalidInput
-from acon_nb.jupyter import report
+from acon_nb.jupyter import provenance, report
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
@@ -123,14 +125,17 @@ def test_a_notebook_that_fails_names_its_cell_and_keeps_what_it_did(tmp_path: Pa
     source = tmp_path / "fails.ipynb"
     nbformat.write(v4.new_notebook(cells=cells, metadata=KERNEL), source)
     with pytest.raises(AconError) as caught:
-        report.make(source, tmp_path / "out/fails.html", {"name": "duck"}, live=False)
+        reports.make(source, tmp_path / "out/fails.html", {"name": "duck"}, live=False)
     text = str(caught.value)
     kept = tmp_path / "out/fails.ipynb"
     assert "fails.ipynb failed in cell 4: ValueError" in text  # the parameters that are passed are a cell too
     assert "the pond is dry" in text
     assert str(kept) in text
     assert "hello duck" in kept.read_text()
-    assert not (tmp_path / "out/fails.html").exists()
+    page = (tmp_path / "out/fails.html").read_text()
+    assert page.index("did not run to its end") < page.index("hello duck"), "the error is first"
+    assert "the pond is dry" in page
+    assert provenance.read(tmp_path / "out/fails.html")[0].error.startswith("fails.ipynb failed in cell 4")
 
 
 @pytest.mark.parametrize("metadata", [KERNEL, {}], ids=["kernel named", "no kernel named"])
@@ -155,3 +160,67 @@ def test_a_line_that_came_in_two_outputs_is_one_finding(tmp_path: Path) -> None:
     path = tmp_path / "x.ipynb"
     nbformat.write(v4.new_notebook(cells=[cell]), path)
     assert report.findings(path) == ["first finding", "second", ""]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(notebook, report): a notebook that adds a row, with one parameter given."""
+    folder = tmp_path_factory.mktemp("made")
+    rows = "from acon_nb import results\nrow = {**results.stamp(), 'study': 's', 'cell': 'x', 'clock': 'wall'}"
+    cells = [
+        v4.new_markdown_cell("# Adds a row"),
+        v4.new_code_cell(
+            f"out = {str(folder / 'rows')!r}\nname: str = 'nobody'\nmany = 3", metadata={"tags": ["parameters"]}
+        ),
+        v4.new_code_cell(f"{rows}\nresults.Store(__import__('pathlib').Path(out)).add('boot', row)"),
+        v4.new_code_cell("print('hello', name, many)", metadata={"tags": ["findings"]}),
+    ]
+    source = folder / "adds.ipynb"
+    nbformat.write(v4.new_notebook(cells=cells, metadata=KERNEL), source)
+    reports.make(source, folder / "adds.html", {"name": "<b>duck</b>"}, live=False)
+    return source, folder / "adds.html"
+
+
+def test_a_report_says_what_it_was_made_from(made: tuple[Path, Path]) -> None:
+    source, html = made
+    page = html.read_text()
+    before, untouched = provenance.read(html)
+    assert untouched
+    assert (before.changed, before.parameters["many"], before.version) == (("name",), 3, acon_nb.__version__)
+    assert before.rows == reports.rows_sha256(Path(before.parameters["out"])) != ""
+    assert f"acon-nb report {source} -o {html} -p name '<b>duck</b>'" == before.command
+    assert "<b>name = &lt;b&gt;duck&lt;/b&gt;</b>" in page, "what was given is bold, and text"
+    assert "many = 3" in page
+    assert "<b>many" not in page
+    assert before.host_class in page
+    assert page.index("hello") < page.index(before.rows)
+
+
+def test_a_report_that_was_changed_is_known(made: tuple[Path, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.html"
+    other.write_text(made[1].read_text().replace("hello", "hallo"))
+    assert provenance.read(other)[1] is False
+    for text in ("", "<html></html>", '<script type="application/json" id="acon-provenance">{"a": 1}</script>'):
+        other.write_text(text)
+        with pytest.raises(InvalidInput, match="is not a report that says what it was made from"):
+            provenance.read(other)
+
+
+def test_a_report_is_made_again_and_says_what_differs(made: tuple[Path, Path], tmp_path: Path) -> None:
+    changed = tmp_path / "changed.html"
+    changed.write_text(made[1].read_text().replace("hello", "hallo"))
+    lines, differences = reports.repeat(changed, tmp_path / "again.html", live=False)
+    assert lines == ["hello <b>duck</b> 3"]
+    assert differences[0].endswith("changed.html was changed after it was written")
+    assert differences[1].startswith("rows: "), "the notebook added a row"
+    assert len(differences) == 2
+
+
+def test_rows_have_one_hash_whatever_files_they_are_in(tmp_path: Path) -> None:
+    store = results.Store(tmp_path / "rows")
+    for number in range(3):
+        store.add("boot", {**results.stamp(), "study": "s", "cell": str(number), "clock": "wall"})
+    before = reports.rows_sha256(tmp_path / "rows")
+    store.compact("boot")
+    assert reports.rows_sha256(tmp_path / "rows") == before
+    assert reports.rows_sha256(tmp_path / "nothing") == ""
