@@ -24,7 +24,7 @@ from msgspec import Meta
 
 from acon_nb.errors import InvalidInput
 
-__all__ = ["Meta", "OneOf", "build", "check_fields", "closest", "did_you_mean", "one_of", "read_text"]
+__all__ = ["Meta", "OneOf", "build", "check_fields", "check_given", "closest", "did_you_mean", "one_of", "read_text"]
 
 T = TypeVar("T")
 _WORDS = {
@@ -77,6 +77,13 @@ def build(cls: type[T], data: Mapping[str, Any], *, what: str) -> T:
         if required and name not in data:
             raise InvalidInput(name, None, "is missing", hint=f"{what} needs it")
     return cls(**data)
+
+
+def check_given(cls: type, values: Mapping[str, Any]) -> None:
+    """Check values of some fields of a class, before the others are known. Errors: as `check_fields`."""
+    fields = _fields(cls)
+    for name, value in values.items():
+        _checked(name, value, fields[name][0])
 
 
 def read_text(cls: type, name: str, text: str) -> Any:

@@ -17,7 +17,7 @@ from acon_nb import bzimage
 from acon_nb.cache import sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.units import format_bytes, parse_bytes
-from acon_nb.validation import Meta, OneOf, check_fields
+from acon_nb.validation import Meta, OneOf, check_fields, check_given
 
 _MACHINE_MODEL = "no fast string instructions"  # of the instruction clock; change it with vm.command
 _TSC_RATE = re.compile(r"tsc_early_khz=\d+")
@@ -174,6 +174,15 @@ class VmSpec:
             return cls(**values)
         except InvalidInput as error:
             raise _of_the_guide(error, environ, fields) from error
+
+    @classmethod
+    def check_environment(cls, environ: Mapping[str, str]) -> None:
+        """Check the guide's variables before there are a kernel and an initrd. Errors: as `from_environment`."""
+        try:
+            values = _guide_fields(environ)
+            check_given(cls, {name: value for name, value in values.items() if name != "initrd"})
+        except InvalidInput as error:
+            raise _of_the_guide(error, environ, {}) from error
 
     @property
     def is_fork(self) -> bool:
