@@ -679,9 +679,13 @@ def test_a_factor_that_changed_no_counter_is_named() -> None:
 
 
 def test_one_seed_supports_no_ranking() -> None:
-    (told,) = explain(study(seeds=1, pressures=(1.5,)))
+    rows = study(seeds=1, pressures=(1.5,))
+    (told,) = explain(rows)
     assert "in 1 seed: an order to look at, not a ranking" in told.answer[0]
     assert "exploratory, no ranking is supported" in told.scope
+    for answer in SwapAnalysis(rows).clocks[0].answers:
+        assert "best" not in set(answer.table["best"]), "the table says what the text says"
+        assert "comes first, not ranked" in set(answer.table["best"])
     assert not any("significant (" in line for line in told.lines)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from acon_nb.stats import inference
-from acon_nb.stats.comparison import Comparison, Verdict
+from acon_nb.stats.comparison import Comparison
 from acon_nb.stats.intervals import count_text, interval_words
 from acon_nb.stats.seeds import Seeds, interval_text, verdict_text
 from acon_nb.swap.analysis.best import Best, Ranking
@@ -64,7 +64,6 @@ class _Situation:
         """A choice as a row for people."""
         known = [value for value in self.values[choice].values() if value is not None]
         rows = self.parts[choice]
-        place = "best" if self.best.choices[:1] == (choice,) else ""
         return {
             "choice": str(choice),
             self.measure.label: _summary_words(self.measure, inference.summarise(known)) if known else "",
@@ -72,7 +71,7 @@ class _Situation:
             **{measure(cost).label: _cost(rows, cost) for cost in _COSTS},
             "memory saved": _saved(rows),
             "ended badly": _failures(rows),
-            "best": place or ("cannot be distinguished from it" if choice in self.best.choices else ""),
+            "best": self.best.place_of(choice),
         }
 
     def _compared(self, choice: Choice) -> Comparison:
@@ -112,7 +111,7 @@ class _Situation:
 def _best_words(best: Best, what: SwapMeasure) -> str:
     """The best choice and how sure it is."""
     choice, value = best.choices[0], what.text(best.value or 0)
-    if best.verdict is Verdict.TOO_FEW_SEEDS:
+    if not best.is_ranked:
         seeds = count_text(best.seeds)
         return f"{choice} comes first with {value}, {what.label}, in {seeds}: an order to look at, not a ranking"
     text = f"{choice}, {what.label} {value}"

@@ -44,6 +44,19 @@ class Best:
     why: str = ""
     died: tuple[Choice, ...] = ()
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether there are seeds enough to call a choice the best."""
+        return self.verdict is not Verdict.TOO_FEW_SEEDS
+
+    def place_of(self, choice: Choice) -> str:
+        """The place of a choice in words, "" for those that are behind."""
+        if choice not in self.choices:
+            return ""
+        if not self.is_ranked:
+            return "comes first, not ranked" if self.choices[0] == choice else "not ranked"
+        return "best" if self.choices[0] == choice else "cannot be distinguished from it"
+
 
 class Ranking:
     """Every pair of choices of every situation, judged together: in 95 % of studies no order that it gives is false.
