@@ -78,6 +78,23 @@ def kernel_build(modules: bool, directory: Path | None, as_json: bool, **fields:
     click.echo(image_text(image))
 
 
+@kernel_group.command("sources")
+@as_json_option
+def kernel_sources(as_json: bool) -> None:
+    """List what --source debian:SERIES can fetch: the versions in this host's apt lists, and their suites."""
+    from acon_nb import kernel
+
+    rows = kernel.packaged()
+    if as_json:
+        print_json({"sources": [asdict(row) for row in rows]})
+        return
+    for row in rows:
+        click.echo(f"{row.source:14} {row.version:24} {row.suite}{'' if row.newest else ' (older)'}")
+    if not rows:
+        click.echo("apt's lists have no linux-source-*: apt-get update, or give another --source", err=True)
+        sys.exit(1)
+
+
 @kernel_group.command("check")
 @_kernel_options
 @as_json_option

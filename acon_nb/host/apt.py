@@ -32,6 +32,15 @@ class Package:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A version of a package in apt's lists, and the suite that has it ("": installed, or a list without a name)."""
+
+    name: str
+    version: str
+    suite: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Unpacked:
     """A package whose files are below the folder `root`."""
 
@@ -84,6 +93,27 @@ def find(name: str) -> Package:
     if shutil.which("apt-cache") is None:
         raise MissingRequirement("apt", f"fetching the Debian package {name}", hint=_DEBIAN_HINT)
     return _cached(name, lists_changed_ns())
+
+
+def versions(prefix: str) -> tuple[Listed, ...]:
+    """Return what apt's lists have of the packages whose names begin with `prefix`, the newest version of each first.
+
+    Errors: `MissingRequirement` (no apt).
+    """
+    check_name(prefix)
+    if shutil.which("apt-cache") is None:
+        raise MissingRequirement("apt", f"listing the Debian packages {prefix}*", hint=_DEBIAN_HINT)
+    names = sorted(process.output(["apt-cache", "pkgnames", prefix], timeout_s=_QUERY_TIMEOUT_S).split())
+    if not names:
+        return ()
+    lines = process.output(["apt-cache", "madison", *names], timeout_s=_QUERY_TIMEOUT_S).splitlines()
+    rows = [[part.strip() for part in line.split("|")] for line in lines if line.count("|") == 2]
+    listed = [
+        Listed(name=name, version=version, suite=place.split()[1].rpartition("/")[0])
+        for name, version, place in rows
+        if place.endswith(" Packages")
+    ]
+    return tuple(dict.fromkeys(listed))
 
 
 def lists_changed_ns() -> int:

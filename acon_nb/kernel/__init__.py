@@ -20,7 +20,7 @@ from acon_nb.kernel.build import (
 from acon_nb.kernel.distro import DistroKernel, built_kernel, debian_kernel, module_closure
 from acon_nb.kernel.dotconfig import OptionDifference, OptionResult, diff
 from acon_nb.kernel.features import PROFILES, Feature, OptionRequest, catalogue, groups, requested_options
-from acon_nb.kernel.source import SourceTree, fetch
+from acon_nb.kernel.source import PackagedSource, SourceTree, fetch, packaged
 from acon_nb.lazy import submodules
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "OptionInfo",
     "OptionRequest",
     "OptionResult",
+    "PackagedSource",
     "SourceTree",
     "build",
     "built_kernel",
@@ -49,6 +50,7 @@ __all__ = [
     "install",
     "is_built",
     "module_closure",
+    "packaged",
     "requested_options",
     "search",
     "values_of",

@@ -21,6 +21,7 @@ from acon_nb.kernel import contents
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 _DEBIAN = re.compile(r"debian:(\d+\.\d+)")
+_PACKAGE = "linux-source-"
 _TARBALL = re.compile(r"(?P<path>[^#]+\.(?:tar|tar\.\w+|tgz|txz))(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?")
 _GIT = re.compile(
     r"(?P<url>(?:https?|ssh|git|file)://[^\s#]+|/[^\s#]+|\.{1,2}/[^\s#]+|\w[\w.-]*@\w[\w.-]*:[^\s#]+)"
@@ -86,6 +87,29 @@ def fetch(
     return _patched(tree, patches, fetcher) if patches else tree
 
 
+@dataclass(frozen=True, kw_only=True)
+class PackagedSource:
+    """What `debian:SERIES` can fetch: the version of its package, and the suite that has it; `newest` is fetched."""
+
+    source: str
+    version: str
+    suite: str
+    newest: bool
+
+
+def packaged() -> tuple[PackagedSource, ...]:
+    """Return the kernel sources in this host's apt lists, by series. Errors: `MissingRequirement` (no apt)."""
+    rows = []
+    for listed in apt.versions(_PACKAGE):
+        series = listed.name.removeprefix(_PACKAGE)
+        if _DEBIAN.fullmatch(f"debian:{series}"):
+            newest = apt.find(listed.name).version == listed.version
+            rows.append(
+                PackagedSource(source=f"debian:{series}", version=listed.version, suite=listed.suite, newest=newest)
+            )
+    return tuple(sorted(rows, key=lambda row: tuple(map(int, row.source.partition(":")[2].split(".")))))
+
+
 def tree_in(folder: Path, *, identity: str, place: str = "") -> SourceTree:
     """The kernel tree in a folder whose content the caller identifies. Errors: `InvalidInput` (not a kernel tree)."""
     return replace(_tree(folder, identity, _release(folder, str(folder))), place=place)
@@ -137,7 +161,7 @@ def require_unchanged(tree: SourceTree, cache: Cache) -> None:
 
 
 def _debian(series: str, fetcher: _Fetcher) -> SourceTree:
-    name = f"linux-source-{series}"
+    name = f"{_PACKAGE}{series}"
     package = apt.find(name)
 
     def make(folder: Path) -> None:

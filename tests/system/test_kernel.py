@@ -241,6 +241,17 @@ def test_options_of_another_series_are_set_by_the_names_of_this_one(store, tmp_p
     assert found.values["MITIGATION_SLS"] == "n"
 
 
+def test_the_sources_that_apt_lists_are_listed_by_suite():
+    done = CliRunner().invoke(main, ["kernel", "sources", "--json"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.output)["sources"]
+    (newest,) = [row for row in rows if row["source"] == "debian:6.12" and row["newest"]]
+    assert newest["version"] == apt.find("linux-source-6.12").version
+    assert newest["suite"]
+    text = CliRunner().invoke(main, ["kernel", "sources"]).output
+    assert f"debian:6.12    {newest['version']}" in text
+
+
 @pytest.mark.weekly
 def test_the_known_renames_are_those_of_the_trees(store):
     skip_without("debian:6.1")
