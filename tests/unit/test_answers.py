@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.stats import ttest_1samp
 
 from acon_nb import plots, results
@@ -868,3 +869,16 @@ def test_the_map_of_best_choices_has_its_pressures_in_order() -> None:
     figure = plots.plot_best(df_best(counted(rows)))
     words = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert [re.findall(r"[\d.]+", text)[-1] for text in words] == ["1", "1.5", "2"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_every_title_lies_inside_its_figure(seeds: int) -> None:
+    for name, figure in plots.figures_of(SwapAnalysis(study(seeds=seeds)).clocks[0]).items():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        titles = [text for text in (figure._suptitle, *(ax.title for ax in figure.axes)) if text and text.get_text()]
+        for text in titles:
+            box = text.get_window_extent(canvas.get_renderer())
+            assert box.x0 >= 0, (name, text.get_text())
+            assert box.x1 <= figure.bbox.width, (name, text.get_text())
+            assert 0 <= box.y0 <= box.y1 <= figure.bbox.height, (name, text.get_text())

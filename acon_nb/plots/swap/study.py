@@ -59,8 +59,8 @@ def plot_pareto(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
         pressed = available_text(float(part[AVAILABLE].iloc[0]))
         ax.set_title("\n".join(filter(None, (situation or "all rows", pressed))), fontsize=9)
     legend(figure, axes)
-    front = "filled: on the Pareto front by the medians; %: in so many resampled studies"
-    text = f"{what.label.capitalize()} against RAM freed ({front};\n{bars_words(table, 'n')})"
+    front = "filled: on the Pareto front by the medians;\n%: in so many resampled studies"
+    text = f"{what.label.capitalize()} against RAM freed\n({front}; {bars_words(table, 'n')})"
     figure.suptitle(title(text, table, "n", most=most))
     return figure
 
@@ -118,7 +118,7 @@ def plot_best(table: pd.DataFrame, *, most: int = _MOST_PANELS) -> Figure:
         ax.set_ylabel(down)
         ax.set_title(situation or "all rows", fontsize=9)
     what = measure(str(table["metric"].iloc[0]))
-    text = f"Best choice by {what.label}; hatched: cannot be distinguished; ?: too few seeds; ✕: ended badly"
+    text = f"Best choice by {what.label}; hatched: cannot be distinguished;\n?: too few seeds; ✕: ended badly"
     figure.suptitle(title(text, table, "seeds", most=len(shown)))
     return figure
 
