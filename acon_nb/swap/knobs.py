@@ -26,9 +26,9 @@ DEVICE = "DEVICE"  # the guest puts the name of its disk, encrypted or not, in i
 
 @functools.cache
 def table() -> Sequence[Mapping[str, Any]]:
-    """The knobs in the order in which a guest sets them: name, path, read, field, write, source."""
+    """The knobs in the order in which a guest sets them: name, factor, path, read, field, write, source."""
     rows = [one for row in tomllib.loads(_TABLE.read_text())["knob"] for one in _each(row)]
-    return tuple({"read": row["path"], "field": 0, "write": "%s", **row} for row in rows)
+    return tuple({"factor": row["name"], "read": row["path"], "field": 0, "write": "%s", **row} for row in rows)
 
 
 def _each(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -52,7 +52,7 @@ def allocators() -> Mapping[str, Mapping[str, Any]]:
 
 def guest_table() -> str:
     """The table as the guest's script reads it."""
-    columns = ("name", "path", "read", "field", "write")
+    columns = ("name", "path", "read", "field", "write", "factor")
     return "".join("|".join(str(row[name]) for name in columns) + "\n" for row in table())
 
 

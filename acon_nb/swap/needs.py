@@ -32,8 +32,9 @@ class Presence(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """What a knob, or a compressor, needs: one option, and the versions in [since, until); "" for none."""
+    """What a level of a factor needs for its knob: one option, and the versions in [since, until); "" for none."""
 
+    factor: str
     knob: str
     option: str = ""
     since: str = ""
@@ -48,42 +49,43 @@ class Need:
         return ", ".join(words)
 
     def lacking(self, known: Kernel) -> str:
-        """What a kernel lacks of it, in words, "" for nothing. Options of an unknown configuration count as there."""
+        """What a kernel lacks of it, by the factor; "" for nothing. Options that are not known count as there."""
         version = version_of(known.release)
         if version and self.since and version < version_of(self.since):
-            return f"{self.knob} needs Linux {self.since} or later"
+            return f"{self.factor} needs Linux {self.since} or later"
         if version and self.until and version >= version_of(self.until):
-            return f"{self.knob} needs Linux before {self.until}, which removed it"
+            return f"{self.factor} needs Linux before {self.until}, which removed it"
         value = known.value(self.option)
         if not self.option or value in (None, "y"):
             return ""
         module = " built in: it is a module, and the guest loads none" if value == "m" else ""
-        return f"{self.knob} needs CONFIG_{self.option}{module}"
+        return f"{self.factor} needs CONFIG_{self.option}{module}"
 
 
 def needs_of(factors: SwapFactors, release: str = "") -> tuple[Need, ...]:
     """What a cell needs of a kernel of this release ("": of the newest that is known), each once."""
     rows = {row["name"]: row for row in knobs.table()}
     set_knobs = knobs.knobs_of(factors)
-    needs = [] if factors.swap == "none" else [Need(knob="swap", option="SWAP")]
+    needs = [] if factors.swap == "none" else [_of_factor("swap", "SWAP")]
     for name, value in set_knobs.items():
         row = rows[name]
         if _OFF.get(name) == value:
             continue
         options = [*row.get("needs", []), *_compressor_options(name, value, release)]
+        its = {"factor": row["factor"], "knob": name}
         versions = {"since": row.get("since", ""), "until": row.get("until", "")}
-        needs += [Need(knob=name, option=option, **versions) for option in options]
+        needs += [Need(**its, option=option, **versions) for option in options]
         if name == "zpool":
             allocator = knobs.allocators()[value]
-            needs += [Need(knob=name, option=one, until=allocator.get("until", "")) for one in allocator["needs"]]
+            needs += [Need(**its, option=one, until=allocator.get("until", "")) for one in allocator["needs"]]
         if not options and any(versions.values()):
-            needs.append(Need(knob=name, **versions))
+            needs.append(Need(**its, **versions))
     for name in (name for name in limits.LIMITS if getattr(factors, name)):
-        needs.append(Need(knob=name, option="MEMCG"))
+        needs.append(_of_factor(name, "MEMCG"))
     if factors.groups > 1:
-        needs.append(Need(knob="groups", option="MEMCG"))
+        needs.append(_of_factor("groups", "MEMCG"))
     if factors.reclaim_interval:
-        needs += [Need(knob="reclaim_interval", option=option, since="5.19") for option in ("MEMCG", "PSI")]
+        needs += [_of_factor("reclaim_interval", option, since="5.19") for option in ("MEMCG", "PSI")]
     return tuple(dict.fromkeys(needs))
 
 
@@ -97,15 +99,20 @@ def lacking(factors: SwapFactors, known: Kernel) -> list[str]:
 
 
 def check(factors: SwapFactors, image: Path, *, cache: Cache | None = None) -> None:
-    """Check that a kernel has what a cell needs, as far as its image says. Errors: `InvalidInput`, by its name."""
+    """Check that a kernel has what a cell needs, as far as its image says.
+
+    Errors: `InvalidInput` by the factor and its level, as the user or the set-up gave them.
+    """
     known = read(image, cache=cache)
     for need in needs_of(factors, known.release):
         if text := need.lacking(known):
+            is_its = need.factor in setups.decided_by(factors.setup)
+            given = f"is given by setup={factors.setup} and " if is_its else ""
             hint = "acon-nb bench setups shows what each set-up needs; the profile reclaim adds what study lacks"
             raise InvalidInput(
-                need.knob,
-                knobs.knobs_of(factors).get(need.knob, factors.swap),
-                f"is not in this kernel ({known.release}): {text}",
+                need.factor,
+                getattr(factors, need.factor),
+                f"{given}is not in this kernel ({known.release}): {text}",
                 hint=hint,
             )
 
@@ -146,6 +153,11 @@ def version_of(release: str) -> tuple[int, ...]:
     """The first two numbers of a release ("6.12.5-cloud": (6, 12)); an empty tuple for a text without them."""
     match = _VERSION.match(release)
     return (int(match[1]), int(match[2])) if match else ()
+
+
+def _of_factor(factor: str, option: str, *, since: str = "") -> Need:
+    """The need of a factor that has no row in the table of knobs."""
+    return Need(factor=factor, knob=factor, option=option, since=since)
 
 
 def _compressor_options(knob: str, value: str, release: str) -> list[str]:

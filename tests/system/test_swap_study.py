@@ -176,7 +176,7 @@ def test_outcomes_that_are_no_success_are_results(study_kernel, tmp_path, monkey
     assert short["fill_count"] > 0
     assert (encrypted["end"], encrypted["error"], encrypted["corrupt_pages"]) == ("powered_off", "", 0)
     assert "dm_mod/parameters/swap_bios=16" in encrypted["knobs"]
-    assert "/sys/block/zram0/comp_algorithm does not take deflate (zram_compressor)" in algorithm["error"]
+    assert "/sys/block/zram0/comp_algorithm does not take deflate (compressor)" in algorithm["error"]
     assert "this kernel has no /sys/kernel/mm/lru_gen/enabled (lru_gen)" in lacking["error"]
     assert "this kernel has no /sys/module/delay_disk/parameters (disk)" in diskless["error"]
 

@@ -146,9 +146,9 @@ def test_what_a_kernel_lacks_is_named() -> None:
     kernel = Kernel(options=STUDY, complete=True, release="6.12.5")
     rows = {row["name"]: row for row in needs.setup_rows(kernel)}
     assert rows["fedora-zram"]["kernel"] == rows["none"]["kernel"] == rows["home-assistant"]["kernel"] == "has"
-    assert rows["zswap-zstd"]["lacks"] == ["zswap_compressor needs CONFIG_CRYPTO_ZSTD"]
+    assert rows["zswap-zstd"]["lacks"] == ["compressor needs CONFIG_CRYPTO_ZSTD"]
     assert rows["zram-zstd"]["lacks"] == [
-        "zram_compressor needs CONFIG_ZRAM_BACKEND_ZSTD built in: it is a module, and the guest loads none"
+        "compressor needs CONFIG_ZRAM_BACKEND_ZSTD built in: it is a module, and the guest loads none"
     ]
     again = SwapFactors(swap="zram", zram_recompressor="zstd")
     assert "zram_recompressor needs CONFIG_ZRAM_MULTI_COMP" in needs.lacking(again, kernel)
@@ -268,4 +268,65 @@ def test_allocators_and_damon_need_what_the_study_kernel_does_not_have() -> None
         "zpool needs Linux before 6.18, which removed it", "zpool needs Linux before 6.15, which removed it",
     ]  # fmt: skip
     older = Kernel(options=kernel.options, complete=True, release="6.6.0")
-    assert "zram_level needs Linux 6.12 or later" in needs.lacking(SwapFactors(swap="zram:lz4:4"), older)
+    assert "compressor_level needs Linux 6.12 or later" in needs.lacking(SwapFactors(swap="zram:lz4:4"), older)
+
+
+# A cell for every knob of the table, as a user writes it
+WRITTEN: list[dict[str, object]] = [
+    {"swap": "zswap:zstd", "zpool": "zbud", "zswap_max": "20M", "zswap_writeback": False, "shrinker": True},
+    {"swap": "zram:zstd:9", "zram_streams": 2, "zram_limit": "20M", "zram_recompressor": "zstd:15"},
+    {"swap": "zram:zstd", "zram_dictionary": "files"},
+    {"swap": "zram:zstd:9", "zram_dictionary": "files"},
+    {"swap": "zram", "zram_writeback": "huge", "zram_writeback_compressed": True},
+    {"lru_gen": True, "lru_min_ttl_ms": 1000, "swap_bios": 8, "watermark_scale_factor": 125,
+     "watermark_boost_factor": 0, "vfs_cache_pressure": 50},
+    {"thp": "always", "thp_defrag": "defer", "thp_shmem": "advise", "mthp": "16K", "mthp_shmem": "64K"},
+    {"damon_reclaim": True, "damon_min_age": "2s", "damon_quota": "1M", "damon_interval": "100ms",
+     "damon_watermarks": "500+400+200"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", knobs.table(), ids=lambda row: row["name"])
+def test_what_a_kernel_lacks_is_refused_by_the_factor_and_the_level_that_the_user_wrote(
+    row: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [levels for levels in WRITTEN if row["name"] in knobs.knobs_of(SwapFactors.of(levels))]
+    assert cells, "no cell above sets it"
+    assert row["factor"] in LEVELS
+    guests = [line.split("|") for line in knobs.guest_table().splitlines()]
+    assert next(line[-1] for line in guests if line[0] == row["name"]) == row["factor"], "as the guest says it"
+    factors = SwapFactors.of(cells[0])
+    for need in needs.needs_of(factors):
+        if need.knob != row["name"]:
+            continue
+        monkeypatch.setattr(needs, "needs_of", lambda *_, need=need: (need,))
+        old = bool(need.since)
+        kernel = Kernel(
+            options={} if old else {need.option: "n"}, complete=True,
+            release="2.6.1" if old else ("9.0" if need.until else "6.12"),
+        )  # fmt: skip
+        monkeypatch.setattr(needs, "read", lambda *_, kernel=kernel, **__: kernel)
+        with pytest.raises(InvalidInput) as caught:
+            needs.check(factors, Path("bzImage"))
+        assert caught.value.field == row["factor"]
+        assert caught.value.value == getattr(factors, str(row["factor"]))
+        assert str(caught.value).startswith(f"{row['factor']}=")
+        assert row["factor"] == row["name"] or f"{row['name']} needs" not in str(caught.value)
+
+
+def test_a_factor_that_is_no_knob_is_refused_with_its_own_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    for levels in ({"cgroup_max": "40M"}, {"groups": 2, "workload": "anon"}, {"reclaim_interval": "1s"}):
+        bare = Kernel(options={"SWAP": "y", "MEMCG": "n"}, complete=True, release="6.12")
+        monkeypatch.setattr(needs, "read", lambda *_, bare=bare, **__: bare)
+        with pytest.raises(InvalidInput) as caught:
+            needs.check(SwapFactors.of(levels), Path("bzImage"))
+        field, value = next(iter(levels.items()))
+        assert (caught.value.field, caught.value.value) == (field, value)
+
+
+def test_what_a_set_up_gives_is_refused_with_the_set_ups_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(options={**STUDY, "DAMON_RECLAIM": "n"}, complete=True, release="6.12.1")
+    monkeypatch.setattr(needs, "read", lambda *_, **__: kernel)
+    with pytest.raises(InvalidInput) as caught:
+        needs.check(SwapFactors(setup="zram-damon"), Path("bzImage"))
+    assert str(caught.value).startswith("damon_min_age='500ms': is given by setup=zram-damon and is not in this kernel")
