@@ -1,7 +1,6 @@
 """Configures and builds guest kernels.
 
-The requested options are added to tinyconfig, `make olddefconfig` resolves them, and each one is read back and
-compared. The kernel is built out of tree and cached.
+The requested options are added to tinyconfig, `make olddefconfig` resolves them, and each is read back and compared.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, key_of, require_space, sha256_file
 from acon_nb.errors import InvalidInput
-from acon_nb.kernel import dotconfig, features, folders, given, make, objects, sizes
+from acon_nb.kernel import dotconfig, features, folders, given, make, objects, outdated, sizes
 from acon_nb.kernel.features import OptionRequest, requested_options
 from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch, require_unchanged
@@ -389,6 +388,7 @@ def _build(
         make.compile_image(plan.tree, work, log, on_progress, cancel, jobs)
         make.install_modules(plan.tree, work, folder / "modules", log, cancel)
         require_unchanged(plan.tree, store)
+        outdated.finish(work, plan.tree)
         release = (work / "include/config/kernel.release").read_text().strip()
         shutil.copyfile(work / "arch/x86/boot/bzImage", folder / "bzImage")
         shutil.copyfile(work / ".config", folder / "config")

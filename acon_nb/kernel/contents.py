@@ -2,7 +2,8 @@
 
 Times say nothing: an edit may keep them, and an older version may be copied over a file with its own. Hashes are kept
 in the cache by device, inode, size and times of change, so that a second look reads nothing. What git ignores and
-backups of editors do not count. Links to folders are followed, since the compiler follows them.
+backups of editors do not count, but for the files that kbuild reads the release from. Links to folders are followed,
+since the compiler follows them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from acon_nb import process
@@ -27,6 +28,8 @@ _KIND = "source-index"
 _BACKUP = re.compile(r".*~|\.#.*|#.*#|\..*\.sw[a-p]|.*\.(?:orig|rej)|\.DS_Store")
 # A file that changed just before it was read might change again within the same tick of its times
 _SETTLED_NS = 2_000_000_000
+# What scripts/setlocalversion reads, whatever git ignores: the kernel's own .gitignore hides .scmversion
+_RELEASE = re.compile(r"localversion[^/]*|\.scmversion")
 _EVERY = 5_000  # files between two reports of progress
 _MOST_FILES = 500_000  # five times the kernel's; a link may lead to a whole file system
 # What decides which options there are, and what tinyconfig gives
@@ -37,11 +40,13 @@ _CONFIGURING = re.compile(r"(?:.*/)?(?:Kconfig|Makefile|Kbuild)[^/]*|scripts/.*|
 class Contents:
     """What a folder holds: by file (a path relative to it) its digest; `commit` is what git says of a checkout.
 
-    `identity` is the hash of all of it, `configuring` of what decides how the tree is configured.
+    `identity` is the hash of all of it, `configuring` of what decides how the tree is configured. `versions` tells by
+    file, without reading it, whether it was written since (device, inode, size, times of change).
     """
 
     files: Mapping[str, str]
     commit: str
+    versions: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def identity(self) -> str:
@@ -63,6 +68,7 @@ def read(
     task = f"identify {folder}"
     now_ns = time.time_ns()
     files: dict[str, str] = {}
+    versions: dict[str, tuple[int, ...]] = {}
     kept: dict[str, list[object]] = {}
     try:
         for name, path in _walk(folder, _ignored(folder)):
@@ -73,9 +79,9 @@ def read(
                 raise InvalidInput("source", folder, reason, hint="remove links out of the tree")
             if len(files) % _EVERY == _EVERY - 1:
                 on_progress(Progress(task, None, f"{len(files) + 1:,} files"))
-            files[name], version = _digest(path, known.get(name))
-            if version and now_ns - max(version[3:]) > _SETTLED_NS:
-                kept[name] = [*version, files[name]]
+            files[name], versions[name] = _digest(path, known.get(name))
+            if now_ns - max(versions[name][4::5]) > _SETTLED_NS:
+                kept[name] = [*versions[name], files[name]]
     except OSError as error:
         reason = f"has a file that cannot be read: {error.filename}: {error.strerror}"
         raise InvalidInput("source", folder, reason, hint="make it readable, or remove it") from error
@@ -83,7 +89,7 @@ def read(
         known_path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(known_path) as temporary:
             temporary.write_text(json.dumps(kept))
-    return Contents(files=dict(sorted(files.items())), commit=_commit(folder))
+    return Contents(files=dict(sorted(files.items())), commit=_commit(folder, files), versions=versions)
 
 
 def _known(path: Path) -> dict[str, list[object]]:
@@ -108,7 +114,8 @@ def _walk(folder: Path, ignored: frozenset[str]) -> Iterator[tuple[str, str]]:
             entries = list(scanned)
         for entry in entries:
             name = prefix + entry.name
-            if entry.name == ".git" or _BACKUP.fullmatch(entry.name) or name in ignored:
+            left_out = entry.name == ".git" or _BACKUP.fullmatch(entry.name) or name in ignored
+            if left_out and not (_RELEASE.fullmatch(name) and not name.endswith("~")):
                 continue
             if entry.is_symlink():
                 yield name, entry.path
@@ -120,26 +127,36 @@ def _walk(folder: Path, ignored: frozenset[str]) -> Iterator[tuple[str, str]]:
 
 
 def _digest(path: str, known: list[object] | None) -> tuple[str, tuple[int, ...]]:
-    """Return a file's digest, and the version of it to know it by (empty for links, which are read each time)."""
+    """Return the digest of a file, or of a link and the file behind it, and the version of both to know it by."""
     status = os.lstat(path)
-    if stat.S_ISLNK(status.st_mode):
-        behind = Path(path)
-        target = os.fspath(behind.readlink())
-        content = hashlib.sha256(behind.read_bytes()).hexdigest() if behind.is_file() else ""
-        return f"link {target} {content}", ()
-    version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    mode = f"{stat.S_IMODE(status.st_mode):o}"
+    linked = stat.S_ISLNK(status.st_mode)
+    behind = Path(path).stat() if linked and Path(path).is_file() else None
+    version = (*_version(status), *(_version(behind) if behind else ()))
     if known is not None and known[:-1] == list(version):
         return str(known[-1]), version
+    if not linked:
+        return _content(path, status), version
+    return f"link {Path(path).readlink()} {_content(path, behind) if behind else ''}", version
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _content(path: str, status: os.stat_result) -> str:
     with Path(path).open("rb") as file:
-        return f"{mode} {hashlib.file_digest(file, 'sha256').hexdigest()}", version
+        return f"{stat.S_IMODE(status.st_mode):o} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _git(folder: Path, *argv: str) -> str:
-    """Return what a git command prints; "" where it fails. No program that the repository's settings name is run."""
+    """Return what a git command prints; "" where it fails. No program that the repository's settings name is run.
+
+    Variables such as GIT_DIR, which would name another repository, do not count: make does not hand them on, either.
+    """
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-C", str(folder), *argv]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        return process.output(command, env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}, timeout_s=120)
+        return process.output(command, env={**environment, "GIT_OPTIONAL_LOCKS": "0"}, timeout_s=120)
     except CommandFailed:
         return ""
 
@@ -152,9 +169,24 @@ def _ignored(folder: Path) -> frozenset[str]:
     return frozenset(name.rstrip("/") for name in listed.split("\0") if name)
 
 
-def _commit(folder: Path) -> str:
-    """Return the commit of a checkout and the tags that lead to it, of which kbuild makes the release; else ""."""
+def _commit(folder: Path, files: Iterable[str]) -> str:
+    """Return what kbuild makes the release of a checkout from, else "".
+
+    That is its commit, the tags that lead to it, those named after its version or a localversion file wherever they
+    are (scripts/setlocalversion asks for them by name), and whether its index differs from its commit ("-dirty").
+    """
     if not (folder / ".git").exists() or shutil.which("git") is None:
         return ""
-    parts = (_git(folder, "rev-parse", "HEAD"), _git(folder, "tag", "--points-at", "HEAD"), _git(folder, "describe"))
+    makefile = (folder / "Makefile").read_text(errors="replace")[:4000]
+    numbers = re.findall(r"^(?:VERSION|PATCHLEVEL) = (\d+)$", makefile, re.MULTILINE)
+    local = [folder / name for name in files if _RELEASE.fullmatch(name)]
+    named = [path.read_text(errors="replace").strip().lstrip("-") for path in local if path.is_file()]
+    patterns = [f"refs/tags/v{'.'.join(numbers)}*", *(f"refs/tags/{name}" for name in named if name)]
+    parts = (
+        _git(folder, "rev-parse", "HEAD"),
+        _git(folder, "tag", "--points-at", "HEAD"),
+        _git(folder, "describe"),
+        _git(folder, "for-each-ref", "--format=%(refname) %(objectname)", *patterns),
+        _git(folder, "diff-index", "--cached", "--name-only", "HEAD"),
+    )
     return "\n".join(part.strip() for part in parts)

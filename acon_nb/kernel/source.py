@@ -40,8 +40,8 @@ class SourceTree:
 
     `base` is the tree that it was patched from, if any. `place` ("": none) names the build folder of a folder whose
     content changes from one identity to the next, as a checkout does: it is built in again, so that make compiles what
-    changed. `files` are the digests of a folder's files by name, and `configuring` the hash of those that decide its
-    options (of other trees the identity).
+    changed. `files` are the digests of a folder's files by name, `versions` tells whether one was written since (see
+    `contents.Contents`), and `configuring` is the hash of those that decide its options (of other trees the identity).
     """
 
     path: Path
@@ -51,6 +51,7 @@ class SourceTree:
     base: SourceTree | None = None
     place: str = ""
     files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    versions: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     configuring: str = ""
 
     def __post_init__(self) -> None:
@@ -120,7 +121,7 @@ def _fetch(source: str, fetcher: _Fetcher) -> SourceTree:
         return _debian(match.group(1), fetcher)
     path = Path(source).expanduser()
     if path.is_dir():
-        return _folder(path.absolute(), source, fetcher)
+        return _folder(path.resolve(), source, fetcher)  # as kbuild names it
     if match := _TARBALL.fullmatch(source):
         return _tarball(Path(match["path"]).expanduser(), match["sha256"], fetcher)
     if match := _GIT.fullmatch(source):
@@ -133,7 +134,7 @@ def _folder(path: Path, named: str, fetcher: _Fetcher) -> SourceTree:
     _refuse_what_kbuild_refuses(path)
     held = contents.read(path, fetcher.cache, on_progress=fetcher.on_progress, cancel=fetcher.cancel)
     tree = _tree(path, f"content:{held.identity}", release)
-    return replace(tree, place=f"dir:{path}", files=held.files, configuring=held.configuring)
+    return replace(tree, place=f"dir:{path}", files=held.files, versions=held.versions, configuring=held.configuring)
 
 
 def _refuse_what_kbuild_refuses(path: Path) -> None:
@@ -151,13 +152,17 @@ def _refuse_what_kbuild_refuses(path: Path) -> None:
 
 
 def require_unchanged(tree: SourceTree, cache: Cache) -> None:
-    """Look again at a folder that was built from. Errors: `AconError` if its content has changed since `fetch`."""
-    if (
-        tree.files
-        and _folder(tree.path, str(tree.path), _Fetcher(cache=cache, on_progress=silent, cancel=None)).identity
-        != tree.identity
-    ):
-        raise AconError(f"{tree.path} changed while its kernel was built", hint="build again: only what changed is")
+    """Look again at a folder that was built from. Errors: `AconError` if a file was written to since `fetch`.
+
+    That holds for a file with its former content, too: another one may have been compiled in between.
+    """
+    if not tree.files:
+        return
+    now = _folder(tree.path, str(tree.path), _Fetcher(cache=cache, on_progress=silent, cancel=None))
+    written = sorted(name for name in {*tree.files, *now.files} if now.versions.get(name) != tree.versions.get(name))
+    if written or now.identity != tree.identity:
+        what = f"{tree.path}: {', '.join(written[:3])}" if written else f"{tree.path} (what git says of it)"
+        raise AconError(f"{what} changed while its kernel was built", hint="build again: only what changed is")
 
 
 def _debian(series: str, fetcher: _Fetcher) -> SourceTree:

@@ -97,6 +97,85 @@ def test_every_edit_is_noticed(tree: Path, cache: Cache, edit: str) -> None:
     require_unchanged(after, cache)
 
 
+RELEASE_EDITS: dict[str, Callable[[Path], object]] = {
+    ".scmversion that git ignores": lambda tree: write(tree / ".scmversion", "-mine"),
+    "localversion that git ignores": lambda tree: write(tree / "localversion-mine", "-mine"),
+    "a mode behind a linked file": lambda tree: (tree / "Makefile").chmod(0o700),
+}
+
+
+@pytest.mark.parametrize("edit", RELEASE_EDITS)
+def test_files_of_the_release_count_even_where_git_ignores_them(tree: Path, cache: Cache, edit: str) -> None:
+    with (tree / ".gitignore").open("a") as file:
+        file.write(".*\nlocalversion-*\n")
+    (tree / "Makefile").chmod(0o644)
+    before = fetch(str(tree), cache=cache).identity
+    RELEASE_EDITS[edit](tree)
+    assert fetch(str(tree), cache=cache).identity != before
+
+
+def test_a_mode_behind_a_link_out_of_the_tree_is_noticed(tree: Path, cache: Cache) -> None:
+    write(tree.parent / "outside/more.sh", "echo")
+    (tree / "scripts/more.sh").symlink_to("../../outside/more.sh")
+    (tree / "drivers").unlink()
+    before = fetch(str(tree), cache=cache).identity
+    (tree.parent / "outside/more.sh").chmod(0o755)
+    assert fetch(str(tree), cache=cache).identity != before
+
+
+def checkout_of(tree: Path) -> Path:
+    if not (tree / ".git").exists():
+        git(tree, "init", "-q")
+        git(tree, "add", ".")
+        git(tree, "commit", "-qm", "one")
+    return tree
+
+
+def test_a_tag_of_the_version_behind_a_nearer_one_is_noticed(tree: Path, cache: Cache) -> None:
+    git(checkout_of(tree), "commit", "--allow-empty", "-qm", "two")
+    git(tree, "tag", "-am", "x", "nearer")
+    git(tree, "commit", "--allow-empty", "-qm", "three")
+    before = fetch(str(tree), cache=cache).identity
+    git(tree, "tag", "-am", "x", "v6.12.9", "HEAD~2")
+    assert fetch(str(tree), cache=cache).identity != before
+
+
+def test_what_is_staged_only_is_noticed(tree: Path, cache: Cache) -> None:
+    """kbuild adds -dirty to the release, although each file is as it was."""
+    before = fetch(str(checkout_of(tree)), cache=cache).identity
+    text = (tree / "mm/util.c").read_text()
+    write(tree / "mm/util.c", "int staged;")
+    git(tree, "add", "mm/util.c")
+    write(tree / "mm/util.c", text)
+    assert fetch(str(tree), cache=cache).identity != before
+
+
+def test_another_repository_in_the_environment_does_not_hide_a_commit(
+    tree: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tree.parent / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    git(other, "commit", "--allow-empty", "-qm", "other")
+    checkout_of(tree)
+    with monkeypatch.context() as patched:
+        patched.setenv("GIT_DIR", str(other / ".git"))
+        before = fetch(str(tree), cache=cache).identity
+    git(tree, "commit", "--allow-empty", "-qm", "two")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert fetch(str(tree), cache=cache).identity != before
+
+
+def test_a_file_edited_and_restored_meanwhile_is_noticed_at_the_end(tree: Path, cache: Cache) -> None:
+    before = fetch(str(tree), cache=cache)
+    text = (tree / "mm/util.c").read_text()
+    keeping_times(tree / "mm/util.c", lambda: write(tree / "mm/util.c", "int other;"))
+    keeping_times(tree / "mm/util.c", lambda: write(tree / "mm/util.c", text))
+    assert fetch(str(tree), cache=cache).identity == before.identity
+    with pytest.raises(AconError, match=r"mm/util.c changed while its kernel was built"):
+        require_unchanged(before, cache)
+
+
 @pytest.mark.parametrize("argv", [("commit", "--allow-empty", "-qm", "two"), ("tag", "v1"), ("tag", "-am", "x", "v2")])
 def test_a_commit_and_a_tag_are_noticed(tree: Path, cache: Cache, argv: tuple[str, ...]) -> None:
     if not (tree / ".git").exists():
@@ -167,15 +246,31 @@ def test_no_program_that_a_repository_names_is_run(tree: Path, cache: Cache) -> 
 def built(tree: Path, cache: Cache, tmp_path: Path) -> tuple[SourceTree, Path]:
     """A build folder as kbuild leaves it, of two objects and a table that a script made."""
     work = tmp_path / "work"
+    write(tree / "lib/opcodes.txt", "00: add\n")
+    write(tree / "lib/names.tbl", "0 read\n")
+    write(tree / "lib/unused.c", "int unused;\n")
+    write(tree / "lib/Makefile", "obj-y := other.o\n$(obj)/names.h: $(src)/names.tbl\n\t$(call cmd,opcodes)\n")
+    write(tree / "notes", "mine\n")
+    write(tree / "lib/stray.data", "mine\n")
+    write(tree / "tools/objtool/check.c", "int check;\n")
+    (tree / "include").mkdir()
+    (tree / "include/x.h").write_text("#define X 1\n")
+    (tree / "also").symlink_to("include")
     source = fetch(str(tree), cache=cache)
-    for name, uses in {"mm/util.o": ["mm/util.c", "include/x.h"], "lib/other.o": ["lib/other.c"]}.items():
+    outdated.remove(work, source)
+    real = tree.resolve()
+    for name, uses in {
+        "mm/util.o": ["mm/util.c", "include/x.h"],
+        "lib/other.o": ["lib/other.c", "also/x.h"],
+        "drivers/driver.o": ["drivers/driver.c"],
+    }.items():
         write(work / name, "object")
         path = work / name
-        lines = "".join(f"  {tree}/{use} \\\n" for use in uses)
+        lines = "".join(f"  {real}/{use} \\\n" for use in uses)
         write(path.with_name(f".{path.name}.cmd"), f"savedcmd_{name} := gcc\n\ndeps_{name} := \\\n{lines}\n$(deps):\n")
-    outdated.remove(work, source)
     write(work / "include/generated/table.h", "made by a script")
     write(work / ".config", "CONFIG_A=y\n")
+    outdated.finish(work, source)
     return source, work
 
 
@@ -188,6 +283,78 @@ def test_what_was_made_of_a_changed_file_is_made_again(built: tuple[SourceTree, 
     assert (work / "include/generated/table.h").exists()
 
 
+def test_a_tree_given_by_a_link_is_the_tree_that_kbuild_names(built: tuple[SourceTree, Path], cache: Cache) -> None:
+    source, work = built
+    link = source.path.parent / "by-link"
+    link.symlink_to(source.path)
+    assert fetch(str(link), cache=cache).place == source.place
+    EDITS["an edit that keeps size and time"](source.path)
+    outdated.remove(work, fetch(str(link), cache=cache))
+    assert not (work / "mm/util.o").exists()
+
+
+def test_users_of_a_header_under_each_of_its_names_are_made_again(built: tuple[SourceTree, Path], cache: Cache) -> None:
+    source, work = built
+    header = source.path / "include/x.h"
+    keeping_times(header, lambda: header.write_text("#define X 2\n"))
+    outdated.remove(work, fetch(str(source.path), cache=cache))
+    assert not (work / "mm/util.o").exists()
+    assert not (work / "lib/other.o").exists()
+    assert (work / "drivers/driver.o").exists()
+
+
+def test_a_folder_link_that_leads_elsewhere_makes_its_users_again(built: tuple[SourceTree, Path], cache: Cache) -> None:
+    source, work = built
+    shutil.copytree(source.path.parent / "outside", source.path.parent / "another")
+    (source.path / "drivers").unlink()
+    (source.path / "drivers").symlink_to("../another")
+    outdated.remove(work, fetch(str(source.path), cache=cache))
+    assert not (work / "drivers/driver.o").exists()
+    assert (work / "mm/util.o").exists()
+
+
+def test_a_new_header_that_hides_another_makes_its_users_again(built: tuple[SourceTree, Path], cache: Cache) -> None:
+    source, work = built
+    write(source.path / "mm/x.h", "#define X 3\n")
+    outdated.remove(work, fetch(str(source.path), cache=cache))
+    assert not (work / "mm/util.o").exists()
+    assert (work / "include/generated/table.h").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["lib/opcodes.txt", "lib/names.tbl", "scripts/list.sh", "tools/objtool/check.c", "lib/unused.c"]
+)
+@pytest.mark.parametrize("later_ns", [0, 1_000_000_000])
+def test_the_folder_is_emptied_where_no_command_tells_what_was_made_of_a_file(
+    built: tuple[SourceTree, Path], cache: Cache, name: str, later_ns: int
+) -> None:
+    """Such a file may be newer than the record of the build and yet older than what was made of it."""
+    source, work = built
+    path = source.path / name
+    times = path.stat()
+    path.write_text("changed\n")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + later_ns))
+    outdated.remove(work, fetch(str(source.path), cache=cache))
+    noticed_by_make = name.endswith("unused.c") and later_ns > 0
+    assert (work / "include/generated/table.h").exists() is noticed_by_make
+    assert (work / ".config").exists()
+
+
+@pytest.mark.parametrize("name", ["notes", "lib/stray.data", "Documentation/x.txt", "lib/unused.c", "lib/Kconfig"])
+@pytest.mark.parametrize("new", [True, False])
+def test_a_file_that_nothing_is_made_of_keeps_what_was_built(
+    built: tuple[SourceTree, Path], cache: Cache, name: str, new: bool
+) -> None:
+    source, work = built
+    if new:
+        name += ".new"
+    write(source.path / name, "changed\n")
+    os.utime(source.path / name, (4e9, 4e9))
+    outdated.remove(work, fetch(str(source.path), cache=cache))
+    assert (work / "mm/util.o").exists()
+    assert (work / "include/generated/table.h").exists()
+
+
 def test_a_mode_alone_makes_nothing_again(built: tuple[SourceTree, Path], cache: Cache) -> None:
     source, work = built
     EDITS["chmod"](source.path)
@@ -195,20 +362,37 @@ def test_a_mode_alone_makes_nothing_again(built: tuple[SourceTree, Path], cache:
     assert (work / "include/generated/table.h").exists()
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_changed_script_empties_the_folder_if_its_time_says_nothing(
-    built: tuple[SourceTree, Path], cache: Cache, kept: bool
+def test_a_file_restored_after_a_failed_build_counts_as_changed(built: tuple[SourceTree, Path], cache: Cache) -> None:
+    source, work = built
+    path, text = source.path / "mm/util.c", (source.path / "mm/util.c").read_text()
+    keeping_times(path, lambda: path.write_text("int fails;\n"))
+    outdated.remove(work, fetch(str(source.path), cache=cache))
+    write(work / "mm/util.o", "object of the edited file")  # make got as far as that
+    keeping_times(path, lambda: path.write_text(text))
+    outdated.remove(work, fetch(str(source.path), cache=cache))
+    assert not (work / "mm/util.o").exists()
+    assert (work / "lib/other.o").exists()
+
+
+def test_a_file_edited_and_restored_during_a_killed_build_counts_as_changed(
+    built: tuple[SourceTree, Path], cache: Cache
 ) -> None:
     source, work = built
-    script = source.path / "scripts/list.sh"
-    if kept:
-        keeping_times(script, lambda: script.write_text("echo b\n"))
-    else:
-        script.write_text("echo b\n")
-        os.utime(script, (4e9, 4e9))
+    path, text = source.path / "mm/util.c", (source.path / "mm/util.c").read_text()
+    outdated.remove(work, source)
+    keeping_times(path, lambda: path.write_text("int other;\n"))
+    keeping_times(path, lambda: path.write_text(text))
     outdated.remove(work, fetch(str(source.path), cache=cache))
-    assert (work / "include/generated/table.h").exists() is not kept
-    assert (work / ".config").exists()
+    assert not (work / "mm/util.o").exists()
+    assert (work / "lib/other.o").exists()
+
+
+def test_a_killed_build_resumes_where_it_stopped(built: tuple[SourceTree, Path], cache: Cache) -> None:
+    source, work = built
+    outdated.remove(work, source)
+    outdated.remove(work, fetch(str(source.path), cache=cache))
+    assert (work / "mm/util.o").exists()
+    assert (work / "include/generated/table.h").exists()
 
 
 def test_a_folder_without_a_record_is_emptied(built: tuple[SourceTree, Path]) -> None:
