@@ -25,11 +25,13 @@ import filelock
 import platformdirs
 
 from acon_nb.errors import NoSpace
+from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 _SETTLED_NS = 1_000_000_000
 _HASHES_KEPT = 4096
+_TELL_S = 1.0  # between two reports of waiting for a lock
 _hashes: dict[tuple[int, ...], str] = {}
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -130,16 +132,18 @@ class Cache:
         make: Callable[[Path], None],
         *,
         hashed: bool = True,
+        on_progress: OnProgress = silent,
+        cancel: CancelToken | None = None,
     ) -> Artifact:
         """Return the artifact of `inputs`; if the cache does not hold it, build it with `make(folder)`.
 
         With `hashed`, files are verified by SHA-256 on every use; without it, a folder that has a manifest is trusted
-        (large source trees). Concurrent callers wait for each other. Errors: `NoSpace`, and whatever `make` raises;
-        a failed build leaves nothing behind.
+        (large source trees). Concurrent callers wait for each other, and say so. Errors: `NoSpace`, `Cancelled` while
+        waiting, and whatever `make` raises; a failed build leaves nothing behind.
         """
         key = key_of(inputs)
         folder = self.root / kind / key
-        with raising_no_space(folder), self.lock(f"{kind}-{key}"):
+        with raising_no_space(folder), self.lock(f"{kind}-{key}", on_progress=on_progress, cancel=cancel):
             if self._is_complete(folder, hashed=hashed):
                 return Artifact(folder, key, True, 0.0)
             started = time.monotonic()
@@ -162,22 +166,41 @@ class Cache:
         return None
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+    def lock(
+        self,
+        name: str,
+        *,
+        wait: bool = True,
+        on_progress: OnProgress = silent,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[bool]:
         """Hold the named lock, which excludes all other processes of this user; yields whether it was acquired.
 
-        With `wait` it always is; without, it is not while another process holds it.
+        With `wait` it always is, and each second of waiting is told; without, it is not while another process holds it.
+        Errors: `Cancelled`.
         """
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(locks / f"{name}.lock")
+        holder = locks / f"{name}.holder"
+        started = time.monotonic()
+        while True:
+            try:
+                lock.acquire(timeout=_TELL_S if wait else 0)
+                break
+            except filelock.Timeout:
+                if not wait:
+                    yield False
+                    return
+            if cancel is not None:
+                cancel.check()
+            waited = f"{time.monotonic() - started:.0f} s: {_holder(holder)} works on the same"
+            on_progress(Progress("wait for another process", None, waited))
         try:
-            lock.acquire(blocking=wait)
-        except filelock.Timeout:
-            yield False
-            return
-        try:
+            holder.write_text(str(os.getpid()))
             yield True
         finally:
+            holder.unlink(missing_ok=True)
             lock.release()
 
     def workdir(self, kind: str, inputs: Mapping[str, Any]) -> Path:
@@ -226,6 +249,15 @@ class Cache:
         _log.warning("%s is corrupt in the cache (%s): removing and rebuilding it", folder, ", ".join(damaged))
         shutil.rmtree(folder)
         return False
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, as its holder wrote it; a process that was killed may have left its own."""
+    try:
+        pid = int(path.read_text())
+        return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
+    except (OSError, ValueError):
+        return "another process"
 
 
 def _modified_ns(path: Path) -> int:

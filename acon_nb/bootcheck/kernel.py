@@ -7,7 +7,6 @@ messages of the image show what matters for an initrd.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
 import struct
@@ -16,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import bzimage
-from acon_nb.archive.decompress import compression_of, decompressed
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.guest import kallsyms
 from acon_nb.initrd.check import Kernel
 from acon_nb.kernel import dotconfig
+from acon_nb.kernel.unpack import unpacked
 
 _READER = 1  # of the cached facts
-_LENGTH_BYTES = 4  # the size of the unpacked kernel, behind all streams but gzip's
 _LIMIT_BYTES = 512 << 20
 _CONFIG_LIMIT_BYTES = 4 << 20
 _IKCONFIG = re.compile(rb"IKCFG_ST(\x1f\x8b)")
@@ -79,23 +77,6 @@ def read(kernel: Path, *, cache: Cache | None = None) -> Kernel:
         release=facts["release"],
         image_bytes=facts["image_bytes"],
     )
-
-
-def unpacked(image: bytes) -> bytes:
-    """The kernel that a bzImage holds; empty for what is too short to be one, or a compression that is not understood.
-
-    Errors: `TreeError` for damaged data, `struct.error` for a bzImage that is cut.
-    """
-    if len(image) < bzimage.HEADER_BYTES:
-        return b""
-    entry = (image[bzimage.SETUP_SECTORS] + 1) * bzimage.SECTOR_BYTES
-    start, size = struct.unpack_from("<II", image, bzimage.PAYLOAD)
-    payload = image[entry + start : entry + start + size]
-    name = compression_of(payload[:8])
-    if not name:
-        return b""
-    payload = payload if name == "gz" else payload[:-_LENGTH_BYTES]
-    return b"".join(decompressed(io.BytesIO(payload), name, "the kernel"))
 
 
 def _head(kernel: Path) -> bytes:

@@ -56,16 +56,24 @@ def _build_spec(profile: str, **fields: Any) -> Any:
 @kernel_group.command("build")
 @_kernel_options
 @click.option("--modules", is_flag=True, help="Allow modules (MODULES=y): --set OPT=m builds one.")
+@click.option(
+    "--prove", is_flag=True, help="Build it again from nothing elsewhere; exit status 1 if a byte differs, and where."
+)
 @click.option("--install", "directory", type=click.Path(path_type=Path), help="Also copy to DIR, as make install does.")
 @as_json_option
-def kernel_build(modules: bool, directory: Path | None, as_json: bool, **fields: Any) -> None:
+def kernel_build(modules: bool, prove: bool, directory: Path | None, as_json: bool, **fields: Any) -> None:
     """Build a bzImage (cached by content), and the modules of options that are m."""
     from acon_nb import kernel
+    from acon_nb.kernel import pins
     from acon_nb.kernel.tables import image_text
 
     if modules:
         fields["settings"] = (*fields["settings"], "MODULES=y")
-    image = kernel.build(_build_spec(**fields), on_progress=TextProgress())
+    spec = _build_spec(**fields)
+    proof = kernel.prove(spec, on_progress=TextProgress()) if prove else None
+    image = proof.image if proof else kernel.build(spec, on_progress=TextProgress())
+    if pins.has_public_key(image.config):
+        click.echo(f"note: {pins.NOT_SECRET}", err=True)
     if directory is not None:
         for path in kernel.install(image, directory):
             click.echo(f"installed {path}", err=True)
@@ -73,9 +81,15 @@ def kernel_build(modules: bool, directory: Path | None, as_json: bool, **fields:
         values = {
             key: getattr(image, key) for key in ("image", "version", "config", "sha256", "seconds", "cached", "modules")
         }
+        if proof:
+            values |= {"sha256_again": proof.sha256_again, "difference": proof.difference or None}
         print_json(values)
-        return
-    click.echo(image_text(image))
+    else:
+        click.echo(image_text(image))
+        if proof:
+            click.echo(proof.text)
+    if proof and proof.difference:
+        sys.exit(1)
 
 
 @kernel_group.command("sources")

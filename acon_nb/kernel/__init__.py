@@ -12,14 +12,14 @@ from acon_nb.kernel.build import (
     build,
     check,
     configure,
-    difference,
     install,
     is_built,
-    values_of,
 )
+from acon_nb.kernel.difference import difference, values_of
 from acon_nb.kernel.distro import DistroKernel, built_kernel, debian_kernel, module_closure
 from acon_nb.kernel.dotconfig import OptionDifference, OptionResult, diff
 from acon_nb.kernel.features import PROFILES, Feature, OptionRequest, catalogue, groups, requested_options
+from acon_nb.kernel.prove import Proof, prove
 from acon_nb.kernel.source import PackagedSource, SourceTree, fetch, packaged
 from acon_nb.lazy import submodules
 
@@ -35,6 +35,7 @@ __all__ = [
     "OptionRequest",
     "OptionResult",
     "PackagedSource",
+    "Proof",
     "SourceTree",
     "build",
     "built_kernel",
@@ -51,6 +52,7 @@ __all__ = [
     "is_built",
     "module_closure",
     "packaged",
+    "prove",
     "requested_options",
     "search",
     "values_of",

@@ -6,7 +6,6 @@ The requested options are added to tinyconfig, `make olddefconfig` resolves them
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any
 from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, key_of, require_space, sha256_file
 from acon_nb.errors import InvalidInput
-from acon_nb.kernel import dotconfig, features, folders, given, make, objects, outdated, sizes
+from acon_nb.kernel import dotconfig, embedded, features, folders, given, make, objects, outdated, pins, sizes
 from acon_nb.kernel.features import OptionRequest, requested_options
 from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch, require_unchanged
@@ -24,7 +23,7 @@ from acon_nb.kernel.why import propose
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.validation import check_fields
 
-_BUILD_BYTES = 1 << 30
+BUILD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +95,10 @@ def build(
     purpose = {"compiler": inputs["compiler"], "profiles": spec.profiles, "start": inputs["start"]}
 
     def produce(folder: Path) -> None:
-        require_space(folder, _BUILD_BYTES, "building a kernel")
+        require_space(folder, BUILD_BYTES, "building a kernel")
         _build(plan, store, purpose, folder, jobs, on_progress, cancel)
 
-    artifact = store.get("kernel", inputs, produce)
+    artifact = store.get("kernel", inputs, produce, on_progress=on_progress, cancel=cancel)
     image = artifact.path / "bzImage"
     facts = json.loads((artifact.path / "facts.json").read_text())
     return KernelImage(
@@ -189,36 +188,6 @@ def install(image: KernelImage, directory: Path) -> tuple[Path, ...]:
     return tuple(installed)
 
 
-def difference(left: str, right: str, version: str = "6.12") -> tuple[dotconfig.OptionDifference, ...]:
-    """Compare two sides, each a .config file or profiles (`a,b`), whose requests for a kernel version count.
-
-    Profiles are compared with a .config only in the options that the profiles request.
-    """
-    left_values, right_values = values_of(left, version), values_of(right, version)
-    rows = dotconfig.diff(left_values, right_values)
-    if Path(left).is_file() == Path(right).is_file():
-        return rows
-    requested = right_values if Path(left).is_file() else left_values
-    return tuple(row for row in rows if row.option in requested)
-
-
-def values_of(side: str, version: str = "6.12") -> dict[str, str]:
-    """Read the options of a .config file, or those that profiles (`a,b`) request of a kernel version.
-
-    Rules of profiles are omitted, since they need a source tree.
-    """
-    if Path(side).is_file():
-        return dotconfig.parse(Path(side).read_text(errors="replace"))
-    numbers = re.fullmatch(r"(\d+)\.(\d+)", version)
-    if numbers is None:
-        raise InvalidInput("kernel_version", version, "is not a valid kernel version", hint="such as 6.12")
-    profiles = [name for name in side.split(",") if name]
-    if not profiles:
-        raise InvalidInput("profile", side, "is empty", hint="give profiles (guide,study) or a .config file")
-    requests = requested_options(profiles, (int(numbers[1]), int(numbers[2])))
-    return {request.option: request.value for request in requests}
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
     tree: SourceTree
@@ -239,8 +208,7 @@ def _plan(
 ) -> _Plan:
     requested_options(spec.profiles, (0, 0), settings=spec.settings)  # refuse invalid names before fetching anything
     if tree is None:
-        patches = (*features.patches(spec.profiles), *spec.patches)
-        tree = fetch(spec.source, patches=patches, cache=store, on_progress=on_progress, cancel=cancel)
+        tree = source_of(spec, store, on_progress, cancel)
     symbols = symbols_of(tree, store)
     requests = requested_options(spec.profiles, tree.version, symbols, spec.settings)
     if spec.rename and spec.config is not None:
@@ -252,6 +220,12 @@ def _plan(
     if refuse:
         dotconfig.refuse_impossible(requests, symbols)
     return _Plan(tree=tree, requests=requests, symbols=symbols, start=spec.config, compiler=tuple(make.compilers()))
+
+
+def source_of(spec: BuildSpec, store: Cache, on_progress: OnProgress, cancel: CancelToken | None) -> SourceTree:
+    """Fetch the source of a kernel, with the patches of its profiles and its own."""
+    patches = (*features.patches(spec.profiles), *spec.patches)
+    return fetch(spec.source, patches=patches, cache=store, on_progress=on_progress, cancel=cancel)
 
 
 def symbols_of(tree: SourceTree, store: Cache) -> dict[str, Symbol]:
@@ -273,7 +247,14 @@ def _symbol(row: dict[str, Any]) -> Symbol:
 
 
 def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
-    """Return everything that determines an image: the key of the cache."""
+    """Return everything that determines an image: the key of the cache.
+
+    What only some requests bring in has an entry only then, so that it renews no other kernel of the cache.
+    """
+    values = dotconfig.parse(spec.config.read_text(errors="replace")) if spec.config else {}
+    values |= {request.option: request.value for request in plan.requests}
+    files = embedded.digests(values, plan.tree)
+    modules = "m" in values.values() or values.get("MODULES") == "y"
     return {
         "source": plan.tree.identity,
         # the key's name, here and in facts.json, is part of the cache: another one would rebuild every kernel
@@ -282,13 +263,10 @@ def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
         "start": sha256_file(spec.config) if spec.config else "tinyconfig",
         "pins": dict(make.PINS),
         "make": make.VARIABLES,
-        "layout": 3 if _asks_for_modules(plan) else 2,  # of the artifact's folder: 2 has sizes.json, 3 modules
+        "layout": 3 if modules else 2,  # of the artifact's folder: 2 has sizes.json, 3 modules
+        **({"files": files} if files else {}),
+        **({"pinned": 1} if pins.concern(values) else {}),
     }
-
-
-def _asks_for_modules(plan: _Plan) -> bool:
-    start = dotconfig.parse(plan.start.read_text(errors="replace")) if plan.start else {}
-    return "m" in (*start.values(), *(request.value for request in plan.requests))
 
 
 def _configure(plan: _Plan, store: Cache, cancel: CancelToken | None) -> tuple[tuple[dotconfig.OptionResult, ...], str]:
@@ -378,13 +356,16 @@ def _build(
     values = dotconfig.parse(dot_config)
     if any(not row.ok and not row.optional for row in rows):
         dotconfig.require(_proposed(plan, store, rows, values, on_progress, cancel))
-    make.require_compressor(values)
+    make.require_for(values)
+    pins.refuse(values, plan.tree)
     if "m" in values.values():
         make.require_depmod()
     on_progress(Progress("configure kernel", 1.0, dotconfig.summary(rows)))
-    with folders.building(store, plan.tree, purpose, dot_config) as work:
+    with folders.building(store, plan.tree, purpose, dot_config, on_progress, cancel) as work:
         log = work / "build.log"
         log.unlink(missing_ok=True)
+        pins.prepare(plan.tree, work)
+        embedded.remove_outdated(work, embedded.digests(values, plan.tree))
         make.compile_image(plan.tree, work, log, on_progress, cancel, jobs)
         make.install_modules(plan.tree, work, folder / "modules", log, cancel)
         require_unchanged(plan.tree, store)

@@ -9,6 +9,7 @@ copied, never linked, since objtool modifies objects in place.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -21,6 +22,7 @@ from acon_nb import process
 from acon_nb.cache import Cache, key_of
 from acon_nb.kernel import dotconfig, outdated
 from acon_nb.kernel.source import SourceTree
+from acon_nb.progress import CancelToken, OnProgress, silent
 
 _KIND = "kernel-build"
 _CHECK_KIND = "kernel-check"
@@ -37,17 +39,25 @@ def configuring(store: Cache, tree: SourceTree, compiler: Sequence[str]) -> Iter
 
 
 @contextlib.contextmanager
-def building(store: Cache, tree: SourceTree, purpose: Mapping[str, Any], dot_config: str) -> Iterator[Path]:
+def building(
+    store: Cache,
+    tree: SourceTree,
+    purpose: Mapping[str, Any],
+    dot_config: str,
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
+) -> Iterator[Path]:
     """Yield the locked build folder of `tree` for `purpose` (compiler, profiles and the like), with `dot_config` in it.
 
     Objects are shared only between folders with the same `purpose["compiler"]`. Other builds of a tree wait for the
-    first one to finish, since they start from its objects.
+    first one to finish, since they start from its objects, and say so. Errors: `Cancelled`.
     """
+    hold = functools.partial(store.lock, on_progress=on_progress, cancel=cancel)
     family = _family(tree, purpose)
     folder = store.root / _KIND / f"{family}-{key_of(purpose)[:16]}"
-    with store.lock(_lock_of(folder)), contextlib.ExitStack() as first_of_tree:
+    with hold(_lock_of(folder)), contextlib.ExitStack() as first_of_tree:
         if not folder.is_dir():
-            first_of_tree.enter_context(store.lock(f"{_KIND}-{family}"))
+            first_of_tree.enter_context(hold(f"{_KIND}-{family}"))
             if _start_from_nearest(store, folder, tree, purpose, dotconfig.parse(dot_config)):
                 first_of_tree.close()
         os.utime(folder)
@@ -96,8 +106,8 @@ def _copy(source: Path, target: Path, old_tree: Path, new_tree: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         process.run(["cp", "-a", "--reflink=auto", f"{source}/.", temporary])
-        # The host tools' commands alone contain an absolute O= path
-        _rename_in_commands(temporary / "tools", source, target)
+        # Commands of the host's tools have an absolute O= path, and those that map paths in debug information
+        _rename_in_commands(temporary, source, target)
         if old_tree != new_tree:
             _rename_in_commands(temporary, old_tree, new_tree)
         temporary.rename(target)

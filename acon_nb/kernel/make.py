@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acon_nb import process
 from acon_nb.errors import AconError, BuildFailed, CommandFailed, MissingRequirement
-from acon_nb.kernel import dotconfig
+from acon_nb.kernel import dotconfig, pins
 from acon_nb.kernel.source import SourceTree
 from acon_nb.progress import CancelToken, OnProgress, Progress
 
@@ -39,23 +39,27 @@ PINS: Mapping[str, str] = {
     "KBUILD_BUILD_HOST": "acon-nb",
     "KBUILD_BUILD_VERSION": "1",
 }
+_EPOCH_S = "946684800"  # the timestamp above, for what else is started by make
 # Kconfig records the version of any Rust compiler it finds, and IKCONFIG puts it into the image.
 VARIABLES = ("ARCH=x86_64", "RUSTC=false", "BINDGEN=false")
 _SYSTEM = ("/usr/sbin", "/sbin")
 _INHERITED = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "CCACHE_DIR", "CCACHE_CONFIGPATH")
 
 
-def argument_list(tree: SourceTree, work: Path) -> list[str]:
-    """Return the `make` command for a tree and the build folder `work`; it uses ccache if that is installed."""
-    compilers = ("CC=ccache gcc", "HOSTCC=ccache gcc") if shutil.which("ccache") else ()
-    return ["make", "-C", str(tree.path), f"O={work}", *VARIABLES, *compilers]
+def argument_list(tree: SourceTree, work: Path, *, afresh: bool = False) -> list[str]:
+    """Return the `make` command for a tree and the build folder `work`, configured or not.
+
+    It uses ccache if that is installed, unless all is to be compiled `afresh`.
+    """
+    compilers = ("CC=ccache gcc", "HOSTCC=ccache gcc") if shutil.which("ccache") and not afresh else ()
+    return ["make", "-C", str(tree.path), f"O={work}", *VARIABLES, *compilers, *pins.variables(tree, work)]
 
 
 def environment() -> dict[str, str]:
     """Return the environment of `make`: only paths and caches are inherited, so MAKEFLAGS and CFLAGS do not leak in."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     path = os.pathsep.join([inherited.get("PATH", os.defpath), *_SYSTEM])  # where depmod is, and a user does not look
-    return {**inherited, "PATH": path, **PINS, "LC_ALL": "C"}
+    return {**inherited, "PATH": path, **PINS, "SOURCE_DATE_EPOCH": _EPOCH_S, "LC_ALL": "C"}
 
 
 def compile_image(
@@ -65,10 +69,13 @@ def compile_image(
     on_progress: OnProgress,
     cancel: CancelToken | None,
     jobs: int | None = None,
+    *,
+    afresh: bool = False,
 ) -> None:
     """Build the bzImage in the configured folder `work` with `jobs` parallel jobs (default: the number of CPUs).
 
-    Where an option is m, its modules are built, too. Errors: `BuildFailed` with the first errors, `Cancelled`.
+    Where an option is m, its modules are built, too. `afresh` takes nothing from ccache.
+    Errors: `BuildFailed` with the first errors, `Cancelled`.
     """
     task = f"build kernel {tree.release}"
     expected = _expected_steps(tree, work, cancel)
@@ -82,7 +89,7 @@ def compile_image(
 
     on_progress(Progress(task, 0.0, f"log: {log}"))
     targets = ["bzImage", "modules"] if has_modules(work) else ["bzImage"]
-    argv = [*argument_list(tree, work), f"-j{jobs or len(os.sched_getaffinity(0))}", *targets]
+    argv = [*argument_list(tree, work, afresh=afresh), f"-j{jobs or len(os.sched_getaffinity(0))}", *targets]
     _run(argv, work, log, take, cancel)
     if full_build:  # the estimate for the next full build
         (work / "steps").write_text(f"{seen} {_options_on(work)}")
@@ -131,10 +138,14 @@ def missing_tools() -> list[tuple[str, str]]:
     if shutil.which("gcc") is None:
         return missing
     for header, package in (("gelf.h", "libelf-dev"), ("stdlib.h", "libc6-dev")):
-        argv = ["gcc", "-E", "-include", header, "-x", "c", os.devnull, "-o", os.devnull]
-        if process.run(argv, check=False).returncode:
+        if not _has_header(header):
             missing.append((header, package))
     return missing
+
+
+def _has_header(name: str) -> bool:
+    argv = ["gcc", "-E", "-include", name, "-x", "c", os.devnull, "-o", os.devnull]
+    return not process.run(argv, check=False).returncode
 
 
 def require_tools() -> None:
@@ -146,11 +157,14 @@ def require_tools() -> None:
         raise MissingRequirement(names, "building a kernel", hint=f"apt-get install {packages}")
 
 
-def require_compressor(config: Mapping[str, str]) -> None:
-    """Raise `MissingRequirement` if the program that compresses a configuration's image is missing.
+def require_for(config: Mapping[str, str]) -> None:
+    """Raise `MissingRequirement` if a program or header that only some configurations need is missing.
 
     Otherwise make would fail at the very end.
     """
+    has_keys = "y" in (config.get("SYSTEM_TRUSTED_KEYRING"), config.get("MODULE_SIG"))
+    if has_keys and not _has_header("openssl/pem.h"):
+        raise MissingRequirement("openssl/pem.h", "a kernel with keys", hint="apt-get install libssl-dev")
     for option, (tool, package) in _COMPRESSORS.items():
         if config.get(option) == "y" and shutil.which(tool) is None:
             raise MissingRequirement(
@@ -159,10 +173,15 @@ def require_compressor(config: Mapping[str, str]) -> None:
 
 
 def compilers() -> list[str]:
-    """Return the first line of `--version` of each tool whose output ends up in the image."""
+    """Return what of this host's tools ends up in the image: the first line of each one's `--version`.
+
+    With the headers of gcc's plugins, Kconfig turns on GCC_PLUGINS.
+    """
     tools = ["gcc", "ld", "zstd", *(["pahole"] if shutil.which("pahole") else [])]
     try:
-        return [process.output([tool, "--version"]).splitlines()[0] for tool in tools]
+        versions = [process.output([tool, "--version"]).splitlines()[0] for tool in tools]
+        plugins = Path(process.output(["gcc", "-print-file-name=plugin"]).strip(), "include/plugin-version.h")
+        return [*versions, *(["gcc plugins"] if plugins.is_file() else [])]
     except IndexError as error:
         raise AconError(f"one of {', '.join(tools)} does not print its version", hint="reinstall it") from error
 

@@ -73,25 +73,25 @@ def finish(work: Path, tree: SourceTree) -> None:
 
 def _read(path: Path) -> _Record | None:
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
+        saved: dict[str, Any] = json.loads(path.read_text())
         return _Record(
-            files=dict(told["files"]),
-            uncertain=frozenset(told["uncertain"] or ()),
-            written_ns=dict(told["written_ns"]),
-            finished_ns=path.stat().st_mtime_ns if told["uncertain"] is None else None,
+            files=dict(saved["files"]),
+            uncertain=frozenset(saved["uncertain"] or ()),
+            written_ns=dict(saved["written_ns"]),
+            finished_ns=path.stat().st_mtime_ns if saved["uncertain"] is None else None,
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write(work: Path, tree: SourceTree, *, uncertain: Set[str] | None) -> None:
-    told = {
+    saved = {
         "files": dict(tree.files),
         "uncertain": None if uncertain is None else sorted(uncertain),
         "written_ns": {} if uncertain is None else _written_ns(tree),
     }
     with atomic_file(work / _RECORD) as temporary:
-        temporary.write_text(json.dumps(told))
+        temporary.write_text(json.dumps(saved))
 
 
 def _written_ns(tree: SourceTree) -> dict[str, int]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from acon_nb import process
 from acon_nb.cache import Cache, key_of, require_space, sha256_file
@@ -28,7 +29,7 @@ _GIT = re.compile(
     r"#(?P<ref>[\w./][\w./-]*)"
 )
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
-_TREE_BYTES = 2 << 30
+TREE_BYTES = 2 << 30
 # The programs that GNU tar starts for compressed tarballs
 _UNPACKERS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".txz": "xz", ".zst": "zstd"}
 _KINDS = "debian:VERSION, a folder, FILE.tar.xz[#sha256=HEX], or URL#REF (git)"
@@ -63,6 +64,11 @@ class _Fetcher:
     cache: Cache
     on_progress: OnProgress
     cancel: CancelToken | None
+
+    def get(self, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """The folder of a tree in the cache; it is made if the cache does not hold it."""
+        made = self.cache.get("source", inputs, make, hashed=False, on_progress=self.on_progress, cancel=self.cancel)
+        return made.path
 
 
 def fetch(
@@ -170,7 +176,7 @@ def _debian(series: str, fetcher: _Fetcher) -> SourceTree:
     package = apt.find(name)
 
     def make(folder: Path) -> None:
-        require_space(folder, _TREE_BYTES, "unpacking a kernel's source")
+        require_space(folder, TREE_BYTES, "unpacking a kernel's source")
         unpacked = apt.unpack(name, cache=fetcher.cache, on_progress=fetcher.on_progress)
         tarball = next(iter(sorted(unpacked.path("usr/src").glob("linux-source-*.tar.*"))), None)
         if tarball is None:
@@ -179,7 +185,7 @@ def _debian(series: str, fetcher: _Fetcher) -> SourceTree:
         _untar(tarball, folder, fetcher)
 
     inputs = {"source": name, "version": package.version, "sha256": package.sha256}
-    folder = fetcher.cache.get("source", inputs, make, hashed=False).path
+    folder = fetcher.get(inputs, make)
     return _tree(folder, f"{name}={package.version}:{package.sha256}", _release(folder, name))
 
 
@@ -191,7 +197,7 @@ def _tarball(path: Path, sha256: str | None, fetcher: _Fetcher) -> SourceTree:
         raise InvalidInput("source", path, f"has the SHA-256 {digest}", hint="fetch it again, or correct the hash")
 
     def make(folder: Path) -> None:
-        require_space(folder, _TREE_BYTES, "unpacking a kernel's source")
+        require_space(folder, TREE_BYTES, "unpacking a kernel's source")
         try:
             _untar(path, folder, fetcher)
         except CommandFailed as error:
@@ -199,7 +205,7 @@ def _tarball(path: Path, sha256: str | None, fetcher: _Fetcher) -> SourceTree:
             raise InvalidInput("source", path, reason, hint="it is damaged or truncated: fetch it again") from error
         _release(folder, str(path))
 
-    folder = fetcher.cache.get("source", {"tarball": digest}, make, hashed=False).path
+    folder = fetcher.get({"tarball": digest}, make)
     return _tree(folder, f"tarball:{digest}", _release(folder, str(path)))
 
 
@@ -209,7 +215,7 @@ def _git(url: str, ref: str, fetcher: _Fetcher) -> SourceTree:
     commit = ref.lower() if _COMMIT.fullmatch(ref) else _resolve(url, ref)
 
     def make(folder: Path) -> None:
-        require_space(folder, _TREE_BYTES, "a kernel's git tree")
+        require_space(folder, TREE_BYTES, "a kernel's git tree")
         task = f"fetch {url} at {commit[:12]}"
         fetcher.on_progress(Progress(task, 0.0))
         for argv in (
@@ -221,7 +227,7 @@ def _git(url: str, ref: str, fetcher: _Fetcher) -> SourceTree:
         _release(folder, f"{url}#{ref}")
         fetcher.on_progress(Progress(task, 1.0))
 
-    folder = fetcher.cache.get("source", {"git": url, "commit": commit}, make, hashed=False).path
+    folder = fetcher.get({"git": url, "commit": commit}, make)
     return _tree(folder, f"git:{commit}", _release(folder, f"{url}#{ref}"))
 
 
@@ -261,7 +267,7 @@ def _patched(tree: SourceTree, patches: Sequence[Path], fetcher: _Fetcher) -> So
     digests = [sha256_file(patch) for patch in patches]
 
     def make(folder: Path) -> None:
-        require_space(folder, _TREE_BYTES, "a patched copy of a kernel's source")
+        require_space(folder, TREE_BYTES, "a patched copy of a kernel's source")
         fetcher.on_progress(Progress("patch kernel", 0.0))
         # Links to a tree of the cache, which nobody edits: patch(1) replaces files and never writes into them
         link = ["--link"] if tree.path.is_relative_to(fetcher.cache.root) else ["--reflink=auto"]
@@ -285,7 +291,7 @@ def _patched(tree: SourceTree, patches: Sequence[Path], fetcher: _Fetcher) -> So
         fetcher.on_progress(Progress("patch kernel", 1.0))
 
     inputs = {"source": tree.identity, "patches": digests}
-    folder = fetcher.cache.get("source", inputs, make, hashed=False).path
+    folder = fetcher.get(inputs, make)
     patched = _tree(folder, f"{tree.identity}+patches:{key_of(inputs)}", _release(folder, "the patched tree"))
     return patched if tree.files else replace(patched, base=tree)  # a folder's objects may be older than its files
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from acon_nb.kernel.build import BuildSpec, KernelImage, difference
+from acon_nb.kernel.build import BuildSpec, KernelImage
+from acon_nb.kernel.difference import difference
 from acon_nb.kernel.dotconfig import OptionResult
 from acon_nb.kernel.features import catalogue
 from acon_nb.kernel.sizes import of_image

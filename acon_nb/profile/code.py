@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acon_nb.bootcheck.kernel import unpacked
 from acon_nb.errors import AconError
+from acon_nb.kernel.unpack import unpacked
 from acon_nb.profile.counts import Functions
 from acon_nb.profile.layout import canonical
 from acon_nb.profile.model import Profile, Region

@@ -7,10 +7,10 @@ import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from acon_nb.bootcheck.kernel import unpacked
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError
 from acon_nb.guest import kallsyms, symbols
+from acon_nb.kernel.unpack import unpacked
 from acon_nb.progress import OnProgress, Progress, silent
 from acon_nb.vm import Clock, counting
 

@@ -282,6 +282,30 @@ def test_an_option_that_is_m_is_a_module_that_a_guest_loads(store, tmp_path):
     assert any("zram: Added device" in record.text for record in row.log)
 
 
+@pytest.mark.weekly
+def test_a_kernel_with_signed_modules_and_debug_information_is_reproducible(store, tmp_path):
+    """Its initramfs counts by content; a module that its own key signed is loaded where signatures are enforced."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/note").write_text("one")
+    settings = ("MODULES=y", "ZRAM=m", "MODULE_SIG=y", "MODULE_SIG_FORCE=y", "MODULE_SIG_ALL=y", "DEBUG_INFO_DWARF5=y")
+    spec = kernel.BuildSpec(profiles=("guide",), settings=(*settings, f"INITRAMFS_SOURCE={tmp_path}/root"))
+    proof = kernel.prove(spec, cache=store, on_progress=TextProgress(every_s=30))
+    assert proof.difference == ""
+    assert proof.sha256_again == proof.image.sha256
+
+    files = kernel.module_closure(kernel.built_kernel(proof.image), ["zram"], cache=store)
+    made = boot.boot_initrd(tmp_path / "one.cpio", modules=files, release=proof.image.version, store=store)
+    tree = initrd.load(made.path)
+    tree.add_file("etc/modules", b"zram\n")
+    loaded = initrd.create(tree, tmp_path / "two.cpio")
+    row = boot.run(boot.BootCell(name="signed", kernel=proof.image.image, initrd=loaded.path, timeout_s=300))
+    assert any("zram: Added device" in record.text for record in row.log)
+
+    (tmp_path / "root/note").write_text("two")
+    other = kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
+    assert other.sha256 != proof.image.sha256
+
+
 def test_a_kernel_without_modules_has_none_to_give(guide_kernel):
     assert guide_kernel.modules is None
     with pytest.raises(InvalidInput, match="was built without modules"):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 
 from acon_nb import cache
 from acon_nb.cache import Cache, atomic_file, default_root, key_of, require_space
-from acon_nb.errors import NoSpace
+from acon_nb.errors import Cancelled, NoSpace
+from acon_nb.progress import CancelToken, Progress
 
 MAKER = """
 import sys, time
@@ -240,6 +242,21 @@ def test_old_working_folders_are_removed_except_those_in_use(cache: Cache) -> No
         assert [folder.exists() for folder in folders] == [True, False, True, True]
     cache.keep_recent("work", 2)
     assert [folder.exists() for folder in folders] == [False, False, True, True]
+
+
+def test_waiting_for_another_build_is_told_and_can_be_cancelled(cache: Cache) -> None:
+    cancel = CancelToken()
+    lines: list[str] = []
+
+    def on_progress(event: Progress) -> None:
+        lines.append(event.line)
+        cancel.cancel()
+
+    with cache.lock("thing-" + key_of({"a": 1})), pytest.raises(Cancelled):
+        cache.get("thing", {"a": 1}, lambda _: None, on_progress=on_progress, cancel=cancel)
+    assert re.fullmatch(rf"wait for another process  \d+ s: process {os.getpid()} \(.+\) works on the same", lines[0])
+    assert cache.get("thing", {"a": 1}, lambda _: None, on_progress=on_progress).cached is False
+    assert len(lines) == 1
 
 
 def test_a_lock_that_is_held_is_not_acquired_without_waiting(cache: Cache) -> None:

@@ -41,9 +41,9 @@ def test_the_callers_flags_do_not_leak_into_a_build(monkeypatch: pytest.MonkeyPa
 
 def test_a_missing_compressor_is_reported_before_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", programs(tmp_path / "tools", "zstd"))
-    make.require_compressor({"KERNEL_ZSTD": "y", "KERNEL_XZ": "n"})
+    make.require_for({"KERNEL_ZSTD": "y", "KERNEL_XZ": "n"})
     with pytest.raises(MissingRequirement, match="xz") as caught:
-        make.require_compressor({"KERNEL_XZ": "y"})
+        make.require_for({"KERNEL_XZ": "y"})
     assert "xz-utils" in caught.value.hint
 
 
