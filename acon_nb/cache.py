@@ -176,7 +176,8 @@ class Cache:
     ) -> Iterator[bool]:
         """Hold the named lock, which excludes all other processes of this user; yields whether it was acquired.
 
-        With `wait` it always is, and it reports each second of waiting; without, it is not while another process holds it.
+        With `wait` it always is, and each second of waiting is reported; without, it is not while another process holds
+        it.
         Errors: `Cancelled`.
         """
         locks = self.root / "locks"
