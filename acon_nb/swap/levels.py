@@ -225,10 +225,10 @@ class Levels:
 
     @property
     def min_free_bytes(self) -> int:
-        """vm.min_free_kbytes in bytes: what the kernel computes for a guest of `memory` (mm/page_alloc.c)."""
+        """vm.min_free_kbytes in bytes: as given, or what the kernel computes for a guest of `memory`."""
         if self.min_free:
             return parse_bytes(self.min_free, field="min_free", bare="M")
-        return 1024 * max(128, math.isqrt(16 * self.memory_bytes // 1024))
+        return kernel_min_free(self.memory_bytes)
 
     @property
     def disk_speed(self) -> DiskSpeed:
@@ -279,6 +279,11 @@ class Levels:
     def levels(self) -> dict[str, Any]:
         """All factors with their levels, for a row."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+def kernel_min_free(memory_bytes: int) -> int:
+    """vm.min_free_kbytes in bytes, as the kernel computes it for a guest of so much memory (mm/page_alloc.c)."""
+    return 1024 * max(128, math.isqrt(16 * memory_bytes // 1024))
 
 
 def whole_mib(size: int) -> int:

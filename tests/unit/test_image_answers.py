@@ -149,12 +149,14 @@ def test_a_server_for_a_time_counts_by_what_it_reports_or_not_at_all() -> None:
 def test_the_words_name_the_peak_the_pages_and_every_set_up() -> None:
     corpus = CorpusSummary(
         pages=100, compressed_pages=90, zero_share=0.1, same_share=0.0, anonymous_share=1.0, ratio={"lz4": 2.0},
-        ratio_all={"lz4": 2.22}, whole_share={"lz4": 0.0}, t_ns=1, charged_bytes=2, path="p", sha256="s",
+        ratio_all={"lz4": 2.22}, ratio_pool={"lz4": 2.0}, whole_share={"lz4": 0.0}, t_ns=1,
+        charged_bytes=2, path="p", sha256="s",
     )  # fmt: skip
     answers = made()
     lines = words.lines(answers, found(), corpus)
     assert lines[0].startswith("Peak: 200.0 MiB")
     assert "lz4 2.22 (100 pages, 10 % of them zero or filled with one word)" in lines[2]
+    assert "with zram it gets through, by arithmetic, in 97.3 MiB with lz4" in lines[2]
     assert any(
         line.startswith("At 0.5x: zram-zstd is the best; it saves 100.0 MiB and takes 1.50 times") for line in lines
     )

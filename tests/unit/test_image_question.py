@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from acon_nb.swap.image.archive import ImageArchive, pack
 from acon_nb.swap.image.measure import _refuse
 from acon_nb.swap.image.observations import MeasuredProgram, of_messages, pages_of
 from acon_nb.swap.image.plan import places, plan_of
+from acon_nb.swap.image.pool import HUGE_BYTES, pool_bytes
 from acon_nb.swap.image.question import ImageQuestion, available_of, words_of
 from acon_nb.swap.image.running import Running, running_of
 from tests.unit.image_archives import AMD64, packed, saved_image
@@ -295,6 +297,25 @@ def test_a_drivers_memory_comes_on_top() -> None:
     asked = ImageQuestion(image="busybox", at=("0.5x",))
     where = places(asked, found(driver_peak=30 * MIB))
     assert [place.available_bytes // MIB for place in where] == [130, 330]
+
+
+def test_a_guest_has_room_for_the_tables_of_its_swap_however_large_the_program() -> None:
+    """What swap-study asks for at last is what is available and 2 MiB, after the largest swap has been set up."""
+    program = replace(found(), peak_bytes=12 << 30)
+    place, *_ = places(ImageQuestion(image="busybox", at=("0.5x",)), program)
+    guest = place.memory_bytes * 63 // 64
+    tables = 28 * max(2 * place.memory_bytes, program.peak_bytes) // 4096
+    assert guest - program.base_bytes - tables >= place.available_bytes + 2 * MIB
+
+
+def test_a_pool_takes_what_zsmalloc_takes_for_a_page() -> None:
+    # classes of Linux 6.12 with chains of 8 pages: bytes, pages of a block, objects in it
+    for size, pages, objects in ((1084, 3, 11), (2040, 1, 2), (3600, 8, 9), (3625, 1, 1), (4096, 1, 1), (20, 1, 128)):
+        assert pool_bytes(size) == pytest.approx(4096 * pages / objects)
+    sizes = [pool_bytes(size) for size in range(1, 4097)]
+    assert sizes == sorted(sizes)
+    assert all(taken >= min(4096, size + 8) for size, taken in enumerate(sizes, 1))
+    assert pool_bytes(HUGE_BYTES) == 4096 > pool_bytes(HUGE_BYTES - 1)
 
 
 @pytest.mark.parametrize(

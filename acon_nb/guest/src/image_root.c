@@ -7,13 +7,10 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <net/if.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -21,7 +18,6 @@
 
 #define SPEC "/acon/cell/run"
 #define SPEC_BYTES (256 << 10)
-#define MIB (1u << 20)
 
 static void take(struct image_spec *spec, const char *name, char *value)
 {
@@ -161,58 +157,4 @@ void root_enter(const struct image_spec *spec, char *const *argv, const char **s
 	*step = "the command";
 	environ = (char **)spec->env;
 	execvp(argv[0], argv);
-}
-
-/* In a process of its own: lock memory, tell its parent by the pipe, and stay. */
-static _Noreturn void hold(uint64_t wanted, int ready)
-{
-	int tries;
-
-	prctl(PR_SET_NAME, "acon-hold");
-	for (tries = 0; tries < 64; tries++) {
-		long long left = image_number("/proc/meminfo", "MemAvailable") * 1024 - (long long)wanted;
-		size_t size = left > 0 ? (size_t)left & ~(size_t)4095 : 0;
-
-		if (size < 64 << 10)
-			break;
-		if (size > 64 * MIB)
-			size = 64 * MIB;
-		if (mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_LOCKED, -1, 0) ==
-		    MAP_FAILED)
-			break;
-	}
-	if (write(ready, "", 1) != 1)
-		_exit(1);
-	close(ready);
-	for (;;)
-		pause();
-}
-
-void hold_until(uint64_t wanted)
-{
-	long long available = image_number("/proc/meminfo", "MemAvailable") * 1024;
-	int ends[2];
-	char byte;
-	FILE *file;
-
-	if (available < (long long)wanted) {
-		fprintf(stderr, "acon: %lld bytes are available, not %llu\n", available, (unsigned long long)wanted);
-		exit(1);
-	}
-	if (pipe2(ends, O_CLOEXEC))
-		acon_fail("a pipe");
-	signal(SIGHUP, SIG_IGN);
-	if (!fork()) {
-		close(ends[0]);
-		setsid();
-		file = fopen("/proc/self/oom_score_adj", "w");
-		if (file) {
-			fputs("-1000", file);
-			fclose(file);
-		}
-		hold(wanted, ends[1]);
-	}
-	close(ends[1]);
-	if (read(ends[0], &byte, 1) != 1)
-		exit(1);
 }

@@ -1,4 +1,4 @@
-/* The description of a run, read; the image as the root of a process; memory held back from it. */
+/* The description of a run, read; the image as the root of a process. */
 #ifndef IMAGE_ROOT_H
 #define IMAGE_ROOT_H
 
@@ -12,8 +12,5 @@ void root_prepare(void);
 
 /* Become a program of the image: root, folder, user, environment. Only returns, with errno, if that fails; *step says at what. */
 void root_enter(const struct image_spec *spec, char *const *argv, const char **step);
-
-/* Lock memory, by a process that stays, until just so many bytes are available (MemAvailable). */
-void hold_until(uint64_t wanted);
 
 #endif

@@ -3,6 +3,7 @@
  *
  *   image_run run         as a workload: ends with the program's status, as a shell does
  *   image_run measure     the same with its memory watched: its peak, what it touches, a sample of its pages; powers off
+ *   image_run keep        lock the files of the guest's root: no swap takes them
  *   image_run hold BYTES  lock memory until so many bytes are available
  *
  * With a driver, the program is a server: the driver starts when the server is ready (it answers at "port:N", or has
@@ -10,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include "acon.h"
+#include "image_hold.h"
 #include "image_root.h"
 #include "image_run.h"
 
@@ -369,6 +371,7 @@ static int measure(void)
 	setvbuf(port, NULL, _IOFBF, 1 << 17);
 	mkdir(PROGRAM_GROUP, 0755);
 	mkdir(DRIVER_GROUP, 0755);
+	keep_files();
 	root_prepare();
 	fprintf(port, "{\"event\":\"image-start\",\"meminfo_kib\":");
 	acon_json_table(port, "/proc/meminfo");
@@ -389,10 +392,14 @@ int main(int count, char **arg)
 		return run();
 	if (count == 2 && !strcmp(arg[1], "measure"))
 		return measure();
+	if (count == 2 && !strcmp(arg[1], "keep")) {
+		keep_files();
+		return 0;
+	}
 	if (count == 3 && !strcmp(arg[1], "hold")) {
 		hold_until(strtoull(arg[2], NULL, 10));
 		return 0;
 	}
-	fprintf(stderr, "usage: image_run run | measure | hold BYTES\n");
+	fprintf(stderr, "usage: image_run run | measure | keep | hold BYTES\n");
 	return 2;
 }

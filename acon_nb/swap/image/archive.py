@@ -35,7 +35,7 @@ class ImageArchive:
 
 def program(cache: Cache | None = None) -> Path:
     """Build `image_run`, which runs a program of an image. Errors: those of `guest_program`."""
-    shared = ("acon", "image_root", "image_pages", "image_touched")
+    shared = ("acon", "image_root", "image_hold", "image_pages", "image_touched")
     return guest_program("image_run", shared=shared, cache=cache)
 
 

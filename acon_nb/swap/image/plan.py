@@ -20,6 +20,10 @@ SETUPS = ("none", "disk", "zram-lz4", "zram-zstd", "zswap-zstd")
 UNLIMITED = "unlimited"
 _AMPLE = 1.5  # of the peak, without swap: nothing is reclaimed
 _LEAST_MEMORY_BYTES = 64 << 20
+_INSTRUMENT_BYTES = 2 << 20  # guest/src/swap-study has so much more available as it starts: swap_load takes it
+# What a kernel keeps for each page of swap, used or not: 28 bytes or less (zram's table, swap_map, swap_cgroup)
+_SWAP_TABLE_SHARE = 128
+_MOST_SWAP = 2  # times the memory: the largest that a set-up has (chromeos)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +47,10 @@ def places(question: ImageQuestion, program: MeasuredProgram) -> tuple[Place, ..
 
 
 def _place(at: str, available: int, program: MeasuredProgram) -> Place:
+    held = program.peak_bytes + program.driver_peak_bytes + program.image_bytes
+    tables = max(held, _MOST_SWAP * (program.base_bytes + available)) // _SWAP_TABLE_SHARE
     # of the kernel's 64 bytes for each page frame the guest's memory has to hold its own
-    memory = whole_mib((program.base_bytes + available) * 64 // 63)
+    memory = whole_mib((program.base_bytes + available + _INSTRUMENT_BYTES + tables) * 64 // 63)
     return Place(at=at, available_bytes=available, memory_bytes=max(_LEAST_MEMORY_BYTES, memory))
 
 

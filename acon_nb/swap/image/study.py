@@ -18,7 +18,7 @@ from acon_nb.swap.cell import cell_initrd, image_of
 from acon_nb.swap.factors import SwapFactors
 from acon_nb.swap.image import archive, words
 from acon_nb.swap.image.answers import Answers, answers_of
-from acon_nb.swap.image.corpus import CorpusSummary, summary
+from acon_nb.swap.image.corpus import CorpusSummary, least_available, summary
 from acon_nb.swap.image.measure import MeasuredImage, Setting, boot_room, measure
 from acon_nb.swap.image.plan import places, plan_of, setups_of
 from acon_nb.swap.image.question import ImageQuestion
@@ -76,6 +76,7 @@ class ImageAnswer:
             "peak_bytes": program.peak_bytes,
             "working_set_bytes": program.working_set_bytes,
             "corpus": asdict(self.image.corpus) if self.image.corpus else {},
+            "least_available_bytes": least_available(program, self.image.corpus),
             "measured": numbers,
             "working_set": series,
             **self.answers.data(),

@@ -11,7 +11,7 @@ from acon_nb import results
 from acon_nb.stats.comparison import Verdict
 from acon_nb.swap.analysis.outcomes import GuestResult
 from acon_nb.swap.image.answers import Answers, BestAt, SetupAnswer
-from acon_nb.swap.image.corpus import CorpusSummary
+from acon_nb.swap.image.corpus import CorpusSummary, least_available
 from acon_nb.swap.image.observations import MeasuredProgram
 from acon_nb.swap.image.question import ImageQuestion
 from acon_nb.units import format_bytes, format_seconds, format_share
@@ -44,7 +44,10 @@ def measured_lines(program: MeasuredProgram, corpus: CorpusSummary | None) -> li
     ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in corpus.ratio_all.items()) or "nothing to compress"
     empty = corpus.zero_share + corpus.same_share
     what = f"{corpus.pages} pages, {format_share(empty)} of them zero or filled with one word"
-    return [*texts, f"Its pages compress by {ratios} ({what})."]
+    least = least_available(program, corpus)
+    pools = ", ".join(f"{format_bytes(size)} with {name}" for name, size in least.items() if name != "none")
+    arithmetic = f"; with zram it gets through, by arithmetic, in {pools}" if pools else ""
+    return [*texts, f"Its pages compress by {ratios} ({what}){arithmetic}."]
 
 
 def best_line(best: BestAt, answers: Sequence[SetupAnswer]) -> str:
