@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
+from acon_nb import kernel_line
 from acon_nb.archive import cpio
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
@@ -14,7 +14,7 @@ from acon_nb.initrd import DEFAULT_MTIME, FileTree, join
 from acon_nb.vm import VmSpec, first_program
 
 _PROGRAM = "/acon/exec"
-_READY = "/acon/exec-ready"
+READY = "/acon/exec-ready"
 _NEXT = "acon/next"
 
 
@@ -36,7 +36,7 @@ def prepare(spec: VmSpec, *, cache: Cache | None = None) -> VmSpec:
         tree = FileTree()
         tree.add_dir("acon")
         tree.add_file(_PROGRAM.lstrip("/"), agent, mode=0o755)
-        tree.add_symlink(_READY.lstrip("/"), _PROGRAM)
+        tree.add_symlink(READY.lstrip("/"), _PROGRAM)
         if program != first_program.INIT:
             tree.add_symlink(_NEXT, program)
         with (folder / "agent.cpio").open("wb") as file:
@@ -51,7 +51,5 @@ def prepare(spec: VmSpec, *, cache: Cache | None = None) -> VmSpec:
 def _command_line(append: str) -> tuple[str, str]:
     """The command line that starts the agent, and the program that the kernel would have started."""
     started, program = first_program.replaced(append, _PROGRAM)
-    words, dashes, arguments = started.partition(" -- ")
-    if not re.search(r"(?<!\S)INIT=", words):
-        words = f"{words.rstrip()} INIT={_READY}"
-    return words + dashes + arguments, program
+    has_init = kernel_line.parse(started).value("INIT") is not None
+    return started if has_init else kernel_line.with_words(started, f"INIT={READY}"), program

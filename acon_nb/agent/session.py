@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from acon_nb import kernel_line
+from acon_nb.agent.guest import READY
 from acon_nb.errors import GuestFailed
 from acon_nb.vm import Machine, Outcome
 from acon_nb.vm.commands import Executed, OnOutput
@@ -21,7 +23,7 @@ def await_ready(machine: Machine) -> None:
     """
     agent = machine.agent
     agent.wait(lambda: agent.connected, lambda: machine.running)
-    if agent.is_our_script and "INIT=/acon/exec-ready" in machine.spec.append.split():
+    if agent.is_our_script and kernel_line.parse(machine.spec.append).value("INIT") == READY:
         agent.wait(lambda: agent.set_up, lambda: machine.running)
     elif not Typist(machine).wait():
         raise GuestFailed("the guest ended before it was ready for commands", end="not_ready")

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from acon_nb import results
+from acon_nb import kernel_line, results
 from acon_nb.boot import counted, memory, report
 from acon_nb.cache import Cache, json_sha256, sha256_file
 from acon_nb.guest import kernel_log
@@ -99,6 +99,11 @@ class BootCell:
         front = self.front or report.archive(report.command_line(self.append)[1])
         return report.joined(front, self.initrd)
 
+    def _is_marked(self) -> bool:
+        """Whether the kernel starts the initrd's mark, which tells what ran before /init."""
+        counts = self.clock is Clock.INSTRUCTIONS and report.has_mark(self.initrd)
+        return counts and kernel_line.parse(self.append).value("rdinit") is None
+
     def spec(self) -> VmSpec:
         """The guest of this cell; its kernel gets words about its clock (docs/clocks.md)."""
         khz = host_tsc_khz() if self.tsc_khz is None and self.clock is Clock.WALL else self.tsc_khz
@@ -107,13 +112,12 @@ class BootCell:
         begun, started = f"INIT={report.REPORT}", self.append
         if not self.reports_itself:
             begun, started = "", report.command_line(self.append)[0]
-        elif self.clock is Clock.INSTRUCTIONS and report.has_mark(self.initrd) and "rdinit=" not in self.append:
+        elif self._is_marked():
             begun = f"rdinit={report.MARK} {begun}"
-        words, dashes, arguments = started.partition(" -- ")
         return VmSpec(
             kernel=self.kernel,
             initrd=self.booted_initrd(),
-            append=" ".join(word for word in (words, logged, clock_words, begun) if word) + dashes + arguments,
+            append=kernel_line.with_words(started, logged, clock_words, begun),
             memory_bytes=self.memory_bytes,
             vcpus=self.vcpus,
             machine=self.machine,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from acon_nb import kernel, results
+from acon_nb import kernel, kernel_line, results
 from acon_nb.boot import milestones, profiling, report
 from acon_nb.boot.cell import VIRTIO_MODULES, BootCell, BootRun, boot_once, kept_initrd, not_ready, row_of, spec_hash
 from acon_nb.boot.counted import init_mark
@@ -180,7 +180,7 @@ class BootExperiment:
             clock=Clock(factors.clock),
             memory_bytes=factors.memory_bytes,
             machine=factors.machine,
-            append=" ".join(filter(None, (factors.append, factors.cmdline))),
+            append=kernel_line.with_words(factors.append, factors.cmdline),
             seed=factors.seed,
             timeout_s=factors.timeout_s,
             vcpus=factors.vcpus,

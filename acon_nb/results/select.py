@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from acon_nb import kernel_line
 from acon_nb.errors import InvalidInput
 from acon_nb.results.columns import factor_words
 from acon_nb.results.metrics import Metric
@@ -156,7 +157,7 @@ def changed(before: pd.DataFrame, after: pd.DataFrame, *, without: Sequence[str]
 def _facts(column: str, values: pd.Series[str]) -> frozenset[str]:
     """Return the set of values: the lines of a text, the words of a command line."""
     if column == "cmdline":
-        words = (word for value in values.dropna() for word in str(value).split())
+        words = (word for value in values.dropna() for word in kernel_line.texts(str(value)))
         return frozenset(word for word in words if not word.startswith(factor_words()))
     return frozenset(line for value in values.dropna() for line in str(value).splitlines() if line)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from acon_nb import kernel_line
+
 _READ_BYTES = 256 * 1024
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1bc|[\x00-\x08\x0b-\x1a\x1c-\x1f]")
 # QEMU's words when KVM fails in a guest (accel/kvm, target/i386/kvm): it then pauses the guest, or aborts
@@ -98,8 +100,7 @@ def shown_lines(raw: bytes) -> list[str]:
 
 def console_device(append: str) -> str:
     """Return the device behind /dev/console: the last `console=` of the command line (admin-guide/serial-console)."""
-    words = [word.partition("=")[2] for word in append.split() if word.startswith("console=")]
-    return words[-1].partition(",")[0] if words else "ttyS0"
+    return (kernel_line.parse(append).value("console") or "ttyS0").partition(",")[0]
 
 
 def panic_lines(lines: Sequence[str]) -> list[str]:

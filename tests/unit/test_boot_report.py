@@ -68,6 +68,9 @@ def tree_with(*names: str) -> FileTree:
         ("a rdinit=/sbin/myinit b", "a rdinit=/acon/init b", "/sbin/myinit"),
         ("rdinit=/one single rdinit=/two", "rdinit=/acon/init single rdinit=/acon/init", "/two"),
         ("quiet -- rdinit=/argument", "rdinit=/acon/init quiet -- rdinit=/argument", "/init"),
+        ('foo="a rdinit=/q b"', 'rdinit=/acon/init foo="a rdinit=/q b"', "/init"),
+        ("quiet --", "rdinit=/acon/init quiet --", "/init"),
+        ("a\trdinit=/x\t-- b", "a\trdinit=/acon/init\t-- b", "/x"),
         ("xrdinit=/no INIT=/a", "rdinit=/acon/init xrdinit=/no INIT=/a", "/init"),
     ],
 )

@@ -121,6 +121,10 @@ def test_input_waits_for_credit(pair: tuple[Agent, socket.socket]) -> None:
         ("rdinit=/bin/sh -c x", "rdinit=/acon/exec -c x INIT=/acon/exec-ready", "/bin/sh"),
         ("INIT=/mine quiet", "rdinit=/acon/exec INIT=/mine quiet", "/init"),
         ("quiet -- one", "rdinit=/acon/exec quiet INIT=/acon/exec-ready -- one", "/init"),
+        ("quiet --", "rdinit=/acon/exec quiet INIT=/acon/exec-ready --", "/init"),
+        ("quiet\t-- INIT=/a", "rdinit=/acon/exec quiet INIT=/acon/exec-ready\t-- INIT=/a", "/init"),
+        ('x="p -- q" y', 'rdinit=/acon/exec x="p -- q" y INIT=/acon/exec-ready', "/init"),
+        ('x="INIT=/a" "INIT=/b c"', 'rdinit=/acon/exec x="INIT=/a" "INIT=/b c"', "/init"),
     ],
 )
 def test_words_for_init_stay_behind_its_name(append: str, started: str, program: str) -> None:

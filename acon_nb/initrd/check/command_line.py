@@ -1,9 +1,10 @@
-"""What of a kernel command line decides how an initrd starts. Source: parse_args of kernel/params.c, init/main.c."""
+"""What of a kernel command line decides how an initrd starts. Source: init/main.c."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+from acon_nb import kernel_line
 
 DEFAULT = "console=ttyS0 panic=-1"
 
@@ -27,13 +28,8 @@ class Start:
     @classmethod
     def of(cls, append: str) -> Start:
         """Parse a kernel command line."""
-        values: dict[str, str] = {}
-        for word in _words(append):
-            if word == "--":  # what follows are arguments of init
-                break
-            name, equals, value = word.partition("=")
-            if equals:
-                values[name.replace("-", "_")] = value
+        words = kernel_line.parse(append).words
+        values = {word.name.replace("-", "_"): word.value for word in words if word.value is not None}
         consoles = values.get("console", "ttyS0").partition(",")[0]
         kind = values.get("rootfstype", "")
         return cls(
@@ -43,19 +39,3 @@ class Start:
             console=consoles or "ttyS0",
             tmpfs="tmpfs" in kind or not (values.get("root") or kind),
         )
-
-
-def _words(text: str) -> Iterator[str]:
-    """Split a command line as next_arg does: at blanks outside double quotes, which are removed around values."""
-    word, quoted = "", False
-    for char in text:
-        if char == '"':
-            quoted = not quoted
-        elif char.isspace() and not quoted:
-            if word:
-                yield word
-            word = ""
-        else:
-            word += char
-    if word:
-        yield word
