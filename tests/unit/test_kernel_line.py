@@ -17,8 +17,6 @@ SPACES = frozenset(b"\t\n\v\f\r \xa0")
 WORDS = ["quiet", "--", '"--"', "rdinit=/a", 'x="p -- q"', '"y=1 2"', 'z="', "\t", " ", "INIT=/i", "=", "à"]
 LETTERS = st.text(alphabet='ab =-"/\t\u00a0\u00e0', max_size=24)
 LINES = LETTERS | st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
-    " ".join
-)
 
 
 def next_arg(args: bytearray, start: int) -> tuple[bytes, bytes | None, int]:
