@@ -24,7 +24,7 @@ from typing import Any
 import filelock
 import platformdirs
 
-from acon_nb.errors import NoSpace
+from acon_nb.errors import InvalidInput, NoSpace, NotWritable
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,9 @@ _HASHES_KEPT = 4096
 _TELL_S = 1.0  # between two reports of waiting for a lock
 _hashes: dict[tuple[int, ...], str] = {}
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,48 @@ def key_of(inputs: Mapping[str, Any]) -> str:
 
 
 def default_root() -> Path:
-    """Return this package's folder in the user cache (below XDG_CACHE_HOME if set)."""
-    return platformdirs.user_cache_path("acon_nb")
+    """Return this package's folder in the user cache (below XDG_CACHE_HOME if set).
+
+    Errors: `InvalidInput` for a user without a home folder (no HOME, and no entry among the host's users).
+    """
+    root = platformdirs.user_cache_path("acon_nb")
+    if root.parts[:1] == ("~",):
+        raise InvalidInput("HOME", "", "there is no home folder to cache in", hint="set XDG_CACHE_HOME to a folder")
+    return root
+
+
+def writable_folder(path: Path, mode: int = 0o777) -> Path:
+    """Create a folder, and its parents, unless it exists; return it. Errors: `NoSpace`, `NotWritable`."""
+    with writing(path):
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Convert what the operating system says of a path that cannot be written: `NoSpace`, or `NotWritable`."""
+    try:
+        with raising_no_space(path):
+            yield
+    except NotWritable:
+        raise
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        hint = "give another folder; what is cached goes below XDG_CACHE_HOME"
+        raise NotWritable(path, error, hint=hint) from error
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; it is renamed to `path` at the end, or removed if the block fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
+    """Yield a temporary path next to `path`; it is renamed to `path` at the end, or removed if the block fails.
+
+    Errors: `NoSpace`, `NotWritable`.
+    """
+    writable_folder(path.parent)
+    with writing(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
     try:
         with raising_no_space(path):
             yield Path(name)
@@ -139,7 +174,7 @@ class Cache:
 
         With `hashed`, files are verified by SHA-256 on every use; without it, a folder that has a manifest is trusted
         (large source trees). Concurrent callers wait for each other, and say so. Errors: `NoSpace`, `Cancelled` while
-        waiting, and whatever `make` raises; a failed build leaves nothing behind.
+        waiting, `NotWritable`, and whatever `make` raises; a failed build leaves nothing behind.
         """
         key = key_of(inputs)
         folder = self.root / kind / key
@@ -180,14 +215,14 @@ class Cache:
         it.
         Errors: `Cancelled`.
         """
-        locks = self.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
+        locks = writable_folder(self.root / "locks")
         lock = filelock.FileLock(locks / f"{name}.lock")
         holder = locks / f"{name}.holder"
         started = time.monotonic()
         while True:
             try:
-                lock.acquire(timeout=_TELL_S if wait else 0)
+                with writing(locks):
+                    lock.acquire(timeout=_TELL_S if wait else 0)
                 break
             except filelock.Timeout:
                 if not wait:
@@ -198,7 +233,8 @@ class Cache:
             waited = f"{time.monotonic() - started:.0f} s: {_holder(holder)} works on the same"
             on_progress(Progress("wait for another process", None, waited))
         try:
-            holder.write_text(str(os.getpid()))
+            with writing(holder):
+                holder.write_text(str(os.getpid()))
             yield True
         finally:
             holder.unlink(missing_ok=True)
@@ -206,9 +242,7 @@ class Cache:
 
     def workdir(self, kind: str, inputs: Mapping[str, Any]) -> Path:
         """Return a folder that persists between runs (for incremental builds); hold the lock of its name in use."""
-        path = self.root / kind / key_of(inputs)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+        return writable_folder(self.root / kind / key_of(inputs))
 
     def keep_recent(self, kind: str, number: int) -> None:
         """Remove the working folders of `kind` except the `number` most recently used (by modification time).
@@ -222,10 +256,11 @@ class Cache:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _make(self, folder: Path, inputs: Mapping[str, Any], make: Callable[[Path], None], *, hashed: bool) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        writable_folder(folder.parent)
         for stale in folder.parent.glob(f".{folder.name}.*"):  # left by a killed process: we hold the lock
             shutil.rmtree(stale, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with writing(folder.parent):
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             make(temporary)
             manifest = {"inputs": inputs, "files": _files(temporary) if hashed else None}

@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from acon_nb import host, process
-from acon_nb.cache import default_root
+from acon_nb.cache import default_root, writable_folder, writing
 from acon_nb.errors import AconError
 from acon_nb.guest.programs import missing_parts
 from acon_nb.host.wall_clock import wall_clock_facts
 from acon_nb.tdx import find_firmware
 from acon_nb.units import format_bytes
+from acon_nb.vm.preflight import VHOST_VSOCK
 
 _DISK_BYTES = 5 << 30
 _MEMORY_BYTES = 2 << 30
@@ -41,6 +43,7 @@ def examine(*, fresh: bool = False) -> list[Finding]:
     checks: list[Callable[[], Finding]] = [
         _qemu,
         lambda: _kvm(fresh=fresh),
+        _vsock,
         _tdx,
         _kernel_tools,
         _apt,
@@ -51,6 +54,7 @@ def examine(*, fresh: bool = False) -> list[Finding]:
         _browser,
         _jupyter,
         _memory,
+        _cache,
         _disk,
     ]
     return [*(check() for check in checks), *_wall_clock()]
@@ -96,7 +100,23 @@ def _kvm(*, fresh: bool) -> Finding:
         kvm = host.probe_kvm(fresh=fresh)
     except AconError as error:
         return Finding(what="KVM", state="warn", detail=error.what, feature=feature, fix=error.hint)
-    return Finding(what="KVM", state="ok" if kvm.usable else "warn", detail=kvm.why, feature=feature, fix=kvm.hint)
+    if kvm.usable:
+        return Finding(what="KVM", state="ok", detail=kvm.why, feature=feature)
+    again = "probed just now" if fresh else "after a change: acon-nb doctor --fresh"
+    return Finding(
+        what="KVM", state="warn", detail=kvm.why, feature=feature, fix="; ".join(filter(None, (kvm.hint, again)))
+    )
+
+
+def _vsock() -> Finding:
+    feature = "guests with a vsock address (CID)"
+    device = VHOST_VSOCK
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        fix = host.access_hint(device) if device.exists() else "sudo modprobe vhost_vsock"
+        return Finding(what="vhost-vsock", state="warn", detail=f"{device}: {error.strerror}", feature=feature, fix=fix)
+    return Finding(what="vhost-vsock", state="ok", detail=f"{device} opens", feature=feature)
 
 
 def _tdx() -> Finding:
@@ -235,8 +255,23 @@ def _wall_clock() -> list[Finding]:
     ]
 
 
+def _cache() -> Finding:
+    feature = "every run, build and measurement, which keep their files there"
+    try:
+        root = writable_folder(default_root())
+        with writing(root), tempfile.TemporaryFile(dir=root):
+            pass
+    except AconError as error:
+        return Finding(what="cache", state="missing", detail=error.what, feature=feature, fix=error.hint)
+    return Finding(what="cache", state="ok", detail=f"{root} can be written", feature=feature)
+
+
 def _disk() -> Finding:
-    free = host.free_bytes(default_root())
+    try:
+        free = host.free_bytes(default_root())
+    except (AconError, OSError) as error:
+        detail = f"free space is not known: {getattr(error, 'strerror', None) or error}"
+        return Finding(what="disk", state="warn", detail=detail, feature="a first build", fix="see cache")
     return Finding(
         what="disk",
         state="ok" if free >= _DISK_BYTES else "warn",

@@ -79,6 +79,14 @@ class NoSpace(AconError):
         )
 
 
+class NotWritable(AconError, OSError):
+    """A file or folder cannot be written: no permission, a read-only file system, a file in the way of a folder."""
+
+    def __init__(self, path: Path, error: OSError, *, hint: str) -> None:
+        super().__init__(f"cannot write {path}: {error.strerror}", hint=hint)
+        self.errno, self.strerror, self.filename = error.errno, error.strerror, str(path)
+
+
 class CommandFailed(AconError):
     """A host program failed. `command` can be pasted into a shell; `details` are its last lines of output."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import filelock
 
 from acon_nb import process
-from acon_nb.cache import Cache, atomic_file, default_root, key_of, sha256_file
+from acon_nb.cache import Cache, atomic_file, default_root, key_of, sha256_file, writable_folder
 from acon_nb.errors import AconError, CommandFailed, CommandTimeout, InvalidInput, MissingRequirement
 from acon_nb.host.apt import check_name, lists_changed_ns
 from acon_nb.progress import OnProgress, Progress, silent
@@ -95,7 +95,7 @@ def fetched(names: Sequence[str], *, cache: Cache, on_progress: OnProgress = sil
     """
     packages = closure(names)
     archives = default_root() / "apt" / "archives"
-    (archives / "partial").mkdir(parents=True, exist_ok=True)
+    writable_folder(archives / "partial")
     with filelock.FileLock(archives / "lock.acon"):  # apt's own would need root
         missing = [one for one in packages if not _deb(archives, one)]
         if missing:

@@ -12,18 +12,19 @@ import fcntl
 import grp
 import hashlib
 import json
+import logging
 import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from acon_nb import process
 from acon_nb.cache import atomic_file, default_root, sha256_file
-from acon_nb.errors import AconError, CommandTimeout
+from acon_nb.errors import AconError, CommandTimeout, NoSpace, NotWritable
 from acon_nb.host.facts import boot_id
 from acon_nb.host.qemu import find_qemu
 
+_log = logging.getLogger(__name__)
 KVM_DEVICE = Path("/dev/kvm")
 LIMIT_S = 2.0
 _CHECK_EXTENSION = 0xAE03  # KVM_CHECK_EXTENSION, include/uapi/linux/kvm.h
@@ -49,7 +50,8 @@ def probe_kvm(*, fresh: bool = False) -> KvmFinding:
     """Boot the probe guest on KVM; the finding is cached until the host reboots, or what it depends on changes.
 
     That is the probe itself, QEMU (path, size, time), the device (numbers, owner, permissions, ACL's change time), the
-    module's parameters, and who asks (user, groups). `fresh` ignores the cache.
+    module's parameters, and who asks (user, groups). `fresh` ignores the cache. In a cache
+    that cannot be written it is not kept.
     """
     path = default_root() / "host" / f"kvm-{_circumstances()}.json"
     if not fresh:
@@ -57,8 +59,11 @@ def probe_kvm(*, fresh: bool = False) -> KvmFinding:
         if cached is not None:
             return cached
     finding = _probe()
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(asdict(finding)))
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(asdict(finding)))
+    except (NoSpace, NotWritable) as error:
+        _log.debug("the finding about KVM is not kept: %s", error.what)
     return finding
 
 
@@ -119,7 +124,7 @@ def _probe() -> KvmFinding:
             usable=False,
             opens=False,
             why=f"cannot open /dev/kvm: {error.strerror}",
-            hint=_access_hint(),
+            hint=access_hint(KVM_DEVICE),
         )
     try:
         code, seconds, message = boot_probe("kvm", "host")
@@ -135,15 +140,15 @@ def _probe() -> KvmFinding:
     return KvmFinding(usable=False, opens=True, why=f"/dev/kvm opens, but a guest dies: {reason}", seconds=seconds)
 
 
-def _access_hint() -> str:
-    """How this user gets at the device: through the group that owns it, if there is one that helps."""
-    status = KVM_DEVICE.stat()
+def access_hint(device: Path) -> str:
+    """How this user gets at a device: through the group that owns it, if there is one that helps."""
+    status = device.stat()
     try:
         group = grp.getgrgid(status.st_gid).gr_name
     except KeyError:
         group = ""
     if not group or not status.st_gid or not status.st_mode & 0o020:
-        return "as root: setfacl -m u:USER:rw /dev/kvm (no group but root's may open it)"
+        return f"as root: setfacl -m u:USER:rw {device} (no group but root's may open it)"
     if status.st_gid in os.getgroups():
         return "you are in its group: a container or a security module forbids it"
     return f"join the group {group}: sudo adduser $USER {group}, then log in again"
@@ -154,14 +159,16 @@ def boot_probe(accelerator: str, cpu: str, limit_s: float = LIMIT_S) -> tuple[in
 
     Returns QEMU's exit status (33: the guest answered), the seconds, and QEMU's last message.
     """
-    with tempfile.TemporaryDirectory(prefix="acon-kvm-") as folder:
-        rom = Path(folder, "probe.rom")
-        code = _PROBE.read_bytes()
-        rom.write_bytes(bytes(_ROM_BYTES - len(code)) + code)
+    code = _PROBE.read_bytes()
+    rom = os.memfd_create("acon-kvm-probe")  # not a file: the disk of temporary ones may be full
+    try:
+        os.write(rom, bytes(_ROM_BYTES - len(code)) + code)
         started = time.monotonic()
         argv: list[str | Path] = [find_qemu(), "-accel", accelerator, "-cpu", cpu, "-machine", "q35", "-m", "16M"]
-        argv += ["-nodefaults", "-display", "none", "-no-reboot", "-bios", rom]
+        argv += ["-nodefaults", "-display", "none", "-no-reboot", "-bios", f"/proc/{os.getpid()}/fd/{rom}"]
         argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
         done = process.run(argv, timeout_s=limit_s, check=False)
+    finally:
+        os.close(rom)
     message = next((line for line in done.tail if "error" in line), done.tail[-1] if done.tail else "")
     return done.returncode, time.monotonic() - started, message

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from acon_nb.cache import atomic_file, default_root
+from acon_nb.cache import atomic_file, default_root, writable_folder
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.jupyter import provenance
 from acon_nb.jupyter.provenance import Provenance
@@ -177,7 +177,7 @@ def _own_folders() -> Iterator[None]:
     added = [name for name in folders if name not in os.environ]
     for name in added:
         folder = default_root() / folders[name]
-        folder.mkdir(parents=True, exist_ok=True)
+        writable_folder(folder)
         os.environ[name] = str(folder)
     try:
         yield

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from acon_nb import process
-from acon_nb.cache import Cache, atomic_file, key_of
+from acon_nb.cache import Cache, atomic_file, key_of, writable_folder
 from acon_nb.errors import CommandFailed, InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
@@ -86,7 +86,7 @@ def read(
         reason = f"has a file that cannot be read: {error.filename}: {error.strerror}"
         raise InvalidInput("source", folder, reason, hint="make it readable, or remove it") from error
     if kept != known:
-        known_path.parent.mkdir(parents=True, exist_ok=True)
+        writable_folder(known_path.parent)
         with atomic_file(known_path) as temporary:
             temporary.write_text(json.dumps(kept))
     return Contents(files=dict(sorted(files.items())), commit=_commit(folder, files), versions=versions)

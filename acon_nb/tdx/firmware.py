@@ -6,6 +6,7 @@ entries ends 32 bytes before the end of the image and is read backwards.
 
 from __future__ import annotations
 
+import os
 import struct
 import uuid
 from collections.abc import Sequence
@@ -17,7 +18,16 @@ from acon_nb.errors import InvalidInput
 
 _FOOTER = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
 _TDX_METADATA = uuid.UUID("e47a6535-984a-4798-865e-4685a7bf8ec2").bytes_le
-_PATTERNS = ("/usr/share/ovmf/OVMF.fd", "/usr/share/qemu/OVMF.fd", "/usr/share/OVMF/*.fd", "/usr/share/edk2/x64/*.fd")
+# Debian and Ubuntu (whose newer packages have images for TDs alone), Arch, Fedora; the usual image comes first
+_PATTERNS = (
+    "/usr/share/ovmf/OVMF.fd",
+    "/usr/share/qemu/OVMF.fd",
+    "/usr/share/ovmf/OVMF.inteltdx*.fd",
+    "/usr/share/qemu/OVMF.inteltdx*.fd",
+    "/usr/share/OVMF/*.fd",
+    "/usr/share/edk2/x64/*.fd",
+    "/usr/share/edk2/ovmf/*.fd",
+)
 _ENTRY_BYTES = 18
 _TABLE_LIMIT_BYTES = 4096
 _IMAGE_LIMIT_BYTES = 64 << 20
@@ -93,7 +103,11 @@ class Tdvf:
 
 def find_firmware() -> tuple[Firmware, ...]:
     """Find the firmware images where distributions install them."""
-    paths = {path.resolve(): path for pattern in _PATTERNS for path in sorted(Path("/").glob(pattern[1:]))}
+    paths: dict[Path, Path] = {}
+    for pattern in _PATTERNS:
+        for path in sorted(Path("/").glob(pattern[1:])):
+            if path.is_file() and os.access(path, os.R_OK):
+                paths.setdefault(path.resolve(), path)
     return tuple(read_firmware(path) for path in paths.values())
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from acon_nb.cache import writable_folder
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.host import probe_kvm, probe_qemu
 from acon_nb.progress import CancelToken
@@ -92,7 +93,7 @@ class Machine:
         self.host = host or capabilities()
         self.accelerator = accelerator_of(spec, self.host)
         self.folder = folder or run_folder()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        writable_folder(self.folder)
         self.transcript = self.folder / "console.log"
         self._limit_bytes = transcript_limit_bytes
         self._until = until

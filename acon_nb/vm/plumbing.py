@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acon_nb.cache import default_root
+from acon_nb.cache import default_root, writable_folder, writing
 
 _log = logging.getLogger(__name__)
 _RUNS_KEPT = 100
@@ -48,13 +48,16 @@ def held(folder: Path, kind: int = fcntl.LOCK_SH) -> Iterator[None]:
 
 
 def run_folder() -> Path:
-    """Create a folder for one run, and remove all but the newest ones, unless their machine still runs."""
-    runs = default_root() / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
+    """Create a folder for one run, and remove all but the newest ones, unless their machine still runs.
+
+    Errors: `NoSpace`, `NotWritable`.
+    """
+    runs = writable_folder(default_root() / "runs")
     for old in sorted(runs.iterdir())[:-_RUNS_KEPT]:
         with contextlib.suppress(OSError), held(old, fcntl.LOCK_EX | fcntl.LOCK_NB):
             shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%dT%H%M%S-"), dir=runs))
+    with writing(runs):
+        return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%dT%H%M%S-"), dir=runs))
 
 
 async def take_messages(results: socket.socket, take: Callable[[Mapping[str, Any]], None]) -> None:

@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput, MissingRequirement
+from acon_nb.host import access_hint
 from acon_nb.vm.command import guest_cid
 from acon_nb.vm.spec import DiskSpec, Forward, VmSpec
 
@@ -52,7 +53,7 @@ def check_cid(cid: int, device: Path = VHOST_VSOCK) -> None:
     try:
         fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        hint = "sudo modprobe vhost_vsock; then read and write rights on the device (group kvm)"
+        hint = access_hint(device) if device.exists() else "sudo modprobe vhost_vsock"
         raise MissingRequirement(f"{device} ({error.strerror})", "a vsock address (CID)", hint=hint) from error
     try:
         with contextlib.suppress(OSError):

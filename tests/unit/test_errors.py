@@ -13,6 +13,7 @@ ALL = [
     errors.MissingRequirement("gcc", "building a kernel", hint="apt-get install gcc"),
     errors.Cancelled("make was cancelled"),
     errors.NoSpace(Path("/cache/kernel"), "writing stopped"),
+    errors.NotWritable(Path("/cache/runs"), PermissionError(13, "Permission denied"), hint="set XDG_CACHE_HOME"),
     errors.CommandFailed(["make", "bzImage"], 2, tail=["boom"], hint="read the log"),
     errors.CommandTimeout(["make", "bzImage"], -9, why="did not end within 3 s", hint="wait longer"),
     errors.BuildFailed("the kernel did not build", hint="read the log"),

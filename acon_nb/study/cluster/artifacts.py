@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from acon_nb.cache import default_root, raising_no_space, require_space
+from acon_nb.cache import default_root, raising_no_space, require_space, writable_folder
 from acon_nb.errors import AconError
 
 PIECE_BYTES = 4 << 20
@@ -31,8 +31,7 @@ _FOREIGN_BITS = stat.S_IWGRP | stat.S_IWOTH
 
 def folder() -> Path:
     """Return the folder of the files. Errors: `AconError` if others can write to it."""
-    path = default_root() / "cluster"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = writable_folder(default_root() / "cluster", 0o700)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & _FOREIGN_BITS:
         raise AconError(f"{path} is not a folder that only its user can write to", hint="inspect it, and remove it")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from acon_nb.archive import cpio
 from acon_nb.archive.tree import FileTree
-from acon_nb.cache import Cache, sha256_file
+from acon_nb.cache import Cache, sha256_file, writable_folder
 from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.guest.programs import guest_program, guest_script
 from acon_nb.initrd import DEFAULT_MTIME, tree_of
@@ -84,7 +84,7 @@ def _complete(tree: FileTree) -> None:
 
 
 def _folder(store: Cache) -> Path:
-    store.root.mkdir(parents=True, exist_ok=True)
+    writable_folder(store.root)
     return store.root
 
 
