@@ -27,7 +27,7 @@ def _kernel_options(command: Callable[..., None]) -> Callable[..., None]:
             "--source",
             default="debian:6.12",
             show_default=True,
-            help="debian:VERSION, DIR, TARBALL[#sha256=HEX], GIT#REF.",
+            help="debian:SERIES[@SUITE], deb:FILE, DIR, TARBALL[#sha256=HEX], GIT#REF.",
         ),
         click.option(
             "--config", type=click.Path(path_type=Path), help="A .config to start from instead of tinyconfig."
@@ -93,18 +93,23 @@ def kernel_build(modules: bool, prove: bool, directory: Path | None, as_json: bo
 
 
 @kernel_group.command("sources")
+@click.option("--suite", "suites", multiple=True, help="Only this suite of Debian (repeatable; default: all).")
+@click.option("--here", is_flag=True, help="Only what the lists of this host's apt have; nothing is fetched.")
 @as_json_option
-def kernel_sources(as_json: bool) -> None:
-    """List what --source debian:SERIES can fetch: the versions in this host's apt lists, and their suites."""
+def kernel_sources(suites: tuple[str, ...], here: bool, as_json: bool) -> None:
+    """List what --source debian:SERIES[=VERSION][@SUITE] can fetch, by suite."""
     from acon_nb import kernel
 
-    rows = kernel.packaged()
+    listed = kernel.packaged(() if here else suites or kernel.SUITES, on_progress=TextProgress())
     if as_json:
-        print_json({"sources": [asdict(row) for row in rows]})
+        rows = [asdict(row) for row in listed.sources]
+        print_json({"sources": rows, "unreachable": listed.unreachable})
         return
-    for row in rows:
-        click.echo(f"{row.source:14} {row.version:24} {row.suite}{'' if row.newest else ' (older)'}")
-    if not rows:
+    for row in listed.sources:
+        click.echo(f"{row.source:34} {row.version:24} {row.suite}{'' if row.newest else ' (older)'}")
+    for suite, reason in listed.unreachable.items():
+        click.echo(f"{suite}: {reason}", err=True)
+    if not listed.sources:
         click.echo("apt's lists have no linux-source-*: apt-get update, or give another --source", err=True)
         sys.exit(1)
 

@@ -18,7 +18,7 @@ import filelock
 from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, default_root, key_of, sha256_file, writable_folder
 from acon_nb.errors import AconError, CommandFailed, CommandTimeout, InvalidInput, MissingRequirement
-from acon_nb.host.apt import check_name, lists_changed_ns
+from acon_nb.host.apt import HOST, check_name
 from acon_nb.progress import OnProgress, Progress, silent
 
 _INSTALLED = re.compile(r"Inst (\S+) \((\S+)")
@@ -51,7 +51,7 @@ def closure(names: Sequence[str]) -> tuple[ClosurePackage, ...]:
             "apt", f"resolving the Debian packages {', '.join(names)}", hint="use Debian, or an image"
         )
     wanted = sorted(set(names))
-    changed_ns = lists_changed_ns()
+    changed_ns = HOST.changed_ns()
     path = default_root() / "apt" / f"closure-{key_of({'names': wanted})}.json"
     try:
         kept = json.loads(path.read_text())

@@ -19,12 +19,14 @@ from acon_nb.kernel.difference import difference, values_of
 from acon_nb.kernel.distro import DistroKernel, built_kernel, debian_kernel, module_closure
 from acon_nb.kernel.dotconfig import OptionDifference, OptionResult, diff
 from acon_nb.kernel.features import PROFILES, Feature, OptionRequest, catalogue, groups, requested_options
+from acon_nb.kernel.packaged import SUITES, PackagedSource, PackagedSources, packaged
 from acon_nb.kernel.prove import Proof, prove
-from acon_nb.kernel.source import PackagedSource, SourceTree, fetch, packaged
+from acon_nb.kernel.source import SourceTree, fetch
 from acon_nb.lazy import submodules
 
 __all__ = [
     "PROFILES",
+    "SUITES",
     "BuildSpec",
     "Configuration",
     "DistroKernel",
@@ -35,6 +37,7 @@ __all__ = [
     "OptionRequest",
     "OptionResult",
     "PackagedSource",
+    "PackagedSources",
     "Proof",
     "SourceTree",
     "build",

@@ -1,6 +1,7 @@
 """Fetches and identifies kernel sources.
 
-A source is `debian:6.12` (a package, verified by apt), a folder, a tarball (`linux-6.12.tar.xz`, verified if given as
+A source is `debian:6.12` (a package, verified by apt; `debian:7.3@sid` from a suite that the host does not use), a
+package's file (`deb:FILE`), a folder, a tarball (`linux-6.12.tar.xz`, verified if given as
 `FILE#sha256=HEX`), or a git repository and ref (`URL#REF`, fetched without history). Patches are applied on top.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,12 +19,13 @@ from typing import Any
 from acon_nb import process
 from acon_nb.cache import Cache, key_of, require_space, sha256_file
 from acon_nb.errors import AconError, CommandFailed, InvalidInput, MissingRequirement
-from acon_nb.host import apt
+from acon_nb.host import apt, apt_suites
 from acon_nb.kernel import contents
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
-_DEBIAN = re.compile(r"debian:(\d+\.\d+)")
-_PACKAGE = "linux-source-"
+DEBIAN = re.compile(r"debian:(?P<series>\d+\.\d+)(?:=(?P<version>[^@\s]+))?(?:@(?P<suite>[a-z][a-z0-9-]*))?")
+PACKAGE = "linux-source-"
+_DEB = re.compile(r"deb:(?P<path>[^#]+\.deb)(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?")
 _TARBALL = re.compile(r"(?P<path>[^#]+\.(?:tar|tar\.\w+|tgz|txz))(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?")
 _GIT = re.compile(
     r"(?P<url>(?:https?|ssh|git|file)://[^\s#]+|/[^\s#]+|\.{1,2}/[^\s#]+|\w[\w.-]*@\w[\w.-]*:[^\s#]+)"
@@ -32,7 +35,7 @@ _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 TREE_BYTES = 2 << 30
 # The programs that GNU tar starts for compressed tarballs
 _UNPACKERS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".txz": "xz", ".zst": "zstd"}
-_KINDS = "debian:VERSION, a folder, FILE.tar.xz[#sha256=HEX], or URL#REF (git)"
+_KINDS = "debian:SERIES[=VERSION][@SUITE], deb:FILE, a folder, FILE.tar.xz[#sha256=HEX], or URL#REF (git)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,37 +97,16 @@ def fetch(
     return _patched(tree, patches, fetcher) if patches else tree
 
 
-@dataclass(frozen=True, kw_only=True)
-class PackagedSource:
-    """What `debian:SERIES` can fetch: the version of its package, and the suite that has it; `newest` is fetched."""
-
-    source: str
-    version: str
-    suite: str
-    newest: bool
-
-
-def packaged() -> tuple[PackagedSource, ...]:
-    """Return the kernel sources in this host's apt lists, by series. Errors: `MissingRequirement` (no apt)."""
-    rows = []
-    for listed in apt.versions(_PACKAGE):
-        series = listed.name.removeprefix(_PACKAGE)
-        if _DEBIAN.fullmatch(f"debian:{series}"):
-            newest = apt.find(listed.name).version == listed.version
-            rows.append(
-                PackagedSource(source=f"debian:{series}", version=listed.version, suite=listed.suite, newest=newest)
-            )
-    return tuple(sorted(rows, key=lambda row: tuple(map(int, row.source.partition(":")[2].split(".")))))
-
-
 def tree_in(folder: Path, *, identity: str, place: str = "") -> SourceTree:
     """The kernel tree in a folder whose content the caller identifies. Errors: `InvalidInput` (not a kernel tree)."""
     return replace(_tree(folder, identity, _release(folder, str(folder))), place=place)
 
 
 def _fetch(source: str, fetcher: _Fetcher) -> SourceTree:
-    if match := _DEBIAN.fullmatch(source):
-        return _debian(match.group(1), fetcher)
+    if match := DEBIAN.fullmatch(source):
+        return _debian(source, match["series"], match["version"] or "", match["suite"] or "", fetcher)
+    if match := _DEB.fullmatch(source):
+        return _deb(Path(match["path"]).expanduser(), match["sha256"], fetcher)
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path.resolve(), source, fetcher)  # as kbuild names it
@@ -171,30 +153,64 @@ def require_unchanged(tree: SourceTree, cache: Cache) -> None:
         raise AconError(f"{what} changed while its kernel was built", hint="build again: only what changed is")
 
 
-def _debian(series: str, fetcher: _Fetcher) -> SourceTree:
-    name = f"{_PACKAGE}{series}"
-    package = apt.find(name)
+def _debian(source: str, series: str, version: str, suite: str, fetcher: _Fetcher) -> SourceTree:
+    name = f"{PACKAGE}{series}"
+    lists = apt_suites.lists_of(suite, fetcher.cache, fetcher.on_progress) if suite else apt.HOST
+    try:
+        package = apt.find(name, lists, version=version)
+    except InvalidInput as error:
+        hint = "acon-nb kernel sources lists what there is, by suite"
+        raise InvalidInput("source", source, f"is not there: {error.value} {error.reason}", hint=hint) from error
 
     def make(folder: Path) -> None:
         require_space(folder, TREE_BYTES, "unpacking a kernel's source")
-        unpacked = apt.unpack(name, cache=fetcher.cache, on_progress=fetcher.on_progress)
-        tarball = next(iter(sorted(unpacked.path("usr/src").glob("linux-source-*.tar.*"))), None)
-        if tarball is None:
-            reason = f"is not in the package {name} {package.version}: it has no usr/src/linux-source-*.tar.*"
-            raise InvalidInput("source", f"debian:{series}", reason, hint=f"one of {_KINDS}")
-        _untar(tarball, folder, fetcher)
+        unpacked = apt.unpack(name, lists, version=version, cache=fetcher.cache, on_progress=fetcher.on_progress)
+        _untar_packaged(unpacked.root, f"{name} {package.version}", folder, fetcher)
 
     inputs = {"source": name, "version": package.version, "sha256": package.sha256}
     folder = fetcher.get(inputs, make)
     return _tree(folder, f"{name}={package.version}:{package.sha256}", _release(folder, name))
 
 
-def _tarball(path: Path, sha256: str | None, fetcher: _Fetcher) -> SourceTree:
+def _deb(path: Path, sha256: str | None, fetcher: _Fetcher) -> SourceTree:
+    digest = _checked(path, sha256)
+
+    def make(folder: Path) -> None:
+        require_space(folder, TREE_BYTES, "unpacking a kernel's source")
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
+            try:
+                process.run(["dpkg-deb", "-x", path.absolute(), unpacked], timeout_s=300, cancel=fetcher.cancel)
+            except CommandFailed as error:
+                reason = f"is not a package: {error.details[0] if error.details else error.what}"
+                raise InvalidInput("source", path, reason, hint="give a linux-source-*.deb") from error
+            _untar_packaged(Path(unpacked), str(path), folder, fetcher)
+        _release(folder, str(path))
+
+    folder = fetcher.get({"deb": digest}, make)
+    return _tree(folder, f"deb:{digest}", _release(folder, str(path)))
+
+
+def _untar_packaged(root: Path, named: str, folder: Path, fetcher: _Fetcher) -> None:
+    """Unpack the tarball that a package of a kernel's source holds."""
+    tarball = next(iter(sorted((root / "usr/src").glob("linux-source-*.tar.*"))), None)
+    if tarball is None:
+        reason = "has no usr/src/linux-source-*.tar.*"
+        raise InvalidInput("source", named, reason, hint=f"a linux-source package, or one of {_KINDS}")
+    _untar(tarball, folder, fetcher)
+
+
+def _checked(path: Path, sha256: str | None) -> str:
+    """Return the hash of a file. Errors: `InvalidInput` (no file, or another hash than the given one)."""
     if not path.is_file():
         raise InvalidInput("source", path, "is not a file", hint=f"one of {_KINDS}")
     digest = sha256_file(path)
     if sha256 is not None and digest != sha256.lower():
         raise InvalidInput("source", path, f"has the SHA-256 {digest}", hint="fetch it again, or correct the hash")
+    return digest
+
+
+def _tarball(path: Path, sha256: str | None, fetcher: _Fetcher) -> SourceTree:
+    digest = _checked(path, sha256)
 
     def make(folder: Path) -> None:
         require_space(folder, TREE_BYTES, "unpacking a kernel's source")
