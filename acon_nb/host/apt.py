@@ -179,6 +179,8 @@ def _query(name: str, lists: Lists) -> Package:
     if fields.get("Package", wanted) != wanted:
         # apt takes an unknown name as a regular expression: linux-source-6.1 finds linux-source-6.12
         raise InvalidInput("package", name, reason, hint=hint)
+    if not fields and "=" in name:  # apt-cache shows nothing of a version that it does not have, and succeeds
+        raise InvalidInput("package", name, reason, hint=hint)
     if "SHA256" not in fields:
         raise AconError(f"apt has no version of {name} that it can fetch", hint="apt-get update")
     needs = ",".join(fields.get(field, "") for field in ("Pre-Depends", "Depends"))

@@ -98,7 +98,7 @@ def _archive(suite: str) -> str:
     label = next((label for end, label in _LABELS.items() if suite.endswith(end)), "Debian")
     text = process.output(["apt-get", "indextargets", "--format", "$(LABEL)\t$(REPO_URI)", "Created-By: Packages"])
     rows = (line.split("\t", 1) for line in text.splitlines() if "\t" in line)
-    archive = next((uri for found, uri in rows if found == label), None)
+    archive = next((uri for its_label, uri in rows if its_label == label), None)
     if archive is None:
         hint = "apt-get update on a Debian host, or give another source: a folder, a tarball, a git repository"
         raise MissingRequirement(f"an apt with {label}", f"packages of Debian's {suite}", hint=hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -243,23 +244,55 @@ def test_options_of_another_series_are_set_by_the_names_of_this_one(store, tmp_p
 
 
 def test_the_sources_that_apt_lists_are_listed_by_suite():
-    done = CliRunner().invoke(main, ["kernel", "sources", "--json"])
+    done = CliRunner().invoke(main, ["kernel", "sources", "--here", "--json"])
     assert done.exit_code == 0, done.output
     rows = json.loads(done.output)["sources"]
     (newest,) = [row for row in rows if row["source"] == "debian:6.12" and row["newest"]]
     assert newest["version"] == apt.find("linux-source-6.12").version
     assert newest["suite"]
-    text = CliRunner().invoke(main, ["kernel", "sources"]).output
-    assert f"debian:6.12    {newest['version']}" in text
+    text = CliRunner().invoke(main, ["kernel", "sources", "--here"]).output
+    assert re.search(rf"^debian:6\.12 +{re.escape(newest['version'])} ", text, re.MULTILINE)
+
+
+def test_the_sources_of_a_suite_that_the_host_does_not_use_are_listed_and_its_apt_stays_as_it_is(store):
+    before = apt.HOST.changed_ns()
+    listed = kernel.packaged(["trixie"], cache=store)
+    rows = [row for row in listed.sources if row.suite == "trixie" and row.source.endswith("@trixie")]
+    assert any(row.source == "debian:6.12@trixie" and row.newest for row in rows)
+    assert listed.unreachable == {}
+    assert apt.HOST.changed_ns() == before
+    older = next((row for row in rows if not row.newest), None)
+    if older is not None:
+        assert older.source == f"debian:6.12={older.version}@trixie"
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        ("debian:6.12@nosuchsuite", "is not in http"),
+        (
+            "debian:9.99@trixie",
+            "is not there: linux-source-9.99 is not in the lists of trixie",
+        ),
+        ("debian:6.12=1.2-3", "is not there: linux-source-6.12=1.2-3 is not in apt's lists"),
+        ("debian:9.99", "is not there: linux-source-9.99 is not in apt's lists"),
+    ],
+)
+def test_a_source_that_no_suite_has_is_refused_by_name(store, named, reason):
+    with pytest.raises(InvalidInput, match=re.escape(reason)):
+        source.fetch(named, cache=store)
 
 
 @pytest.mark.weekly
-def test_the_known_renames_are_those_of_the_trees(store):
-    skip_without("debian:6.1")
-    trees = [source.fetch(f"debian:{series}", cache=store) for series in ("6.1", "6.12")]
-    before, after = (symbols_of(tree, store) for tree in trees)
-    known = {row.old: row.new for row in renames.renames() if row.since == "6.12"}
-    assert renames.between(before, after) == known
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("debian:6.1@bookworm", "debian:6.12@trixie"), ("debian:6.12@trixie", "debian:7.3@trixie-backports")],
+)
+def test_the_known_renames_are_those_of_the_trees(store, before, after):
+    older, newer = (symbols_of(source.fetch(named, cache=store), store) for named in (before, after))
+    since = after.partition(":")[2].partition("@")[0]
+    known = {row.old: row.new for row in renames.renames() if row.since == since}
+    assert renames.between(older, newer) == known
 
 
 @pytest.mark.weekly
@@ -375,6 +408,19 @@ def path_without_ccache(folder: Path) -> str:
             if path.name != "ccache" and not link.is_symlink():
                 link.symlink_to(path)
     return str(folder)
+
+
+@pytest.mark.weekly
+def test_the_guides_kernel_of_the_newest_series_in_reach_is_built_and_boots(store, boot_initrd):
+    newest = next(
+        row for row in reversed(kernel.packaged(cache=store).sources) if row.newest and "~" not in row.version
+    )
+    spec = kernel.BuildSpec(profiles=("guide",), source=newest.source)
+    image = kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
+    assert [row for row in image.results if not row.ok and not row.optional] == []
+    row = boot.run(boot.BootCell(name="newest", kernel=image.image, initrd=boot_initrd, timeout_s=300))
+    assert row.kernel_release == image.version
+    assert row.guest_ns["init"] > 0
 
 
 @pytest.mark.slow

@@ -54,6 +54,43 @@ def test_a_folder_is_identified_by_its_content(tree, cache):
     assert fetch(str(tree), cache=cache).identity != first.identity
 
 
+@pytest.fixture
+def deb(tree) -> Path:
+    """A package as Debian makes linux-source-*: a tarball below usr/src."""
+    root = tree.parent / "package"
+    (root / "usr/src").mkdir(parents=True)
+    (root / "DEBIAN").mkdir()
+    (root / "DEBIAN/control").write_text(
+        "Package: linux-source-6.12\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: x\n"
+    )
+    tarball = root / "usr/src/linux-source-6.12.tar.xz"
+    subprocess.run(["tar", "-cJf", tarball, "-C", tree.parent, tree.name], check=True)
+    path = tree.parent / "linux-source-6.12_1_all.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", root, path], check=True, capture_output=True)
+    return path
+
+
+def test_the_file_of_a_package_is_a_source_known_by_its_bytes(deb, cache):
+    digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+    fetched = fetch(f"deb:{deb}#sha256={digest.upper()}", cache=cache)
+    assert (fetched.release, fetched.identity) == ("6.12.9", f"deb:{digest}")
+    with pytest.raises(InvalidInput, match=f"has the SHA-256 {digest}"):
+        fetch(f"deb:{deb}#sha256={'0' * 64}", cache=cache)
+
+
+def test_a_file_that_is_no_package_of_a_source_is_refused(deb, cache):
+    deb.write_bytes(deb.read_bytes()[:300])
+    with pytest.raises(InvalidInput, match="is not a package"):
+        fetch(f"deb:{deb}", cache=cache)
+    root = deb.parent / "package"
+    (root / "usr/src/linux-source-6.12.tar.xz").rename(root / "usr/src/other")
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", root, deb], check=True, capture_output=True)
+    with pytest.raises(InvalidInput, match=r"has no usr/src/linux-source"):
+        fetch(f"deb:{deb}", cache=cache)
+    with pytest.raises(InvalidInput, match="is not a file"):
+        fetch("deb:/no/such.deb", cache=cache)
+
+
 def test_a_tarball_is_identified_by_its_bytes_and_checked(tarball, cache):
     digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
     found = fetch(f"{tarball}#sha256={digest}", cache=cache)
