@@ -1,4 +1,4 @@
-"""The notebook of a user's own image, run by papermill: busybox sorts a file, once in each of two set-ups."""
+"""The notebook of a user's own image, run by papermill: a command of busybox, and redis as `docker save` writes it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from acon_nb import reports, results
 from acon_nb.jupyter import notebooks
+from tests.system.engines import saved_redis
 
 pytestmark = [pytest.mark.system, pytest.mark.weekly]
 
@@ -31,3 +32,25 @@ def test_it_answers_which_swap_an_image_needs(tmp_path):
     assert set(rows["factor_workload"]) == {"program", "codec"}
     assert "Its pages compress by" in html.unescape(page.read_text())
     assert "widgets" not in json.loads((tmp_path / "image.ipynb").read_text())["metadata"]
+
+
+def test_it_answers_for_a_server_from_docker_save(tmp_path):
+    page = tmp_path / "redis.html"
+    (tmp_path / "engine").mkdir()
+    with saved_redis(tmp_path / "engine") as (archive, _):
+        kept = archive.rename(tmp_path / "redis.tar")
+    parameters = {
+        "image": f"docker-archive:{kept}",
+        "command": [],
+        "driver": ["redis-benchmark", "-n", "30000", "-r", "100000000", "-d", "1500", "-t", "set", "-q"],
+        "ready": "port:6379",
+        "at": ["0.7x"],
+        "setups": ["none", "zram-zstd"],
+        "seeds": 1,
+        "out": str(tmp_path / "out"),
+    }
+    lines = reports.make(notebooks.folder() / "08_your_image.ipynb", page, parameters)
+    assert any(line.startswith("At 0.7x: zram-zstd is the only one that gets through") for line in lines)
+    rows = results.load(tmp_path / "out", "swap", "image-redis")
+    assert set(rows["factor_driver"]) >= {"redis-benchmark -n 30000 -r 100000000 -d 1500 -t set -q"}
+    assert "none at 0.7x" in html.unescape(page.read_text())

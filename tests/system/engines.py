@@ -21,6 +21,7 @@ from acon_nb import process
 from acon_nb.cache import Cache
 from acon_nb.errors import InvalidInput
 from acon_nb.host import apt
+from acon_nb.initrd import tree_of, write_folder
 from tests.unit.image_archives import Descriptor, Layout
 
 
@@ -49,6 +50,19 @@ def dockerd(folder: Path) -> Iterator[str]:
 def docker(host: str, *argv: str, check: bool = True, **fields: Any) -> subprocess.CompletedProcess[bytes]:
     command = ["docker", "--host", host, *argv]
     return subprocess.run(command, check=check, capture_output=True, timeout=600, **fields)
+
+
+@contextlib.contextmanager
+def saved_redis(folder: Path) -> Iterator[tuple[Path, str]]:
+    """An image of redis from a Dockerfile in a real engine: its archive by `docker save`, and the engine's address."""
+    with dockerd(folder) as host:
+        write_folder(tree_of("busybox+redis-server+redis-tools"), folder / "root")
+        (folder / "Dockerfile").write_text(
+            'FROM scratch\nCOPY root /\nENTRYPOINT ["redis-server"]\nCMD ["--save", "", "--appendonly", "no"]\n'
+        )
+        docker(host, "build", "-t", "my-redis:1", str(folder))
+        docker(host, "save", "-o", str(folder / "redis.tar"), "my-redis:1")
+        yield folder / "redis.tar", host
 
 
 @contextlib.contextmanager

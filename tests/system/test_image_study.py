@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from acon_nb.cli import main
 from acon_nb.errors import Cancelled, InvalidInput, NoSpace
 from acon_nb.host import facts
-from acon_nb.initrd import tree_of, write_folder
 from acon_nb.progress import CancelToken, silent
 from acon_nb.results.store import Store
 from acon_nb.swap.image import measure as measuring
@@ -21,7 +20,7 @@ from acon_nb.swap.image.corpus import least_available
 from acon_nb.swap.image.plan import places
 from acon_nb.swap.image.question import ImageQuestion
 from acon_nb.swap.image.study import image_study
-from tests.system.engines import docker, dockerd
+from tests.system.engines import saved_redis
 
 pytestmark = [pytest.mark.system, pytest.mark.weekly]
 
@@ -103,17 +102,9 @@ def test_an_answer_of_one_seed_ranks_nothing_and_says_all(heap):
 
 
 @pytest.fixture(scope="module")
-def saved_redis(tmp_path_factory):
-    """An image of redis from a Dockerfile in a real engine: its archive by `docker save`, its name, the engine."""
-    folder = tmp_path_factory.mktemp("redis")
-    with dockerd(folder) as host:
-        write_folder(tree_of("busybox+redis-server+redis-tools"), folder / "root")
-        (folder / "Dockerfile").write_text(
-            'FROM scratch\nCOPY root /\nENTRYPOINT ["redis-server"]\nCMD ["--save", "", "--appendonly", "no"]\n'
-        )
-        docker(host, "build", "-t", "my-redis:1", str(folder))
-        docker(host, "save", "-o", str(folder / "redis.tar"), "my-redis:1")
-        yield folder / "redis.tar", host
+def redis_image(tmp_path_factory):
+    with saved_redis(tmp_path_factory.mktemp("redis")) as made:
+        yield made
 
 
 def answered(out, *words, status=0):
@@ -125,8 +116,8 @@ def answered(out, *words, status=0):
 SERVER = ("--driver", *CLIENT, "--ready", "port:6379", "--at", "0.7x", "--setups", "none,zram-zstd", "--seeds", "1")
 
 
-def test_redis_from_docker_save_is_answered_by_one_command(saved_redis, study_kernel, tmp_path):
-    archive, _ = saved_redis
+def test_redis_from_docker_save_is_answered_by_one_command(redis_image, study_kernel, tmp_path):
+    archive, _ = redis_image
     result = answered(tmp_path, "--image", f"docker-archive:{archive}", *SERVER, "--json")
     data = json.loads(result.stdout)
     assert data["command"] == ["redis-server", "--save", "", "--appendonly", "no"]
@@ -137,8 +128,8 @@ def test_redis_from_docker_save_is_answered_by_one_command(saved_redis, study_ke
     assert data["best"]["ratio_to_unlimited"] > 0.9
 
 
-def test_redis_from_an_engine_is_answered_by_one_command(saved_redis, study_kernel, tmp_path, monkeypatch):
-    _, host = saved_redis
+def test_redis_from_an_engine_is_answered_by_one_command(redis_image, study_kernel, tmp_path, monkeypatch):
+    _, host = redis_image
     monkeypatch.setenv("DOCKER_HOST", host)
     result = answered(tmp_path, "--image", "my-redis:1", *SERVER)
     assert "At 0.7x: zram-zstd is the only one that gets through" in result.output
