@@ -15,7 +15,7 @@ from typing import Any
 
 from acon_nb.cache import atomic_file, default_root, writable_folder
 from acon_nb.errors import AconError, InvalidInput
-from acon_nb.jupyter import provenance
+from acon_nb.jupyter import page, provenance
 from acon_nb.jupyter.provenance import Provenance
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -122,9 +122,11 @@ def render(notebook: Path, html: Path, made: Provenance | None = None) -> Path:
         exclude_input=True,
         exclude_output_prompt=True,
         exclude_input_prompt=True,
+        exclude_anchor_links=True,
         embed_images=True,
     )
     text, _ = exporter.from_notebook_node(document, resources={"metadata": {"name": _title(document, html)}})
+    text = page.finish(text)
     loads = _LOADS.search(text)
     if loads:
         raise AconError(f"the report would load something from the network: {loads.group(0)[:80]}")

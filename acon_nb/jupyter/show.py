@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DPI = 110
+NARROW_PNG = "application/vnd.acon-nb.narrow+png"
 
 
 class ShownFigure(Figure):
     """A figure that notebooks display as PNG, without pyplot and its global state."""
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
-        """The picture, with its title as alternative text."""
-        return png(self), {"alt": self.get_suptitle()}
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        """The picture, with its title as alternative text, and one for phones, which reports use."""
+        from acon_nb.jupyter import narrow
+
+        bundle = {"text/plain": repr(self), "image/png": _base64(png(self))}
+        small = narrow.png(self)
+        if small is not None:
+            bundle[NARROW_PNG] = _base64(small)
+        return bundle, {"image/png": {"alt": self.get_suptitle() or ", ".join(ax.get_title() for ax in self.axes)}}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def png(figure: Figure) -> bytes:
