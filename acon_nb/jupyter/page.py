@@ -1,4 +1,4 @@
-"""The finished page of a report: headers of tables, contents, what findings begin with, places where words may break."""
+"""The finished page of a report: headers of tables, contents, numbers of findings, places where words may break."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _STACKED = "w-none"
 _CHARACTER_PX = 8.4  # of a table's text, wide letters
 _PADDING_PX = 12
 _LONGEST = 22  # characters: longer words get places to break at
-_UNITS = (
-    r"(?:ns|µs|ms|s|min|h|days|B|KiB|MiB|GiB|kB|MB|GB|%|times|MiB/s|accesses / s|instructions|points|pages|guests|runs|TDs)"
-)
-_NUMBER = re.compile(rf"(?<![\w.,/-])[+−-]?\d[\d,]*(?:\.\d+)?\s?{_UNITS}(?![\w/])")
+_UNITS = "|".join(["ns", "µs", "ms", "s", "min", "h", "days", "B", "KiB", "MiB", "GiB", "kB", "MB", "GB", "%", "times"])
+_UNITS += r"|MiB/s|accesses / s|instructions|points|pages|guests|runs|TDs"
+_NUMBER = re.compile(rf"(?<![\w.,/-])[+−-]?\d[\d,]*(?:\.\d+)?\s?(?:{_UNITS})(?![\w/])")
+_BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
 _PIECES = re.compile(r"[^/_.,;:=&+@-]*[/_.,;:=&+@-]+|[^/_.,;:=&+@-]+")
-_COMMON = frozenset("which that with from than more less each seed seeds clock instruction figure bars range".split())
+_COMMON = frozenset(["which", "that", "with", "from", "than", "more", "less", "each", "seeds", "clock", "instruction"])
 
 
 def finish(page: str) -> str:
@@ -35,8 +35,8 @@ def finish(page: str) -> str:
 
 
 def lead(sentence: str) -> str:
-    """Return the first measured number of a sentence, with its unit; "" if it has none."""
-    match = _NUMBER.search(sentence)
+    """Return the first number of a sentence that has a unit, if possible not one in brackets; "" if it has none."""
+    match = _NUMBER.search(_BRACKETS.sub("", sentence)) or _NUMBER.search(sentence)
     return match.group(0) if match else ""
 
 
@@ -131,10 +131,13 @@ def _words(text: str) -> frozenset[str]:
 
 def _allow_breaks(soup: Any) -> None:
     """Allow long names, hashes and paths to continue on the next line, at their own joints; they are copied whole."""
-    from bs4 import NavigableString
+    from bs4.element import NavigableString
 
     for text in [text for text in soup.find_all(string=True) if type(text) is NavigableString]:
-        if text.find_parent(["script", "style", "title", "svg"]) is not None or max(map(len, str(text).split()), default=0) <= _LONGEST:
+        if (
+            text.find_parent(["script", "style", "title", "svg"]) is not None
+            or max(map(len, str(text).split()), default=0) <= _LONGEST
+        ):
             continue
         for number, part in enumerate(_broken(str(text))):
             if number:
