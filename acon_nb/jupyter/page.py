@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ _UNITS = "|".join(["ns", "µs", "ms", "s", "min", "h", "days", "B", "KiB", "MiB"
 _UNITS += r"|MiB/s|accesses / s|instructions|points|pages|guests|runs|TDs"
 _NUMBER = re.compile(rf"(?<![\w.,/-])[+−-]?\d[\d,]*(?:\.\d+)?\s?(?:{_UNITS})(?![\w/])")
 _BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
-_PIECES = re.compile(r"[^/_.,;:=&+@-]*[/_.,;:=&+@-]+|[^/_.,;:=&+@-]+")
+_PIECES = re.compile(r"^[/_.,;:=&+@-]*[^/_.,;:=&+@-]+[/_.,;:=&+@-]*|[^/_.,;:=&+@-]+[/_.,;:=&+@-]*|[/_.,;:=&+@-]+")
 _COMMON = frozenset(["which", "that", "with", "from", "than", "more", "less", "each", "seeds", "clock", "instruction"])
 
 
@@ -108,16 +109,16 @@ def _finish_findings(soup: Any) -> None:
         if not sentence.strip():
             item.decompose()
             continue
-        said = soup.new_tag("span", attrs={"class": "said"})
-        said.extend(list(item.contents))
+        text = soup.new_tag("span", attrs={"class": "said"})
+        text.extend(list(item.contents))
         number = soup.new_tag("strong")
         number.string = lead(sentence)
-        item.extend([number, said])
+        item.extend([number, text])
         shared = [(len(words & _words(sentence)), name, alt) for name, words, alt in figures]
         most = max(shared, default=(0, "", ""), key=lambda one: one[0])
         if most[0] >= 2:
             link = soup.new_tag("a", href=f"#{most[1]}", attrs={"class": "of"})
-            link.string = f"Figure {most[1].removeprefix('figure-')}: {most[2].splitlines()[0][:70]}"
+            link.string = f"Figure {most[1].removeprefix('figure-')}: {textwrap.shorten(most[2].splitlines()[0], 70, placeholder=' ...')}"
             item.append(link)
 
 
