@@ -118,7 +118,8 @@ def _finish_findings(soup: Any) -> None:
         most = max(shared, default=(0, "", ""), key=lambda one: one[0])
         if most[0] >= 2:
             link = soup.new_tag("a", href=f"#{most[1]}", attrs={"class": "of"})
-            link.string = f"Figure {most[1].removeprefix('figure-')}: {textwrap.shorten(most[2].splitlines()[0], 70, placeholder=' ...')}"
+            caption = textwrap.shorten(most[2].splitlines()[0], 70, placeholder=" ...")
+            link.string = f"Figure {most[1].removeprefix('figure-')}: {caption}"
             item.append(link)
 
 
