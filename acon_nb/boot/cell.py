@@ -210,19 +210,21 @@ def boot_once(
     *,
     starts: Sequence[int] | None = None,
     calls: Mapping[int, str] | None = None,
+    programs: bool = False,
     to_end: bool = False,
 ) -> Outcome:
     """Boot the guest of a cell and wait until it is ready or ends; the caller holds the host's lock.
 
     `starts` are the addresses to count by (default: as of `study.functions`, where QEMU counts), `calls` the functions
-    whose call stacks are counted too. With `to_end` it runs until it ends.
+    whose call stacks are counted too; with `programs` user space is counted by page of a file. With `to_end` it runs
+    until it ends.
     """
     spec, until = cell.spec(), None if cell.reports_itself or to_end else cell.until
     if until is not None and until.rule is Rule.PORT:
         spec = replace(spec, forwards=(Forward(host_port=free_port(), guest_port=until.port),))
     host = host or capabilities()
     count_by = starts_of(cell.kernel, cell.clock, cell.system_map, qemu=host.qemu) if starts is None else starts
-    with Machine(spec, host=host, until=until, count_by=count_by, calls=calls) as machine:
+    with Machine(spec, host=host, until=until, count_by=count_by, calls=calls, programs=programs) as machine:
         return machine.wait(cancel)
 
 

@@ -161,7 +161,8 @@ class BootExperiment:
             return boot_once(cell, self._host, cancel), None
         functions = profiling.functions(cell, cache=self._store)
         calls = functions.names if self._calls else None
-        return boot_once(cell, self._host, cancel, starts=functions.starts(), calls=calls), functions
+        starts = functions.starts()
+        return boot_once(cell, self._host, cancel, starts=starts, calls=calls, programs=True), functions
 
     def _profile_of(self, cell: BootCell, outcome: Outcome, functions: Functions, cancel: CancelToken) -> bytes:
         """The profile of a guest up to the last moment that it marked."""

@@ -18,7 +18,7 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import guest_script
 from acon_nb.host import probe_qemu
-from acon_nb.profile import code, sources
+from acon_nb.profile import code, programs, sources
 from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
 from acon_nb.profile.model import BEFORE_KERNEL, Profile, Region
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
@@ -67,7 +67,9 @@ def profile(
 
     def count(token: CancelToken) -> Profile:
         names = counted.names if calls else None
-        outcome = boot_once(cell, host, token, starts=counted.starts(), calls=names, to_end=until == "end")
+        outcome = boot_once(
+            cell, host, token, starts=counted.starts(), calls=names, programs=True, to_end=until == "end"
+        )
         token.check()
         on_progress(Progress("profile", 0.5, "find where firmware and unpacking end"))
         return of_outcome(cell, outcome, counted, until=until, host=host, cancel=token, cache=cache)
@@ -89,8 +91,9 @@ def check(cell: BootCell, until: str) -> None:
 
 
 def functions(cell: BootCell, build: Path | None = None, *, cache: Cache | None = None) -> Functions:
-    """The functions of a cell's kernel, with their source files where they are known; `build` is as of `profile`."""
-    return sources.functions(cell.kernel, cell.system_map, build, cache=cache)
+    """The functions of a cell's kernel and programs, with files where they are known; `build` is as of `profile`."""
+    known = sources.functions(cell.kernel, cell.system_map, build, cache=cache)
+    return replace(known, programs=programs.of_initrds(cell.booted_initrd()))
 
 
 def merged(outcome: Outcome, functions: Functions) -> Outcome:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from acon_nb.errors import AconError
 from acon_nb.profile.model import EARLY_KERNEL, FunctionCount, Profile, Region
+from acon_nb.profile.programs import GuestPrograms
 from acon_nb.study.functions import MODULES_BASE
 from acon_nb.vm import Snapshot
 from acon_nb.vm.counting import KERNEL_BASE
@@ -49,10 +50,14 @@ class PhaseEnd:
 
 @dataclass(frozen=True)
 class Functions:
-    """A kernel's functions by address, `names` as of `study.functions`, `files` their sources where they are known."""
+    """A kernel's functions by address, `names` as of `study.functions`, `files` their sources where they are known.
+
+    `programs` are those of the guest, whose functions have entries of their own.
+    """
 
     names: Mapping[int, str]
     files: Mapping[int, str] = field(default_factory=dict)
+    programs: GuestPrograms = field(default_factory=GuestPrograms)
 
     def starts(self) -> tuple[int, ...]:
         """The addresses by which a guest is counted: functions, modules, and the second byte of entries for faults."""
@@ -147,6 +152,16 @@ def _counts(
             counts[_entry(address, functions, names)] += sign * count
         for address, count in snapshot.physical.items():
             counts[_physical(address, phase.early)] += sign * count
+    for (name, file), count in _of_programs(phase, before, functions).items():
+        counts[name, file, Region.USER] += count
+        counts[USER, "", Region.USER] -= count
+    return counts
+
+
+def _of_programs(phase: PhaseEnd, before: Snapshot | None, functions: Functions) -> Counter[tuple[str, str]]:
+    """What each function of the guest's programs executed in a phase, by name and file."""
+    counts = functions.programs.counts(phase.end.user)
+    counts.subtract(functions.programs.counts({} if before is None else before.user))
     return counts
 
 
@@ -174,7 +189,12 @@ def _stacks(
     parts = {address: _entry(address, functions, names)[0] for address in calls.tree.addresses}
     parts |= {address + 1: names[address] for address in functions.entries()}
     counted = calls.stacks(parts, None if before is None else before.calls)
-    return {(phase.name, *stack): count for stack, count in counted.items()}
+    stacks = {(phase.name, *stack): count for stack, count in counted.items()}
+    for (name, _), count in _of_programs(phase, before, functions).items():
+        stack = (phase.name, USER, name)
+        stacks[stack] = stacks.get(stack, 0) + count
+        stacks[stack[:2]] = stacks.get(stack[:2], 0) - count
+    return {stack: count for stack, count in stacks.items() if count}
 
 
 def _entry(address: int, functions: Functions, names: Mapping[int, str]) -> tuple[str, str, Region]:

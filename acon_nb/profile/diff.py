@@ -162,7 +162,9 @@ def difference(before: Profile, after: Profile) -> Difference:
     """
     before, after = alike(before, after)
     codes = tuple(map(_codes, (before, after)))
-    by_file = all(any(one.file for one in profile.functions) for profile in (before, after))
+    by_file = all(
+        any(one.file for one in profile.functions if one.region is Region.KERNEL) for profile in (before, after)
+    )
     pairs = layout.joined(_paired(before, after, by_file=by_file))
     for pair in pairs:
         pair.same_code = _same(pair, *codes)
@@ -231,7 +233,7 @@ def _paired(before: Profile, after: Profile, *, by_file: bool) -> Iterable[Funct
     for profile, second in ((before, False), (after, True)):
         for one in profile.functions:
             name = layout.canonical(one.name)
-            key = (one.region, one.file if by_file else "", name)
+            key = (one.region, one.file if by_file or one.region is Region.USER else "", name)
             pair = pairs.setdefault(key, FunctionPair(name=name, region=one.region, file=one.file))
             pair.file = pair.file or one.file
             (pair.after if second else pair.before)[one.phase] += one.self_count

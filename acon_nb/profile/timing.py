@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acon_nb.profile.layout import FunctionPair
+from acon_nb.profile.model import Region
 
 _FILE = Path(__file__).with_name("timing.toml")
 
@@ -32,5 +33,6 @@ def mark(pairs: Iterable[FunctionPair]) -> None:
     """Mark the changes that are of timing: of a function of the list, with the same code, by no more than its bound."""
     for pair in pairs:
         timed = timing().get(pair.name)
-        if timed and pair.same_code and pair.layout is None and 0 < abs(pair.change) <= timed.most:
+        in_kernel = pair.region is Region.KERNEL and pair.layout is None
+        if timed and in_kernel and pair.same_code and 0 < abs(pair.change) <= timed.most:
             pair.timing = timed.why

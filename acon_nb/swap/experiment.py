@@ -175,7 +175,14 @@ class SwapExperiment:
             calls = functions.names if functions and self._calls else None
             with (
                 self._live(f"{cell.label}, seed {seed}", factors) as hear,
-                Machine(spec, host=self._host, on_message=hear, count_by=starts, calls=calls) as machine,
+                Machine(
+                    spec,
+                    host=self._host,
+                    on_message=hear,
+                    count_by=starts,
+                    calls=calls,
+                    programs=functions is not None,
+                ) as machine,
             ):
                 outcome = machine.wait(cancel)
         profile = b"" if functions is None else profiling.encoded(swap_cell, spec, outcome.snapshots, functions)

@@ -1,4 +1,4 @@
-"""Count a guest's instructions by function: the plugin for QEMU's TCG (`plugin.c`, `calls.c`), and what it wrote.
+"""Count a guest's instructions by function: the plugin for QEMU's TCG (`plugin.c` and its parts), and what it wrote.
 
 A guest that is counted runs as it does without: the clock's every reading is the same. What the clock has shown at a
 mark (`guest/src/mark.h`) is split exactly: idle time that QEMU skipped, and instructions.
@@ -10,7 +10,7 @@ import functools
 import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from acon_nb.vm.calls import Calls, CallTree, kinds_of
 from acon_nb.vm.command import option_value
 
 KERNEL_BASE = 0xFFFF_8000_0000_0000
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("plugin.c", "calls.c", "plugin.h"))
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("plugin.c", "calls.c", "programs.c", "plugin.h"))
 _FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden")
 _APIS = (1, 3, 7, 2)  # QEMU 7.2, 10.0, 11.1, 9.0; see plugin.c
 _FEATURE = "counting a guest's instructions by function"
@@ -46,7 +46,8 @@ class Snapshot:
     `tsc_ns` is the guest's clock at it (0 at a place and at `USER`, which do not carry it), `idle_ns` the idle time
     that QEMU had skipped (None: this QEMU does not tell). `counts` are instructions by the address at which a function
     starts, `physical` those from before the kernel ran at its own addresses, by 64 KiB. `calls` are the instructions of
-    `counts` by call stack, where they were asked for.
+    `counts` by call stack, where they were asked for, and `user` those of programs by page of a file: a
+    hash of the page and the offset in it (`programs.c`); they are in `counts`, too.
     """
 
     moment: int
@@ -55,6 +56,7 @@ class Snapshot:
     counts: Mapping[int, int]
     physical: Mapping[int, int]
     calls: Calls | None = None
+    user: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def counted(self) -> int:
@@ -71,11 +73,12 @@ class Counter:
     out: Path
     addresses: tuple[int, ...]
     kinds: Path | None = None  # of the functions, for the call tree
+    programs: bool = False
 
     @property
     def option(self) -> str:
         """The value of QEMU's option -plugin."""
-        return plugin_option(self.plugin, self.starts, self.out, self.kinds)
+        return plugin_option(self.plugin, self.starts, self.out, self.kinds, programs=self.programs)
 
     def take(self) -> tuple[Snapshot, ...]:
         """Return what was counted, in order, and remove the files; a snapshot not written to its end is left out."""
@@ -95,11 +98,13 @@ def counter(
     starts: Sequence[int],
     *,
     calls: Mapping[int, str] | None = None,
+    programs: bool = False,
     cache: Cache | None = None,
 ) -> Counter:
     """Prepare counting in `folder`, which holds the files of one guest.
 
-    `starts` are the addresses at which functions start; `calls` names functions, for counts by call stack. Errors:
+    `starts` are the addresses at which functions start; `calls` names functions, for counts by call stack; with
+    `programs` user space is counted by page of a file, too. Errors:
     `MissingRequirement` (no C compiler), `AconError` (this QEMU loads no plugin), `InvalidInput` (`calls` are not the
     functions of a kernel).
     """
@@ -115,6 +120,7 @@ def counter(
         out=folder / "counts",
         addresses=addresses,
         kinds=None if kinds is None else kinds_path,
+        programs=programs,
     )
 
 
@@ -123,6 +129,7 @@ def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[S
     head: list[str] = []
     counts: dict[int, int] = {}
     physical: dict[int, int] = {}
+    user: dict[tuple[int, int], int] = {}
     tree = CallTree(addresses=addresses)
     calls: Calls | None = None
     for line in lines:
@@ -135,9 +142,11 @@ def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[S
             case ["returns", count, unmatched]:
                 calls = tree.taken(returns=int(count), unmatched_returns=int(unmatched))
             case ["mark" | "end", _, _, _]:
-                head, counts, physical = words, {}, {}
+                head, counts, physical, user = words, {}, {}, {}
             case ["physical", address, count]:
                 physical[int(address)] = int(count)
+            case ["user", page, offset, count]:
+                user[int(page, 16), int(offset)] = int(count)
             case ["."] if head:
                 idle_ns = int(head[3])
                 yield Snapshot(
@@ -147,17 +156,18 @@ def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[S
                     counts=counts,
                     physical=physical,
                     calls=calls,
+                    user=user,
                 )
                 head = []
             case [index, count] if int(index) < len(addresses):
                 counts[addresses[int(index)]] = int(count)
 
 
-def plugin_option(library: Path, starts: Path, out: Path, kinds: Path | None = None) -> str:
+def plugin_option(library: Path, starts: Path, out: Path, kinds: Path | None = None, *, programs: bool = False) -> str:
     """The value of QEMU's option -plugin."""
     files = {"starts": starts, "out": out, "kinds": kinds}
     values = (f"{name}={option_value(path)}" for name, path in files.items() if path is not None)
-    return ",".join([option_value(library), *values])
+    return ",".join([option_value(library), *values, *(["programs=on"] if programs else [])])
 
 
 def plugin(qemu: Path, cache: Cache | None = None) -> Path:

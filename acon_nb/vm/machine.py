@@ -67,7 +67,8 @@ class Machine:
     a person should read (what QEMU reports of the guest; also in the outcome's `notes`), in the machine's thread. A
     guest for which "auto" chose KVM, and whose KVM fails before its console said anything, is started again on TCG.
     `count_by` are addresses at which functions start: the guest's instructions are counted by them
-    (`vm.counting`), for the outcome's `snapshots`; with `calls`, functions by address, also by call stack. `until` ends
+    (`vm.counting`), for the outcome's `snapshots`; with `calls`, functions by address, also by call stack,
+    and with `programs` user space also by page of a file. `until` ends
     the guest as soon as it is ready, which is then its end (`READY`). `agent`: the spec is one of `agent.prepare`, and
     `execute` runs commands in the guest.
     """
@@ -85,6 +86,7 @@ class Machine:
         attended: bool = False,
         count_by: Sequence[int] | None = None,
         calls: Mapping[int, str] | None = None,
+        programs: bool = False,
         transcript_limit_bytes: int = _TRANSCRIPT_LIMIT_BYTES,
         until: Ready | None = None,
         agent: bool = False,
@@ -103,6 +105,7 @@ class Machine:
             self._console = Console(self.transcript, transcript_limit_bytes=transcript_limit_bytes)
         self._count_by = count_by
         self._calls = calls
+        self._programs = programs
         self._counter: Counter | None = None
         self._mux = mux
         self._attended = attended
@@ -143,7 +146,9 @@ class Machine:
             raise AconError("this machine was started before", hint="create a new Machine from its spec")
         preflight.check(self.spec)
         if self._count_by is not None:
-            self._counter = counter(self.host.qemu, self.folder, self._count_by, calls=self._calls)
+            self._counter = counter(
+                self.host.qemu, self.folder, self._count_by, calls=self._calls, programs=self._programs
+            )
         self._paused = paused
         self._thread = threading.Thread(target=self._main, name="acon-vm", daemon=True)
         self._thread.start()

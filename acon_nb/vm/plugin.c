@@ -13,6 +13,7 @@
  *   end 0 CLOCK IDLE          CLOCK: as a TSC, or 0 where it cannot be known
  *   NUMBER COUNT              instructions counted from that address of `starts` to the next
  *   physical ADDRESS COUNT    instructions counted in 64 KiB before the kernel ran
+ *   user HASH OFFSET COUNT    with programs=on: instructions of user space (programs.c)
  *   .
  *
  * Instructions are counted one by one, before each: a block is left early when one of its instructions faults. One that
@@ -45,7 +46,7 @@ size_t starts_count;
 static size_t counters_count;
 static uint64_t *snapshot;
 static FILE *out;
-static bool kernel_runs, user_ran, with_calls;
+static bool kernel_runs, user_ran, with_calls, with_programs;
 static struct {
 	int bits;
 	int64_t idle_ns;
@@ -167,6 +168,8 @@ static void take_snapshot(void)
 		calls_write(out);
 	for (size_t i = 0; i < counters_count; i++)
 		snapshot[i] = counted(i);
+	if (with_programs)
+		programs_take();
 }
 
 static void write_snapshot(void)
@@ -180,6 +183,8 @@ static void write_snapshot(void)
 			fprintf(out, "physical %llu %llu\n", (unsigned long long)(i - starts_count) << GRAIN_SHIFT,
 				(unsigned long long)snapshot[i]);
 	}
+	if (with_programs)
+		programs_write(out);
 	fputs(".\n", out);
 	fflush(out);
 }
@@ -281,6 +286,7 @@ static bool is_mark(struct qemu_plugin_insn *insn, size_t index)
 static void instrument(struct qemu_plugin_tb *tb)
 {
 	size_t count = qemu_plugin_tb_n_insns(tb), index = 0, last;
+	struct user_page page = { NULL, 0 };
 
 	for (size_t i = 0; i < count; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
@@ -294,8 +300,11 @@ static void instrument(struct qemu_plugin_tb *tb)
 		index = counter_of(address);
 		if (with_calls && address >= KERNEL_BASE)
 			calls_instrument(insn, index, i == 0 || index != last);
-		if (!is_mark(insn, index))
-			count_inline(insn, index);
+		if (is_mark(insn, index))
+			continue;
+		count_inline(insn, index);
+		if (with_programs && kernel_runs && address < KERNEL_BASE)
+			programs_instrument(insn, &page);
 	}
 }
 
@@ -374,6 +383,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 			out_path = argv[i] + 4;
 		else if (!strncmp(argv[i], "kinds=", 6))
 			kinds_path = argv[i] + 6;
+		else if (!strcmp(argv[i], "programs=on"))
+			with_programs = true;
 	}
 	if (!info->system_emulation || !starts_path || !out_path || !read_starts(starts_path)) {
 		fputs("counts: needs starts=FILE (8 bytes an address) and out=FILE\n", stderr);
@@ -383,7 +394,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 	snapshot = calloc(counters_count, sizeof(*snapshot));
 	out = fopen(out_path, "w");
 	with_calls = kinds_path != NULL;
-	if (!snapshot || !out || !make_counters() || (with_calls && !calls_begin(kinds_path))) {
+	if (!snapshot || !out || !make_counters() || (with_calls && !calls_begin(kinds_path)) ||
+	    (with_programs && !programs_begin())) {
 		perror("counts");
 		return 1;
 	}

@@ -39,6 +39,7 @@ void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, exit_cb cb, void *data)
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn); /* where it is in the host's memory */
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
 typedef void (*mem_cb)(unsigned int vcpu, uint32_t info, uint64_t address, void *data);
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn, mem_cb cb, int flags, int access, void *data);
@@ -73,5 +74,15 @@ void read_bytes(const struct qemu_plugin_insn *insn, uint8_t *bytes, size_t size
 bool calls_begin(const char *kinds_path);
 void calls_instrument(struct qemu_plugin_insn *insn, size_t index, bool arrives);
 void calls_write(FILE *out);
+
+/* programs.c: user space by page of a file. */
+struct user_page {
+	const unsigned char *start;
+	uint64_t hash;
+};
+bool programs_begin(void);
+void programs_instrument(struct qemu_plugin_insn *insn, struct user_page *page);
+void programs_take(void);
+void programs_write(FILE *out);
 
 #endif
