@@ -83,25 +83,31 @@ def measure(
 def steps_of(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of a study of the plan `kernel-cost`, a step a row, with what each step has and adds.
 
-    Columns: `name`, `release`, `options_on`, bytes of the bzImage (`bzimage_bytes`), of the linked kernel
-    (`linked_bytes`) and of memory gone at `/init` (`gone_bytes`), ns of the clock to `/init` (`init_ns`), its parts
-    (`executed_ns`, `busy_waiting_ns`, `idle_ns`; not of rows that were not counted), those of `added`, and the rows'
-    own. Gone is what is neither available (MemAvailable) nor free on the lists of each CPU (`spare_bytes`), where from
-    0 to 15 MiB lie by chance.
+    Columns: `name`, those of `measures` and of `added`, and the rows' own.
     """
     groups = [str(profiles).split(",")[-1] for profiles in rows["factor_profile"]]
+    names = [f"+ {group}" if number else group for number, group in enumerate(groups)]
+    return added(measures(rows).assign(name=names))
+
+
+def measures(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of boots of kernels built here with what a kernel costs.
+
+    Columns: `release`, `options_on`, bytes of the bzImage (`bzimage_bytes`), of the linked kernel (`linked_bytes`) and
+    of memory gone at `/init` (`gone_bytes`), ns of the clock to `/init` (`init_ns`), its parts (`executed_ns`,
+    `busy_waiting_ns`, `idle_ns`; not of rows that were not counted), and the rows' own. Gone is what is neither
+    available (MemAvailable) nor free on the lists of each CPU (`spare_bytes`), where from 0 to 15 MiB lie by chance.
+    """
     spare = rows["mem_pcp_bytes"].fillna(0) if "mem_pcp_bytes" in rows else 0  # MemAvailable leaves these pages out
-    frame = rows.assign(
-        name=[f"+ {group}" if number else group for number, group in enumerate(groups)],
+    return rows.assign(
         release=rows["kernel_release"],
-        options_on=rows["kernel_options_on"].astype(int),
+        options_on=rows["kernel_options_on"].fillna(0).astype(int),
         bzimage_bytes=rows["kernel_bytes"],
         linked_bytes=rows["kernel_linked_bytes"],
         spare_bytes=spare,
         gone_bytes=rows["memory_bytes"] - rows["memavailable_bytes"] - spare,
         init_ns=rows["guest_ns_reset_to_init"],
     )
-    return added(frame)
 
 
 def added(steps: pd.DataFrame) -> pd.DataFrame:

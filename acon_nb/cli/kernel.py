@@ -160,6 +160,11 @@ def kernel_diff(left: str, right: str, kernel_version: str, as_json: bool) -> No
 
 @kernel_group.command("cost")
 @click.option("--groups", default="", help="Groups in the order in which they are added (default: the guide's).")
+@click.option(
+    "--per-option", is_flag=True, help="Leave out each option alone instead (minutes each; resumes with --out)."
+)
+@click.option("--profile", default="guide", show_default=True, help="With --per-option: whose options.")
+@click.option("--options", default="", help="With --per-option: only these (default: each that the profile turns on).")
 @click.option("--source", default="debian:6.12", show_default=True, help="As for kernel build.")
 @click.option("--memory", default="512M", show_default=True, help="Memory of the guest that boots each kernel.")
 @click.option(
@@ -169,11 +174,24 @@ def kernel_diff(left: str, right: str, kernel_version: str, as_json: bool) -> No
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Also plot the result: FILE.png, FILE.svg or FILE.pdf.")
 @as_json_option
-def kernel_cost(groups: str, source: str, memory: str, out: Path | None, plot: Path | None, as_json: bool) -> None:
+def kernel_cost(
+    groups: str,
+    per_option: bool,
+    profile: str,
+    options: str,
+    source: str,
+    memory: str,
+    out: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
     """Measure what each group of options adds to image, memory and boot: one build and boot each (an hour cold)."""
     from acon_nb import plots, results
     from acon_nb.boot import kernel_cost as cost
 
+    if per_option:
+        _option_cost(groups, profile, options, source, memory, out, plot, as_json)
+        return
     chosen = tuple(name for name in groups.split(",") if name) or cost.default_groups()
     spec = cost.CostSpec(groups=chosen, source=source, memory=memory)
     if plot is not None:
@@ -185,6 +203,31 @@ def kernel_cost(groups: str, source: str, memory: str, out: Path | None, plot: P
         print_json({"steps": json.loads(steps.to_json(orient="records"))})
     else:
         click.echo(cost.cost_table(steps).to_string(index=False))
+
+
+def _option_cost(
+    groups: str,
+    profile: str,
+    options: str,
+    source: str,
+    memory: str,
+    out: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    from acon_nb import results
+    from acon_nb.boot import option_cost
+    from acon_nb.errors import InvalidInput
+    from acon_nb.validation import words
+
+    if groups or plot is not None:
+        raise InvalidInput("per_option", "yes", "leaves options out of one kernel", hint="omit --groups and --plot")
+    spec = option_cost.OptionCostSpec(profiles=words(profile), options=words(options), source=source, memory=memory)
+    costs = option_cost.measure(spec, out=results.Store(out) if out else None, on_progress=TextProgress())
+    if as_json:
+        print_json({"options": json.loads(costs.to_json(orient="records"))})
+    else:
+        click.echo(option_cost.cost_table(costs).to_string(index=False))
 
 
 @kernel_group.command("unused")

@@ -25,6 +25,8 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     "tdx": ("minimal", "container", "performance", "security", "not-needed"),
     "swap-study": (*_GUIDE, "delay-disk", "study"),
     "everything": (*_GUIDE, "delay-disk", "study", "microvm"),
+    "fast": (*_GUIDE, "fast-boot"),
+    "fastest": (*_GUIDE, "fast-boot", "no-mitigations"),
 }
 
 
@@ -129,7 +131,7 @@ def requested_options(
     rows = [row for group in chosen for row in catalogue() if row.group == group and _applies(row, version, known)]
     for row in sorted(rows, key=lambda row: not row.rule):  # a named row overrides a rule
         for option in row.matches(known):
-            requests[option] = OptionRequest(
+            request = OptionRequest(
                 option=option,
                 value=row.value,
                 group=row.group,
@@ -137,6 +139,8 @@ def requested_options(
                 note=row.note,
                 rule=row.rule_text,
             )
+            _give_way(request, requests, known)
+            requests[option] = request
     for setting in settings:
         request = parse_setting(setting)
         _give_way(request, requests, known)
@@ -145,18 +149,21 @@ def requested_options(
 
 
 def _give_way(request: OptionRequest, requests: dict[str, OptionRequest], known: Mapping[str, Symbol]) -> None:
-    """Drop the profiles' member of the choice of which a user's setting turns on another member.
+    """Drop the member of a choice of which a later group, or a user's setting, turns on another member.
 
     Errors: `InvalidInput` if the user sets two members of one choice.
     """
     if request.value != "y" or request.option not in known:
         return
     for name in rivals(known[request.option], known):
-        if name in requests and requests[name].value == "y":
-            if requests[name].group == OptionRequest.group:
-                reason = f"is a member of the same choice as {name}, which is set too"
-                raise InvalidInput("set", f"{request.option}=y", reason, hint="set one of them")
+        other = requests.get(name)
+        if other is None or other.value != "y":
+            continue
+        if other.group != request.group:
             del requests[name]
+        elif request.group == OptionRequest.group:  # of one group of the catalogue, reading back says which was applied
+            reason = f"is a member of the same choice as {name}, which is set too"
+            raise InvalidInput("set", f"{request.option}=y", reason, hint="set one of them")
 
 
 def parse_setting(text: str) -> OptionRequest:

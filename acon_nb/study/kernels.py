@@ -14,11 +14,11 @@ from typing import Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.kernel import BuildSpec
+from acon_nb.kernel.source import DEBIAN
 from acon_nb.validation import build, check_fields, closest, words
 
 BUILD = "build"
 PACKAGE = "package:"
-_DEBIAN = re.compile(r"debian:\d+\.\d+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -26,12 +26,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class NamedKernel:
     """A kernel of a plan's table `kernels`: what is given takes the place of the cell's own.
 
-    `source` and `profile` (names with commas) are as the factors of the same names; `settings` (OPT=VAL with commas)
-    and `patches` (files) are added. Errors: `InvalidInput` at construction.
+    `source` and `profile` (names with commas) are as the factors of the same names, `config` is a .config to start from
+    instead (with the options of `profile`, if that is given, too); `settings` (OPT=VAL with commas) and `patches`
+    (files) are added. Errors: `InvalidInput` at construction.
     """
 
     source: str = ""
     profile: str = ""
+    config: str = ""
     settings: str = ""
     patches: tuple[str, ...] = ()
 
@@ -45,7 +47,8 @@ class NamedKernel:
         return replace(
             base,
             source=self.source or base.source,
-            profiles=words(self.profile) or base.profiles,
+            profiles=words(self.profile) or (() if self.config else base.profiles),
+            config=Path(self.config) if self.config else base.config,
             settings=(*base.settings, *words(self.settings)),
             patches=(*base.patches, *map(Path, self.patches)),
         )
@@ -71,7 +74,7 @@ def spec_of(level: str, base: BuildSpec, table: Mapping[str, Mapping[str, Any]])
         return base
     if level in table:
         return named(table)[level].spec(base)
-    return replace(base, source=level) if _DEBIAN.fullmatch(level) else None
+    return replace(base, source=level) if DEBIAN.fullmatch(level) else None
 
 
 def check_kernels(table: Mapping[str, Mapping[str, Any]], levels: Mapping[str, None]) -> None:
@@ -82,6 +85,8 @@ def check_kernels(table: Mapping[str, Mapping[str, Any]], levels: Mapping[str, N
     """
     kernels = named(table)
     for name, kernel in kernels.items():
+        if kernel.config and not Path(kernel.config).is_file():
+            raise InvalidInput(f"kernels.{name}.config", kernel.config, "is not a file", hint="give a kernel's .config")
         for patch in kernel.patches:
             if not Path(patch).is_file():
                 hint = "a file as git format-patch writes it; a plan's file has paths relative to itself"
@@ -90,7 +95,7 @@ def check_kernels(table: Mapping[str, Mapping[str, Any]], levels: Mapping[str, N
             hint = f'kernel = ["{BUILD}", "{name}"]'
             raise InvalidInput(f"kernels.{name}", name, "is not a kernel of any cell", hint=hint)
     for level in levels:
-        is_known = level == BUILD or level in kernels or _DEBIAN.fullmatch(level) or level.startswith(PACKAGE)
+        is_known = level == BUILD or level in kernels or DEBIAN.fullmatch(level) or level.startswith(PACKAGE)
         if not is_known and not Path(level).is_file():
             names = [BUILD, *kernels]
             hint = f"a bzImage's path, debian:VERSION, or a name of the plan's [kernels]; {closest(level, names)}"

@@ -191,7 +191,7 @@ def load(source: str | Path) -> Plan:
         raise InvalidInput("plan", source, error.strerror or "cannot be read", hint=hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput("plan", source, f"is not valid TOML: {error}", hint="see docs/study.md") from error
-    return Plan.of({"name": path.stem, **_with_patches(data, path.parent)})
+    return Plan.of({"name": path.stem, **_with_paths(data, path.parent)})
 
 
 def of_lines(field: str, lines: Sequence[str]) -> dict[str, Any]:
@@ -231,18 +231,21 @@ def _built_in() -> Mapping[str, Path]:
     return files
 
 
-def _with_patches(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A plan's fields with the patches of its kernels as paths from `folder`, where the plan's file is."""
+def _with_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A plan's fields with the patches and .config of its kernels as paths from `folder`, where the plan's file is."""
     kernels = data.get("kernels")
     if not isinstance(kernels, dict):
         return data
-    made = {
-        name: {**row, "patches": [str(folder / patch) if isinstance(patch, str) else patch for patch in row["patches"]]}
-        if isinstance(row, dict) and isinstance(row.get("patches"), list)
-        else row
-        for name, row in kernels.items()
-    }
+    made = {name: _row_with_paths(row, folder) if isinstance(row, dict) else row for name, row in kernels.items()}
     return {**data, "kernels": made}
+
+
+def _row_with_paths(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    patches, config = row.get("patches"), row.get("config")
+    if isinstance(patches, list):
+        patches = [str(folder / patch) if isinstance(patch, str) else patch for patch in patches]
+        row = {**row, "patches": patches}
+    return {**row, "config": str(folder / config)} if isinstance(config, str) and config else row
 
 
 def _with_profile(data: Mapping[str, Any]) -> Mapping[str, Any]:

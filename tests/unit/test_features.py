@@ -115,6 +115,27 @@ def test_a_pattern_matches_options_of_the_tree_and_a_named_row_wins() -> None:
     assert not any("*" in option for option in found)
 
 
+def test_a_later_group_takes_the_place_of_an_earlier_ones_member_of_a_choice() -> None:
+    members = ("KERNEL_ZSTD", "KERNEL_LZ4")
+    known = {name: Symbol(name=name, kind="bool", prompted=True, choice="1") for name in members}
+    given = {request.option: request.value for request in requested_options(["fast"], (6, 12), known)}
+    assert "KERNEL_ZSTD" not in given
+    assert given["KERNEL_LZ4"] == "y"
+    assert dict(options_of("guide", known))["KERNEL_ZSTD"] == "y"
+
+
+def options_of(profile: str, known: dict[str, Symbol]) -> list[tuple[str, str]]:
+    return [(request.option, request.value) for request in requested_options([profile], (6, 12), known)]
+
+
+def test_fastest_drops_the_mitigations_of_the_guide_and_fast_none() -> None:
+    guide, fast, fastest = (dict(options_of(name, {})) for name in ("guide", "fast", "fastest"))
+    on = [name for name, value in guide.items() if value == "y"]
+    assert {name for name in on if fast.get(name) != "y"} == set()
+    dropped = {name for name in on if fastest.get(name) != "y"}
+    assert dropped == {"CPU_MITIGATIONS", "MITIGATION_RETPOLINE", "X86_KERNEL_IBT"}
+
+
 def test_own_settings_come_last_and_win() -> None:
     found = {
         request.option: request
