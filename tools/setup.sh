@@ -13,9 +13,9 @@ venv=$root/.venv
 tour_packages="python3-venv qemu-system-x86 gcc libc6-dev make flex bison bc patch libelf-dev zstd xz-utils"
 # The codecs' static libraries: data ratios and the calibration of swap studies
 tour_packages="$tour_packages liblz4-dev libzstd-dev liblzo2-dev"
-test_packages="git kmod openssh-client bzip2 lz4 shellcheck cpio libarchive-tools ovmf swtpm swtpm-tools chromium fonts-dejavu-core docker.io docker-cli podman valgrind"
-# Debian roots: tools/debian-root.sh, benchmarks/initrd_speed.py
-root_packages="debootstrap"
+test_packages="git kmod openssl openssh-client bzip2 lz4 shellcheck cpio libarchive-tools ovmf swtpm swtpm-tools chromium fonts-dejavu-core docker.io docker-cli podman valgrind"
+# Debian roots (tools/debian-root.sh, benchmarks/initrd_speed.py), and kernels with keys
+root_packages="debootstrap libssl-dev"
 python=test extras="[lab,docker,cluster,sbom]" groups="--group dev"
 case $job in
 tour) packages=$tour_packages python=tour extras="" groups="" ;;
@@ -46,7 +46,7 @@ missing_packages() {
 		case $package in
 		python3-venv) have_python && continue ;;
 		qemu-system-x86) command -v qemu-system-x86_64 >/dev/null && continue ;;
-		gcc | make | flex | bison | bc | zstd | bzip2 | lz4 | git | patch | shellcheck | cpio | chromium | podman) command -v "$package" >/dev/null && continue ;;
+		gcc | make | flex | bison | bc | zstd | bzip2 | lz4 | openssl | git | patch | shellcheck | cpio | chromium | podman) command -v "$package" >/dev/null && continue ;;
 		xz-utils) command -v xz >/dev/null && continue ;;
 		libarchive-tools) command -v bsdtar >/dev/null && continue ;;
 		docker.io) command -v dockerd >/dev/null && continue ;;

@@ -255,6 +255,7 @@ def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
     values |= {request.option: request.value for request in plan.requests}
     files = embedded.digests(values, plan.tree)
     modules = "m" in values.values() or values.get("MODULES") == "y"
+    compressor = make.compressor(values)
     return {
         "source": plan.tree.identity,
         # the key's name, here and in facts.json, is part of the cache: another one would rebuild every kernel
@@ -265,6 +266,7 @@ def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
         "make": make.VARIABLES,
         "layout": 3 if modules else 2,  # of the artifact's folder: 2 has sizes.json, 3 modules
         **({"files": files} if files else {}),
+        **({"compressor": compressor} if compressor else {}),
         **({"pinned": 1} if pins.concern(values) else {}),
     }
 

@@ -172,6 +172,18 @@ def require_for(config: Mapping[str, str]) -> None:
             )
 
 
+def compressor(values: Mapping[str, str]) -> str:
+    """Return the version of the program that compresses the image of requested options, whose bytes depend on it.
+
+    It is "" for zstd, which `compilers` has, and if the program is missing. Without a request tinyconfig's xz is used.
+    """
+    chosen = next((option for option in _COMPRESSORS if values.get(option) == "y"), "KERNEL_XZ")
+    tool, _ = _COMPRESSORS[chosen]
+    if tool == "zstd" or shutil.which(tool) is None:
+        return ""
+    return next(iter(process.output([tool, "--version"]).splitlines()), tool)
+
+
 def compilers() -> list[str]:
     """Return what of this host's tools ends up in the image: the first line of each one's `--version`.
 

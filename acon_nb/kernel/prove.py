@@ -67,8 +67,7 @@ def prove(
         require_space(place, TREE_BYTES + BUILD_BYTES, "building a kernel again")
         on_progress(Progress("copy the source", None))
         again, work = place / "s", place / "build-folder-of-another-name"
-        linked = ["--link"] if tree.path.is_relative_to(store.root) else ["--reflink=auto"]
-        process.run(["cp", "-a", *linked, tree.path, again], cancel=cancel)
+        _copy(tree, again, store, cancel)
         work.mkdir()
         _build_again(replace(tree, path=again), image, work, jobs, on_progress, cancel)
         return Proof(
@@ -76,6 +75,17 @@ def prove(
             sha256_again=sha256_file(work / "arch/x86/boot/bzImage"),
             difference=next(_differences(image, work), ""),
         )
+
+
+def _copy(tree: SourceTree, target: Path, store: Cache, cancel: CancelToken | None) -> None:
+    """Copy a tree; links out of it lead where they led, which a relative one would not from another place."""
+    linked = ["--link"] if tree.path.is_relative_to(store.root) else ["--reflink=auto"]
+    process.run(["cp", "-a", *linked, tree.path, target], cancel=cancel)
+    for name in tree.files:
+        path = tree.path / name
+        if path.is_symlink() and not path.resolve().is_relative_to(tree.path) and (target / name).is_symlink():
+            (target / name).unlink()
+            (target / name).symlink_to(path.resolve())
 
 
 def _build_again(

@@ -316,6 +316,46 @@ def test_an_option_that_is_m_is_a_module_that_a_guest_loads(store, tmp_path):
 
 
 @pytest.mark.weekly
+def test_a_kernel_built_after_edits_is_the_one_that_a_cold_build_makes(store, tmp_path):
+    """Edits that make does not notice by their times: a header, one behind a link, and the table of system calls."""
+    (minimal,) = CostSpec(groups=("minimal",)).steps()
+    tree = tmp_path / "linux"
+    copy_tree(kernel.fetch("debian:6.12", cache=store).path, tree)
+    shutil.move(tree / "init", tmp_path / "init")
+    (tree / "init").symlink_to("../init")
+    link = tmp_path / "by-link"
+    link.symlink_to(tree)
+    spec = replace(minimal, source=str(link))
+    before = kernel.build(spec, cache=store, on_progress=TextProgress(every_s=30))
+
+    edit_keeping_times(tree / "include/linux/uts.h", '"Linux"', '"Edited"')
+    edit_keeping_times(
+        tmp_path / "init/version-timestamp.c",
+        "#include <generated/compile.h>",
+        "#include <generated/compile.h>\nint edited;",
+    )
+    proof = kernel.prove(spec, cache=store, on_progress=TextProgress(every_s=30))
+    assert proof.difference == ""
+    assert proof.image.sha256 != before.sha256
+
+    edit_keeping_times(
+        tree / "arch/x86/entry/syscalls/syscall_64.tbl",
+        "0\tcommon\tread\t\t\tsys_read",
+        "0\tcommon\tread\t\t\tsys_write",
+    )
+    other = kernel.prove(spec, cache=store, on_progress=TextProgress(every_s=30))
+    assert other.difference == ""
+    assert other.image.sha256 != proof.image.sha256
+
+
+def edit_keeping_times(path: Path, old: str, new: str) -> None:
+    status, text = path.stat(), path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.weekly
 def test_a_kernel_with_signed_modules_and_debug_information_is_reproducible(store, tmp_path):
     """Its initramfs counts by content; a module that its own key signed is loaded where signatures are enforced."""
     (tmp_path / "root").mkdir()

@@ -60,3 +60,9 @@ def test_depmod_is_found_where_a_user_does_not_look_and_else_asked_for(monkeypat
     with pytest.raises(MissingRequirement, match="depmod") as caught:
         make.require_depmod()
     assert "apt-get install kmod" in caught.value.hint
+
+
+def test_the_compressor_of_the_image_counts_but_for_zstd_which_the_compilers_have() -> None:
+    assert make.compressor({"KERNEL_ZSTD": "y", "KERNEL_XZ": "n"}) == ""
+    assert "XZ Utils" in make.compressor({})
+    assert "LZ4" in make.compressor({"KERNEL_LZ4": "y"})

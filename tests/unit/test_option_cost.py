@@ -56,5 +56,5 @@ def test_the_table_reads_as_a_change() -> None:
 
 
 def test_an_unknown_profile_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="profile=.?nonsense"):
+    with pytest.raises(InvalidInput, match=r"profile=.?nonsense"):
         OptionCostSpec(profiles=("nonsense",))
