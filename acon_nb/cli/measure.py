@@ -57,9 +57,17 @@ def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--shim", type=FILE, help="QEMU's -shim, which firmware with secure boot starts first.")
 @click.option("--rvps", type=FILE, help="Also write the known values as a message to Trustee's RVPS.")
 @click.option("--xfam", default="", help="For --rvps: XFAM, which depends on the processor (e702060000000000).")
+@click.option("--snp", is_flag=True, help="Predict the launch digest of an SEV-SNP guest instead.")
+@click.option("--vcpu-type", default="EPYC-v4", show_default=True, help="For --snp: QEMU's CPU model.")
+@click.option("--guest-features", default="0x1", show_default=True, help="For --snp: SEV_FEATURES.")
+@click.option("--kernel-hashes/--no-kernel-hashes", default=True, help="For --snp: QEMU's kernel-hashes; default: on.")
 @only_option
 @as_json_option
 def measure_predict(
+    snp: bool,
+    vcpu_type: str,
+    guest_features: str,
+    kernel_hashes: bool,
     capture: Path | None,
     cpuid: str,
     shim: Path | None,
@@ -73,11 +81,17 @@ def measure_predict(
 
     The guide's variables (BIOS, M, RD, KA; with a capture also VP, CID, DRV) work as for `acon-nb run`. Exit status 3:
     one of the registers to consider cannot be known offline; 5: the firmware's secure boot refuses the kernel. The
-    object that --json prints can be stored and passed to `measure compare`.
+    object that --json prints can be stored and passed to `measure compare`. With --snp: the launch digest of an SEV-SNP
+    guest of QEMU, which depends on VP too.
     """
     from acon_nb import tdx
     from acon_nb.tdx import reference
 
+    if snp:
+        if only or rvps or capture or shim or cpuid or xfam:
+            raise click.UsageError("--snp takes none of --only, --rvps, --xfam, --capture, --cpuid, --shim")
+        _print_snp(given, vcpu_type, guest_features, kernel_hashes, as_json)
+        return
     prediction = tdx.predict(_inputs(capture=capture, cpuid=cpuid, shim=shim, **given), on_progress=progress())
     others = {version: tdx.expected(other) for version, other in prediction.other_versions.items()}
     wanted = names(only, ["MRTD", *prediction.registers])
@@ -191,6 +205,36 @@ def _inputs(*, capture: Path | None = None, cpuid: str = "", shim: Path | None =
         cpuid=cpuid,
         shim=shim,
     )
+
+
+def _print_snp(given: dict[str, Any], vcpu_type: str, guest_features: str, kernel_hashes: bool, as_json: bool) -> None:
+    from acon_nb.errors import InvalidInput
+    from acon_nb.tdx.snp import SnpInputs, as_json_values, predict_snp
+
+    spec = _spec(given)
+    if spec.firmware is None:
+        raise InvalidInput("firmware", None, "an SEV-SNP guest needs an OVMF", hint="BIOS=.../OVMF.amdsev.fd")
+    try:
+        features = int(guest_features, 0)
+    except ValueError as error:
+        raise InvalidInput("guest_features", guest_features, "is not a number", hint="such as 0x1") from error
+    prediction = predict_snp(
+        SnpInputs(
+            firmware=spec.firmware,
+            kernel=spec.kernel,
+            initrd=spec.initrd,
+            append=spec.append,
+            vcpus=spec.vcpus,
+            vcpu_type=vcpu_type,
+            guest_features=features,
+            kernel_hashes=kernel_hashes,
+        )
+    )
+    if as_json:
+        print_json(as_json_values(prediction))
+        return
+    click.echo(f"launch digest {prediction.launch_digest.hex()}")
+    print_notes(prediction.notes)
 
 
 def _print_prediction(prediction: Any) -> None:
