@@ -205,6 +205,7 @@ class Child:
 def run(
     argv: Sequence[str | Path],
     *,
+    stdin: Stream = subprocess.DEVNULL,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
@@ -216,8 +217,9 @@ def run(
 ) -> Completed:
     """Run a program until it ends, with standard output and error merged and streamed line by line.
 
-    Parameters: `on_line` is called with each line; the raw output is appended to `log`; `timeout_s` and `cancel` end
-    the program and everything it started; with `check`, an exit status other than 0 raises.
+    Parameters: `stdin` is what it reads; `on_line` is called with each line; the raw output is appended to `log`;
+    `timeout_s` and `cancel` end the program and everything it started; with `check`, an exit status other than 0
+    raises.
     Errors: `CommandFailed`, `CommandTimeout`, `Cancelled`, `MissingRequirement`, `NoSpace` (the log's disk is full).
     """
     started = time.monotonic()
@@ -229,7 +231,7 @@ def run(
             on_line(line)
 
     _log.debug("run %s", argv)
-    with Child(argv, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+    with Child(argv, stdin=stdin, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         ended_by = _stream(child, take, log, started, timeout_s, cancel)
         if ended_by == "cancel":
             raise Cancelled(f"{Path(child.argv[0]).name} was cancelled")

@@ -78,10 +78,38 @@ def reap_descendants() -> None:
                 pass
 
 
+def child_events() -> int:
+    """Return a descriptor that can be read when a child has ended."""
+    readable, writable = os.pipe()
+    for fd in (readable, writable):
+        os.set_blocking(fd, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writable)
+    return readable
+
+
+def reap_orphans(pid: int, events_fd: int) -> None:
+    """Reap the children that have ended, except the program: who waits for a daemon to be gone would wait forever."""
+    try:
+        os.read(events_fd, 4096)
+    except BlockingIOError:
+        pass
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid == pid:
+            return
+        os.waitpid(ended.si_pid, 0)
+
+
 def watch(pid: int, owner_fd: int, control_fd: int, child_fd: int) -> int:
     """Wait for the program to end, acting on control bytes meanwhile; return its raw wait status."""
     poll = select.poll()
-    for fd in (owner_fd, control_fd, child_fd):
+    events_fd = child_events()
+    reap_orphans(pid, events_fd)
+    for fd in (owner_fd, control_fd, child_fd, events_fd):
         poll.register(fd, select.POLLIN)
     deadline = None
     while True:
@@ -89,6 +117,8 @@ def watch(pid: int, owner_fd: int, control_fd: int, child_fd: int) -> int:
         ready = {fd for fd, _ in poll.poll(timeout)}
         if child_fd in ready:
             return os.waitpid(pid, 0)[1]
+        if events_fd in ready:
+            reap_orphans(pid, events_fd)
         if deadline is not None and time.monotonic() >= deadline:
             signal_group(pid, signal.SIGKILL)
             deadline = time.monotonic() + GRACE_S

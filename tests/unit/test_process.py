@@ -224,3 +224,16 @@ def test_commands_are_quoted_for_the_shell() -> None:
     with pytest.raises(CommandFailed) as caught:
         process.output(["sh", "-c", "exit 1", "it's", "a b"])
     assert shlex.split(caught.value.command) == ["sh", "-c", "exit 1", "it's", "a b"]
+
+
+def test_a_program_that_waits_for_its_daemon_to_be_gone_ends() -> None:
+    """As fakeroot does: a daemon is reparented to the supervisor, which must reap it as init would."""
+    loop = "for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 $pid 2>/dev/null || exit 0; sleep 0.2; done; exit 9"
+    script = f"pid=$( (sleep 0.1 >/dev/null & echo $!) ); {loop}"
+    assert process.run(["sh", "-c", script], check=False).returncode == 0
+
+
+def test_a_program_reads_the_file_that_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"one\ntwo\n")
+    with (tmp_path / "file").open("rb") as stream:
+        assert process.run(["cat"], stdin=stream).tail == ("one", "two")
