@@ -18,17 +18,18 @@ READY = "/acon/exec-ready"
 _NEXT = "acon/next"
 
 
-def prepare(spec: VmSpec, *, cache: Cache | None = None) -> VmSpec:
+def prepare(spec: VmSpec, *, has_shell: bool = False, cache: Cache | None = None) -> VmSpec:
     """Return a spec whose guest has the agent, for `vm.Machine(..., agent=True)`.
 
     The agent starts before the user's init, which the kernel would have started (`rdinit=`, /init), and waits in the
-    background; our own /init tells it when the guest is set up, unless `INIT=` names another program.
+    background; our own /init tells it when the guest is set up, unless `INIT=` names another program. With
+    `has_shell` the console keeps the shell that our /init starts in the end; otherwise it has none.
     Errors: `InvalidInput` (no initrd, a clock of instructions, which the host's timing would disturb).
     """
     store = cache or Cache()
     if spec.initrd is None:
         raise InvalidInput("initrd", None, "a guest without an initrd cannot run commands", hint="RD=FILE")
-    append, program = _command_line(spec.append)
+    append, program = _command_line(spec.append, has_shell=has_shell)
     agent = agent_program(store)
     inputs = {"agent": sha256_file(agent), "program": program, "initrd": sha256_file(spec.initrd)}
 
@@ -48,8 +49,8 @@ def prepare(spec: VmSpec, *, cache: Cache | None = None) -> VmSpec:
     return dataclasses.replace(spec, append=append, initrd=store.get("agent", inputs, make).path / "initrd")
 
 
-def _command_line(append: str) -> tuple[str, str]:
+def _command_line(append: str, *, has_shell: bool = False) -> tuple[str, str]:
     """The command line that starts the agent, and the program that the kernel would have started."""
     started, program = first_program.replaced(append, _PROGRAM)
     has_init = kernel_line.parse(started).value("INIT") is not None
-    return started if has_init else kernel_line.with_words(started, f"INIT={READY}"), program
+    return started if has_init or has_shell else kernel_line.with_words(started, f"INIT={READY}"), program

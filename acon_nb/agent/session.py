@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import BinaryIO
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from acon_nb import kernel_line
+from acon_nb.agent.files import NO_FILES, REFUSED, Files, get, mount_shares, put
 from acon_nb.agent.guest import READY
-from acon_nb.errors import GuestFailed
+from acon_nb.errors import AconError, GuestFailed
 from acon_nb.vm import Machine, Outcome
-from acon_nb.vm.commands import Executed, OnOutput
+from acon_nb.vm.commands import Executed, GuestCommand
 from acon_nb.vm.typist import Typist
 
+_log = logging.getLogger(__name__)
 _POWER_OFF_S = 10.0
 
 
@@ -29,25 +32,52 @@ def await_ready(machine: Machine) -> None:
         raise GuestFailed("the guest ended before it was ready for commands", end="not_ready")
 
 
+def share_when_ready(machine: Machine, on_notice: Callable[[str], None]) -> None:
+    """Mount a running guest's shares as soon as it is ready; each, or why not, is told."""
+    try:
+        await_ready(machine)
+        mount_shares(machine)
+    except AconError as error:
+        if machine.running:
+            on_notice(str(error))
+        return
+    for share in machine.spec.shares:
+        on_notice(f"{share.host} is at {share.guest}{'' if share.writable else ', read-only'}")
+
+
 def run_command(
-    machine: Machine,
-    argv: Sequence[str],
-    *,
-    stdin: bytes | BinaryIO | None = None,
-    on_stdout: OnOutput | None = None,
-    on_stderr: OnOutput | None = None,
+    machine: Machine, command: GuestCommand | Sequence[str], *, files: Files = NO_FILES, **fields: Any
 ) -> tuple[Executed, Outcome]:
     """Boot a machine made with `agent=True`, run a command when it is ready, and power the guest off.
 
-    Parameters and result as of `Machine.execute`, and how the guest ended. Errors: `GuestFailed`, with the evidence of
-    the console, if the guest ends before the command does, its time limit included.
+    Parameters and result as of `Machine.execute`, and how the guest ended; `files` are put into the guest before the
+    command, and got from it afterwards. Errors: `GuestFailed`, with the evidence of the console, if the guest ends
+    before the command does, its time limit included, and those of `agent.files`.
     """
+    wanted = GuestCommand.of(command, **fields)
     with machine:
         machine.start()
         try:
             await_ready(machine)
-            done = machine.execute(argv, stdin=stdin, on_stdout=on_stdout, on_stderr=on_stderr)
+            mount_shares(machine)
+            for source, target in files.put:
+                put(machine, source, target)
+            done = machine.execute(wanted)
+            _get_all(machine, files, done)
         except GuestFailed as error:
+            if error.end == REFUSED:
+                raise
             outcome = machine.wait()
             raise outcome.failure(f"{error.what}: {outcome.end.text}") from error
         return done, machine.stop(_POWER_OFF_S)
+
+
+def _get_all(machine: Machine, files: Files, done: Executed) -> None:
+    """Get the files; one that is not there is an error, unless the command failed, which says more."""
+    for path, place in files.get:
+        try:
+            get(machine, path, place)
+        except GuestFailed as error:
+            if error.end != REFUSED or not done.status:
+                raise
+            _log.warning("%s", error.what)

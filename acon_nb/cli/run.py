@@ -17,6 +17,7 @@ from acon_nb.cli.base import as_json_option, main, print_json, warn
 from acon_nb.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
+    from acon_nb.agent import Files
     from acon_nb.vm import VmSpec
 
 _TIMED_OUT, _NOT_RUN = 124, 125  # as of timeout(1) and env(1)
@@ -62,6 +63,9 @@ class _Run(click.Command):
 @click.option("--mrowner")
 @click.option("--mrownerconfig")
 @click.option("--exec", "command", help="Run a command in the guest's shell and end with its exit status.")
+@click.option("--share", "shares", multiple=True, help="HOST:GUEST, a folder by 9p; read-only unless :rw follows.")
+@click.option("--put", "puts", multiple=True, help="HOST:GUEST, a file that goes into the guest before --exec.")
+@click.option("--get", "gets", multiple=True, help="PATH of the guest's file that comes here after --exec.")
 @click.option("--timeout", "timeout_s", type=float, default=math.inf, help="End the guest after this many seconds.")
 @as_json_option
 def run_command(
@@ -70,6 +74,9 @@ def run_command(
     explain: bool,
     dry_run: bool,
     command: str | None,
+    shares: tuple[str, ...],
+    puts: tuple[str, ...],
+    gets: tuple[str, ...],
     as_json: bool,
     **fields: Any,
 ) -> None:
@@ -84,18 +91,21 @@ def run_command(
       BIOS    firmware (default: OVMF; -: none)
     VMLINUZ defaults to vmlinuz. Exit status: 0 powered off or stopped by ^A x, 1 any other end, 2 refused.
     With --exec: that of the command (128 and the number of the signal that ended it), 124 --timeout, 125 the guest
-    ended before the command did, 126 it cannot be run, 127 it is not there. Its input, output and errors are ours.
+    ended before the command did, or refused a file or a share, 126 it cannot be run, 127 it is not there. Its input,
+    output and errors are ours. --put and --get work without --exec too.
     """
-    from acon_nb import vm
+    from acon_nb import agent, vm
     from acon_nb.bootcheck import initrd as bootcheck
     from acon_nb.td import preflight
 
+    fields["shares"] = tuple(map(vm.parse_share, shares))
+    files = agent.Files.of(puts, gets)
     spec = vm.VmSpec.from_environment(os.environ, arguments, **fields)
     if show or explain or dry_run:
         _print_command(spec, explain=explain, dry_run=dry_run, as_json=as_json)
         return
-    if command is not None:
-        _execute(spec, command, as_json=as_json)
+    if command is not None or puts or gets:
+        _execute(spec, command, files, as_json=as_json)
         return
     signal.signal(
         signal.SIGTERM, lambda number, _: sys.exit(128 + number)
@@ -107,12 +117,16 @@ def run_command(
         notices.append(text)
         click.echo(f"\r\nacon-nb: {text}\r" if at_terminal else f"acon-nb: {text}", err=True)
 
-    machine = preflight.machine(spec, mux=at_terminal, interactive=True, attended=at_terminal, on_notice=notice)
+    launched = agent.prepare(spec, has_shell=True) if shares else spec
+    machine = preflight.machine(
+        launched, mux=at_terminal, interactive=True, attended=at_terminal, on_notice=notice, agent=bool(shares)
+    )
     checking = bootcheck.Background(spec)
     known = checking.warnings(_PATIENCE_S)
     warn(known or [])
     output = sys.stderr if as_json else sys.stdout
-    outcome = vm.attach(machine, sys.stdin.fileno(), output.fileno(), on_notice=notice)
+    on_start = (lambda: agent.share_when_ready(machine, notice)) if shares else None
+    outcome = vm.attach(machine, sys.stdin.fileno(), output.fileno(), on_notice=notice, on_start=on_start)
     if known is None and outcome.end not in vm.GOOD_ENDS:
         warn(checking.warnings(_PATIENCE_S) or [])
     if as_json:
@@ -122,8 +136,8 @@ def run_command(
         outcome.check()
 
 
-def _execute(spec: VmSpec, command: str, *, as_json: bool) -> None:
-    """Run a command in a guest; ends with its exit status."""
+def _execute(spec: VmSpec, command: str | None, files: Files, *, as_json: bool) -> None:
+    """Run a command in a guest, its files around it; ends with its exit status."""
     from acon_nb import agent, vm
     from acon_nb.errors import GuestFailed
     from acon_nb.td import preflight
@@ -133,7 +147,8 @@ def _execute(spec: VmSpec, command: str, *, as_json: bool) -> None:
     given = None if sys.stdin.isatty() else sys.stdin.buffer
     outputs = {} if as_json else {"on_stdout": _writer(sys.stdout.buffer), "on_stderr": _writer(sys.stderr.buffer)}
     try:
-        done, outcome = agent.run_command(machine, ["sh", "-c", command], stdin=given, **outputs)
+        argv = ["acon:nothing"] if command is None else ["sh", "-c", command]
+        done, outcome = agent.run_command(machine, argv, files=files, stdin=given, **outputs)
     except GuestFailed as error:
         click.echo(f"acon-nb: {error}", err=True)
         sys.exit(_TIMED_OUT if error.end == vm.End.HANG else _NOT_RUN)

@@ -20,7 +20,8 @@ _STRING_FLAGS = ("erms", "fsrm", "fzrm", "fsrs", "fsrc")  # QEMU 7.2 has the fir
 class QemuInfo:
     """A QEMU binary: version, built-in accelerators, supported types of confidential guests.
 
-    `string_flags` are the CPU's flags for fast string instructions that this QEMU can turn off.
+    `string_flags` are the CPU's flags for fast string instructions that this QEMU can turn off, `virtio` the types
+    of virtio devices that it has, `commands` those of its monitor (QMP).
     """
 
     path: Path
@@ -29,6 +30,8 @@ class QemuInfo:
     accelerators: tuple[str, ...]
     confidential_types: tuple[str, ...]
     string_flags: tuple[str, ...] = ()
+    virtio: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
 
     @property
     def version_text(self) -> str:
@@ -57,6 +60,8 @@ def probe_qemu(path: Path | None = None) -> QemuInfo:
     commands = [
         {"execute": "qmp_capabilities"},
         {"execute": "qom-list-types", "arguments": {"implements": "confidential-guest-support"}},
+        {"execute": "qom-list-types", "arguments": {"implements": "virtio-device"}},
+        {"execute": "query-commands"},
         {"execute": "quit"},
     ]
     text = process.output(
@@ -68,7 +73,7 @@ def probe_qemu(path: Path | None = None) -> QemuInfo:
     replies = [json.loads(line) for line in text.splitlines() if line.strip()]
     greeting = next((reply["QMP"] for reply in replies if "QMP" in reply), None)
     lists = [reply["return"] for reply in replies if isinstance(reply.get("return"), list)]
-    types: list[dict[str, str]] = lists[0] if lists else []
+    types, virtio, known = [*lists, [], [], []][:3]
     if greeting is None:
         raise CommandFailed([str(binary)], 1, tail=text.splitlines(), why="sent no QMP greeting")
     version = greeting["version"]["qemu"]
@@ -80,5 +85,7 @@ def probe_qemu(path: Path | None = None) -> QemuInfo:
         package=greeting["version"].get("package", ""),
         accelerators=tuple(sorted(name.strip() for name in accelerators if name.strip())),
         confidential_types=tuple(sorted(item["name"] for item in types)),
+        virtio=tuple(sorted(item["name"] for item in virtio)),
+        commands=tuple(sorted(item["name"] for item in known)),
         string_flags=tuple(flag for flag in _STRING_FLAGS if flag in flags),
     )

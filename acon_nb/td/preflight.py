@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb import host
+from acon_nb.bootcheck import kernel as bootcheck
 from acon_nb.errors import AconError, InvalidInput, MissingRequirement
 from acon_nb.tdx import read_firmware, secure_boot
 from acon_nb.units import format_bytes
@@ -18,6 +19,7 @@ from acon_nb.vm import Machine, VmSpec, capabilities, preflight
 
 _UPSTREAM_TDX = (10, 1, 0)
 _TD = "launching a TD"
+_9P = ("NET_9P_VIRTIO", "9P_FS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ def td_host() -> TdHost:
 def refusals(spec: VmSpec, td: TdHost | None = None) -> list[AconError]:
     """Return every reason why `spec` cannot start here now, none if it can. `td` defaults to this host, probed."""
     checks: list[Callable[[], None]] = [lambda: preflight.check(spec), lambda: _check_secure_boot(spec)]
+    if spec.shares:
+        checks.append(lambda: _check_shares(spec))
     if spec.td is not None:
         support = td or td_host()
         checks = [
@@ -112,6 +116,20 @@ def _check_secure_boot(spec: VmSpec) -> None:
     """Refuse a kernel that the firmware would refuse, which looks like a hang. A shim decides for itself."""
     if spec.firmware is not None and spec.kernel.is_file() and spec.firmware.is_file() and "-shim" not in spec.extra:
         secure_boot.check_files(spec.firmware, spec.kernel)
+
+
+def _check_shares(spec: VmSpec) -> None:
+    """Refuse shares that this QEMU or the kernel has no 9p for, as far as the kernel's options are known."""
+    if not any(name.startswith("virtio-9p") for name in host.probe_qemu().virtio):
+        hint = "use a QEMU that is built with --enable-virtfs (Debian's is), or copy files by --put and --get"
+        raise MissingRequirement("virtio-9p in this QEMU", "sharing a folder (--share)", hint=hint)
+    kernel = bootcheck.read(spec.kernel)
+    lacking = [option for option in _9P if kernel.complete and kernel.options.get(option, "n") == "n"]
+    if lacking:
+        names = ", ".join(f"CONFIG_{option}" for option in lacking)
+        sets = " ".join(f"--set {option}=y" for option in ("NET_9P", *_9P))
+        hint = f"acon-nb kernel build --profile guide {sets}; or copy files by --put and --get"
+        raise InvalidInput("share", spec.shares[0].guest, f"the kernel has no {names}", hint=hint)
 
 
 def _check_free_memory(spec: VmSpec) -> None:

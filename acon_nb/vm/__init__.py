@@ -14,8 +14,9 @@ from acon_nb.vm.diagnosis import GOOD_ENDS, End, end_text
 from acon_nb.vm.explain import Explained, explain, explained_text
 from acon_nb.vm.machine import Machine, boot, capabilities
 from acon_nb.vm.outcome import Message, Outcome
+from acon_nb.vm.parts import DiskSpec, Forward, Share, parse_share
 from acon_nb.vm.ready import Ready, parse_ready
-from acon_nb.vm.spec import Clock, DiskSpec, Forward, VmSpec, guide_append
+from acon_nb.vm.spec import Clock, VmSpec, guide_append
 from acon_nb.vm.timekeeping import kernel_words
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Outcome",
     "Ready",
     "Sample",
+    "Share",
     "Snapshot",
     "VmSpec",
     "argument_list",
@@ -49,6 +51,7 @@ __all__ = [
     "guide_append",
     "kernel_words",
     "parse_ready",
+    "parse_share",
     "paste",
 ]
 

@@ -23,14 +23,20 @@ _BUSY_S = 0.02
 
 
 def attach(
-    machine: Machine, keys_fd: int, output_fd: int, *, on_notice: Callable[[str], None] | None = None
+    machine: Machine,
+    keys_fd: int,
+    output_fd: int,
+    *,
+    on_notice: Callable[[str], None] | None = None,
+    on_start: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run a machine (made with `mux` or `interactive`) with these descriptors as its console; return its outcome.
 
     A terminal at `keys_fd` is in raw mode meanwhile, so that ^C and ^Z go to the guest, and is restored afterwards.
     A script on a pipe or in a file is typed line by line, each as soon as the guest waits for it (`Typist`); at its
     end the guest keeps running, and `on_notice` is called. A reader of the output that is slow makes the guest wait,
-    but never its end; one that is gone ends the guest, as it would end a program.
+    but never its end; one that is gone ends the guest, as it would end a program. `on_start` is called in a thread of
+    its own as soon as the guest runs.
     """
     output = _Output(output_fd, on_closed=machine.kill)
     unsubscribe = machine.console.subscribe(output.put)
@@ -42,6 +48,8 @@ def attach(
         with _raw(keys_fd):
             machine.start()
             keys.start()
+            if on_start is not None:
+                threading.Thread(target=on_start, name="acon-on-start", daemon=True).start()
             try:
                 return machine.wait()
             finally:

@@ -82,7 +82,7 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = 
         f"{spec.memory_bytes // (1 << 20)}M",
     ]
     argv += _console(spec, channels) + _results(spec, channels)
-    argv += _disks(spec) + _network(spec) + _vsock(spec, channels)
+    argv += _disks(spec) + _shares(spec) + _network(spec) + _vsock(spec, channels)
     if spec.balloon:
         argv += ["-device", _virtio("virtio-balloon", spec)]
     for name, fd in (("qmp", channels.qmp_fd), ("commands", channels.commands_fd)):
@@ -107,7 +107,7 @@ def paste(spec: VmSpec, host: Capabilities) -> str:
     return shlex.join(argument_list(spec, host))
 
 
-_HOST_SIDE = re.compile(r"(?:id|chardev|drive|netdev|guest-cid|max_ports|ioeventfd)=")
+_HOST_SIDE = re.compile(r"(?:id|chardev|drive|netdev|fsdev|mount_tag|guest-cid|max_ports|ioeventfd)=")
 _BUS_CHILDREN = ("virtconsole", "virtserialport")
 
 
@@ -116,7 +116,7 @@ def device_words(spec: VmSpec) -> tuple[str, ...]:
 
     What lies on the host (files, ports, the CID) is left out: no table depends on it.
     """
-    argv = [*_console(spec, Channels()), *_disks(spec), *_network(spec), *_vsock(spec, Channels())]
+    argv = [*_console(spec, Channels()), *_disks(spec), *_shares(spec), *_network(spec), *_vsock(spec, Channels())]
     devices = [word for option, word in itertools.pairwise(argv) if option == "-device"]
     devices += [_virtio("virtio-balloon", spec)] if spec.balloon else []
     seen = [",".join(part for part in word.split(",") if not _HOST_SIDE.match(part)) for word in devices]
@@ -237,6 +237,16 @@ def _disks(spec: VmSpec) -> list[str]:
     for number, disk in enumerate(spec.disks):
         argv += ["-drive", f"file={option_value(disk.path)},format={disk.format},if=none,id=disk{number},discard=unmap"]
         argv += ["-device", f"{_virtio('virtio-blk', spec)},drive=disk{number}"]
+    return argv
+
+
+def _shares(spec: VmSpec) -> list[str]:
+    argv: list[str] = []
+    for number, share in enumerate(spec.shares):
+        path = option_value(share.host)
+        access = "" if share.writable else ",readonly=on"
+        argv += ["-fsdev", f"local,id=share{number},path={path},security_model=none,multidevs=remap{access}"]
+        argv += ["-device", f"{_virtio('virtio-9p', spec)},fsdev=share{number},mount_tag={share.tag(number)}"]
     return argv
 
 

@@ -15,8 +15,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO
 
 from acon_nb.errors import AconError, CommandTimeout, GuestFailed, InvalidInput
 from acon_nb.progress import CancelToken
@@ -51,11 +51,53 @@ class Executed:
         return self
 
 
-class _Command:
-    def __init__(self, argv: Sequence[str], on_stdout: OnOutput | None, on_stderr: OnOutput | None) -> None:
-        self.argv = tuple(argv)
+@dataclass(frozen=True, kw_only=True)
+class GuestCommand:
+    """A command for a guest: its words, and how it runs.
+
+    `stdin` is what it reads; its output is kept, or passed to `on_stdout` and `on_stderr` as it comes, in the agent's
+    thread. `folder` is its working directory ("": the root), `environment` is added to init's. It is killed after
+    `timeout_s`, or by `cancel`. Errors: `InvalidInput` for words that cannot be arguments.
+    """
+
+    argv: Sequence[str]
+    stdin: bytes | BinaryIO | None = None
+    folder: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
+    cancel: CancelToken | None = None
+    on_stdout: OnOutput | None = None
+    on_stderr: OnOutput | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "argv", tuple(self.argv))
+        self.payload()
+
+    @classmethod
+    def of(cls, command: GuestCommand | Sequence[str], **fields: Any) -> GuestCommand:
+        """A command as it is, or of words; `fields` change it."""
+        return replace(command, **fields) if isinstance(command, GuestCommand) else cls(argv=command, **fields)
+
+    def payload(self) -> bytes:
+        """What the agent gets to start it."""
+        argv = self.argv
+        if not argv or not argv[0]:
+            raise InvalidInput("argv", list(argv), "names no program", hint='such as ["free", "-h"]')
+        texts = [self.folder, *argv, *(f"{name}={value}" for name, value in self.environment.items())]
+        raw = [os.fsencode(text) for text in texts]
+        if any(b"\0" in text for text in raw):
+            raise InvalidInput("argv", list(argv), "has a NUL, which no argument of a program can have")
+        if len(argv) > 0xFFFF or sum(map(len, raw)) > _ARGUMENTS_BYTES:
+            hint = "give what is large as standard input"
+            raise InvalidInput("argv", f"{len(argv)} words", f"is more than {_ARGUMENTS_BYTES} bytes", hint=hint)
+        return struct.pack("<HH", len(argv), len(self.environment)) + b"".join(text + b"\0" for text in raw)
+
+
+class _Running:
+    def __init__(self, command: GuestCommand) -> None:
+        self.command = command
         self.kept = {"O": bytearray(), "2": bytearray()}
-        self.listeners = {"O": on_stdout, "2": on_stderr}
+        self.listeners = {"O": command.on_stdout, "2": command.on_stderr}
         self.end: tuple[int, int] | None = None
         self.credit = _WINDOW_BYTES
 
@@ -66,7 +108,7 @@ class Agent:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._sending = threading.Lock()
-        self._commands: dict[int, _Command] = {}
+        self._commands: dict[int, _Running] = {}
         self._number = 0
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -90,71 +132,55 @@ class Agent:
                 self._changed.wait(_LOOK_S)
 
     def run(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: bytes | BinaryIO | None = None,
-        folder: str = "",
-        environment: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-        cancel: CancelToken | None = None,
-        on_stdout: OnOutput | None = None,
-        on_stderr: OnOutput | None = None,
-        running: Callable[[], bool] = lambda: True,
+        self, command: GuestCommand | Sequence[str], *, running: Callable[[], bool] = lambda: True, **fields: Any
     ) -> Executed:
         """Run a command to its end (see `Machine.execute`)."""
-        payload = _start_payload(argv, folder, environment or {})
-        command = _Command(argv, on_stdout, on_stderr)
+        wanted = GuestCommand.of(command, **fields)
+        state = _Running(wanted)
         with self._changed:
             self._number = self._number % 0xFFFF + 1
             number = self._number
-            self._commands[number] = command
+            self._commands[number] = state
         try:
-            self._send("S", number, payload)
-            feeding = threading.Thread(target=self._feed, args=(number, command, stdin), name="acon-stdin", daemon=True)
-            feeding.start()
-            self._await(number, command, timeout_s, cancel, running)
+            self._send("S", number, wanted.payload())
+            threading.Thread(target=self._feed, args=(number, state), name="acon-stdin", daemon=True).start()
+            self._await(number, state, running)
         finally:
             with self._changed:
                 self._commands.pop(number, None)
                 self._changed.notify_all()
-        return _executed(command)
+        return _executed(state)
 
     def power_off(self) -> None:
         """Have the guest power off at once."""
         with contextlib.suppress(AconError):
             self._send("P", 0, b"")
 
-    def _await(
-        self,
-        number: int,
-        command: _Command,
-        timeout_s: float | None,
-        cancel: CancelToken | None,
-        running: Callable[[], bool],
-    ) -> None:
-        deadline = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
+    def _await(self, number: int, state: _Running, running: Callable[[], bool]) -> None:
+        command = state.command
+        deadline = time.monotonic() + (math.inf if command.timeout_s is None else command.timeout_s)
         with self._changed:
-            while command.end is None:
+            while state.end is None:
                 if self._broken or not running():
                     raise GuestFailed("the guest ended before its command did", end="guest_ended", hint=self._broken)
                 late = time.monotonic() > deadline
-                if late or (cancel is not None and cancel.cancelled):
+                if late or (command.cancel is not None and command.cancel.cancelled):
                     self._send("K", number, bytes([signal.SIGKILL]))
-                    if cancel is not None:
-                        cancel.check()
-                    raise CommandTimeout(command.argv, -signal.SIGKILL, why=f"did not end within {timeout_s:g} s")
+                    if command.cancel is not None:
+                        command.cancel.check()
+                    why = f"did not end within {command.timeout_s:g} s"
+                    raise CommandTimeout(command.argv, -signal.SIGKILL, why=why)
                 self._changed.wait(_LOOK_S)
 
-    def _feed(self, number: int, command: _Command, stdin: bytes | BinaryIO | None) -> None:
+    def _feed(self, number: int, state: _Running) -> None:
         """Send the command's standard input, as fast as it takes it."""
         try:
-            for chunk in _chunks(stdin):
+            for chunk in _chunks(state.command.stdin):
                 with self._changed:
-                    self._changed.wait_for(lambda: command.credit >= len(chunk) or self._gone(number, command))  # noqa: B023
-                    if self._gone(number, command):
+                    self._changed.wait_for(lambda: state.credit >= len(chunk) or self._gone(number, state))  # noqa: B023
+                    if self._gone(number, state):
                         return
-                    command.credit -= len(chunk)
+                    state.credit -= len(chunk)
                 self._send("I", number, chunk)
             self._send("E", number, b"")
         except (OSError, ValueError, AconError) as error:  # what reads as an end of the input for the command
@@ -163,8 +189,8 @@ class Agent:
             if isinstance(error, OSError) and error.errno not in (errno.EBADF, errno.EPIPE):
                 raise
 
-    def _gone(self, number: int, command: _Command) -> bool:
-        return command.end is not None or bool(self._broken) or number not in self._commands
+    def _gone(self, number: int, state: _Running) -> bool:
+        return state.end is not None or bool(self._broken) or number not in self._commands
 
     def _send(self, kind: str, number: int, payload: bytes) -> None:
         with self._sending:
@@ -216,19 +242,6 @@ class Agent:
             listener(payload)
 
 
-def _start_payload(argv: Sequence[str], folder: str, environment: Mapping[str, str]) -> bytes:
-    if not argv or not argv[0]:
-        raise InvalidInput("argv", list(argv), "names no program", hint='such as ["free", "-h"]')
-    texts = [folder, *argv, *(f"{name}={value}" for name, value in environment.items())]
-    raw = [os.fsencode(text) for text in texts]
-    if any(b"\0" in text for text in raw):
-        raise InvalidInput("argv", list(argv), "has a NUL, which no argument of a program can have")
-    if len(argv) > 0xFFFF or sum(map(len, raw)) > _ARGUMENTS_BYTES:
-        hint = "give what is large as standard input"
-        raise InvalidInput("argv", f"{len(argv)} words", f"is more than {_ARGUMENTS_BYTES} bytes", hint=hint)
-    return struct.pack("<HH", len(argv), len(environment)) + b"".join(text + b"\0" for text in raw)
-
-
 def _chunks(stdin: bytes | BinaryIO | None) -> list[bytes] | _Reader:
     if isinstance(stdin, bytes):
         return [stdin[start : start + _CHUNK_BYTES] for start in range(0, len(stdin), _CHUNK_BYTES)]
@@ -250,19 +263,21 @@ class _Reader:
         return bytes(data)
 
 
-def _executed(command: _Command) -> Executed:
-    assert command.end is not None
-    kind, value = command.end
-    listener = command.listeners["2"]
-    stderr = bytes(command.kept["2"])
+def _executed(state: _Running) -> Executed:
+    assert state.end is not None
+    kind, value = state.end
+    listener = state.listeners["2"]
+    stderr = bytes(state.kept["2"])
     status, by_signal = value & 0xFF, None
     if kind == 1:
         status, by_signal = 128 + value, value
     elif kind == 2:
         status = _NOT_FOUND if value == errno.ENOENT else _CANNOT_RUN
-        text = f"acon-nb: the guest cannot run {command.argv[0]}: {os.strerror(value)}\n".encode()
+        text = f"acon-nb: the guest cannot run {state.command.argv[0]}: {os.strerror(value)}\n".encode()
         if listener is None:
             stderr += text
         else:
             listener(text)
-    return Executed(argv=command.argv, status=status, signal=by_signal, stdout=bytes(command.kept["O"]), stderr=stderr)
+    return Executed(
+        argv=tuple(state.command.argv), status=status, signal=by_signal, stdout=bytes(state.kept["O"]), stderr=stderr
+    )

@@ -13,9 +13,11 @@ from typing import Any
 from acon_nb.errors import InvalidInput
 from acon_nb.units import parse_bytes
 from acon_nb.validation import read_text
-from acon_nb.vm.spec import DiskSpec, VmSpec, parse_forward
+from acon_nb.vm.parts import DiskSpec, parse_forward, parse_share
+from acon_nb.vm.spec import VmSpec
 
 _SAME_FIELD = dict.fromkeys(("TCPFWD", "host_port", "guest_port", "address", "network"), "forwards")
+_SAME_FIELD["share"] = "shares"
 
 
 def texts_of(spec: VmSpec) -> dict[str, str]:
@@ -32,6 +34,7 @@ def texts_of(spec: VmSpec) -> dict[str, str]:
         "firmware": str(firmware or ""),
         "disks": ",".join(str(disk.path) for disk in spec.disks),
         "forwards": ",".join(f"{rule.address}:{rule.host_port}:{rule.guest_port}" for rule in spec.forwards),
+        "shares": ",".join(f"{one.host}:{one.guest}{':rw' if one.writable else ''}" for one in spec.shares),
         "vsock_cid": "" if cid is None else str(cid),
         "td": spec.td or "",
         "td_flavour": spec.td_flavour or "upstream",
@@ -118,6 +121,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "firmware": _optional(_path("firmware")),
     "disks": _disks,
     "forwards": lambda text: tuple(parse_forward(part) for part in text.split(",") if part.strip()),
+    "shares": lambda text: tuple(parse_share(part.strip()) for part in text.split(",") if part.strip()),
     "vsock_cid": _field("vsock_cid"),
     "td": _optional(str),
     "td_flavour": lambda text: None if text == "upstream" else text,

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from acon_nb.cache import writable_folder
 from acon_nb.errors import AconError, InvalidInput
@@ -23,7 +23,7 @@ from acon_nb.host import probe_kvm, probe_qemu
 from acon_nb.progress import CancelToken
 from acon_nb.vm import monitor, preflight
 from acon_nb.vm.command import Capabilities, accelerator_of
-from acon_nb.vm.commands import Agent, Executed, OnOutput
+from acon_nb.vm.commands import Agent, Executed, GuestCommand
 from acon_nb.vm.console import Console
 from acon_nb.vm.counters import Sample
 from acon_nb.vm.counting import Counter, counter
@@ -217,35 +217,13 @@ class Machine:
             raise InvalidInput("agent", False, "this machine has no agent that runs commands", hint=hint)
         return self._agent
 
-    def execute(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: bytes | BinaryIO | None = None,
-        folder: str = "",
-        environment: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-        cancel: CancelToken | None = None,
-        on_stdout: OnOutput | None = None,
-        on_stderr: OnOutput | None = None,
-    ) -> Executed:
+    def execute(self, command: GuestCommand | Sequence[str], **fields: Any) -> Executed:
         """Run a command in the running guest, whose agent must be ready (`agent.await_ready`); several may run at once.
 
-        `stdin` is what it reads; its output is kept, or passed to `on_stdout` and `on_stderr` as it comes, in the
-        agent's thread. `folder` is its working directory ("": the root), `environment` is added to init's.
+        `command` is a `GuestCommand`, or its words; `fields` are further ones of a `GuestCommand`, such as `stdin`.
         Errors: `CommandTimeout` (killed after `timeout_s`), `Cancelled`, `GuestFailed` (the guest ended).
         """
-        return self.agent.run(
-            argv,
-            stdin=stdin,
-            folder=folder,
-            environment=environment,
-            timeout_s=timeout_s,
-            cancel=cancel,
-            on_stdout=on_stdout,
-            on_stderr=on_stderr,
-            running=lambda: self.running,
-        )
+        return self.agent.run(command, running=lambda: self.running, **fields)
 
     def statistics(self) -> Sample:
         """Read the guest's counters once. Errors: `AconError` if it is not running."""

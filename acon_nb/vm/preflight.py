@@ -13,7 +13,8 @@ from pathlib import Path
 from acon_nb.errors import InvalidInput, MissingRequirement
 from acon_nb.host import access_hint
 from acon_nb.vm.command import guest_cid
-from acon_nb.vm.spec import DiskSpec, Forward, VmSpec
+from acon_nb.vm.parts import DiskSpec, Forward
+from acon_nb.vm.spec import VmSpec
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 _SET_OWNER = 0xAF01  # VHOST_SET_OWNER, include/uapi/linux/vhost.h

@@ -18,16 +18,17 @@ from acon_nb.cache import sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.units import format_bytes, parse_bytes
 from acon_nb.validation import Meta, OneOf, check_fields, check_given
+from acon_nb.vm.parts import DiskSpec, Forward, Share, check_shares, parse_forward
 
 _MACHINE_MODEL = "no fast string instructions"  # of the instruction clock; change it with vm.command
 _TSC_RATE = re.compile(r"tsc_early_khz=\d+")
+_ABSENT_IF_EMPTY = ("shares",)  # from the hash of results
 _MEMORY_MARGIN_BYTES = 8 << 20
 _FIRMWARE_MARGIN_BYTES = 32 << 20  # OVMF 2022.11 does not start with less
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
 _TOPOLOGY = re.compile(r"(?:(?:sockets|dies|clusters|cores|threads|maxcpus)=[0-9]{1,5}(?:,(?=.)|$))+")
 _CID_LIMIT = 0xFFFFFFFE
 _CID = Meta(ge=-_CID_LIMIT, le=_CID_LIMIT, description=f"give 3 to {_CID_LIMIT}, or 0 for the process id")
-_PORT = Meta(ge=1, le=65535)
 _DIGEST_BYTES = 48
 GUIDE_APPEND = "ip=dhcp console=hvc0 earlyprintk=ttyS0"  # the command line of `acon-nb run`, before KA
 _FIRMWARE_PATHS = ("/usr/share/qemu/OVMF.fd", "/usr/share/ovmf/OVMF.fd")  # the first is the guide's default
@@ -61,42 +62,6 @@ class Clock(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiskSpec:
-    """A virtio-blk device backed by an image file; the suffix gives the format (guide: `DRV`)."""
-
-    path: Path
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.path.suffix not in (".raw", ".qcow2"):
-            raise InvalidInput(
-                "disks", self.path, "is neither .raw nor .qcow2", hint="the suffix gives the format: rename the image"
-            )
-        if not self.path.is_file():
-            raise InvalidInput("disks", self.path, "is not a file", hint="create it: acon-nb disk create")
-
-    @property
-    def format(self) -> str:
-        """QEMU's name for the image format."""
-        return self.path.suffix[1:]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forward:
-    """A TCP port of the host that is forwarded to the guest (guide: `TCPFWD`); bound to 127.0.0.1 by default."""
-
-    host_port: Annotated[int, _PORT]
-    guest_port: Annotated[int, _PORT]
-    address: str = "127.0.0.1"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not re.fullmatch(r"([0-9]{1,3}\.){3}[0-9]{1,3}|", self.address):
-            hint = "use an IPv4 address of this host (QEMU forwards only IPv4), or an empty one for all of them"
-            raise InvalidInput("address", self.address, "is not a valid IPv4 address", hint=hint)
-
-
-@dataclass(frozen=True, kw_only=True)
 class VmSpec:
     """A QEMU guest that is started by Direct Linux Boot.
 
@@ -106,7 +71,7 @@ class VmSpec:
     instruction clock. `results_port` adds the virtio-serial port through which results leave the guest. `timeout_s` is
     the wall time after which a guest counts as hung. `extra` holds further options for QEMU. `firmware` is an image for
     `-bios` (q35 only; None: QEMU's SeaBIOS). `vsock_cid` adds vhost-vsock; 2 and below stand for the process id, as in
-    the guide. `balloon` adds a virtio-balloon.
+    the guide. `balloon` adds a virtio-balloon. `shares` are folders of the host, offered by 9p; the agent mounts them.
     `td` makes the guest a TD of that name, for upstream QEMU >= 10.1 or, with `td_flavour="fork"`, Intel's former fork.
     The TD's `quote_socket` is vsock:CID:PORT or unix:PATH; `mrconfigid`, `mrowner`, `mrownerconfig` are 48 bytes each,
     as hex or base64. A field that is None is absent, also from the hash under which results are stored.
@@ -126,6 +91,7 @@ class VmSpec:
     disks: tuple[DiskSpec, ...] = ()
     network: bool = False
     forwards: tuple[Forward, ...] = ()
+    shares: tuple[Share, ...] = ()
     results_port: bool = True
     timeout_s: Annotated[float, Meta(gt=0, description="give seconds above 0")] = 60.0
     extra: tuple[str, ...] = ()
@@ -151,6 +117,7 @@ class VmSpec:
             hint = "such as sockets=1,threads=2 (also dies, clusters, cores, maxcpus)"
             raise InvalidInput("topology", self.topology, "is not a topology of vCPUs", hint=hint)
         self._check_disks()
+        check_shares(self.shares)
         self._check_clock()
         self._check_firmware()
         self._check_td()
@@ -286,16 +253,6 @@ def quote_address(text: str | None, *, fork: bool = False) -> dict[str, str] | N
     raise InvalidInput("quote_socket", text, "is not a valid address of a quote service", hint=hint)
 
 
-def parse_forward(text: str) -> Forward:
-    """Parse `HOST:GUEST`, `PORT` (the same on both sides) or `ADDRESS:HOST:GUEST` (guide: TCPFWD)."""
-    parts = text.strip().split(":")
-    ports = parts[-2:] if len(parts) > 1 else parts * 2
-    if len(parts) > 3 or not all(re.fullmatch(r"[0-9]{1,6}", port) for port in ports):
-        raise InvalidInput("TCPFWD", text, "is not a valid port forward", hint="HOST:GUEST, PORT or ADDRESS:HOST:GUEST")
-    address = parts[0] if len(parts) == 3 else "127.0.0.1"
-    return Forward(host_port=int(ports[0]), guest_port=int(ports[1]), address=address)
-
-
 def guide_append(environ: Mapping[str, str]) -> str:
     """Return the kernel command line of the guide's launch: its own, and what KA adds."""
     return " ".join(word for word in (GUIDE_APPEND, environ.get("KA", "").strip()) if word)
@@ -404,4 +361,5 @@ def identifying_values(spec: VmSpec) -> dict[str, str | None]:
         return None if value is None else _TSC_RATE.sub("", str(value))
 
     model = {"machine_model": _MACHINE_MODEL} if spec.clock is Clock.INSTRUCTIONS else {}
-    return {**{name: text_of(value) for name, value in vars(spec).items()}, **model}
+    values = {name: value for name, value in vars(spec).items() if value or name not in _ABSENT_IF_EMPTY}
+    return {**{name: text_of(value) for name, value in values.items()}, **model}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from acon_nb import process
 from acon_nb.errors import CommandFailed, InvalidInput
-from acon_nb.vm.spec import Forward, VmSpec
+from acon_nb.vm.parts import Forward
+from acon_nb.vm.spec import VmSpec
 
 _SSH_PORT = 22
 _ATTEMPT_S = 5

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from acon_nb import vm
+from acon_nb import agent, vm
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.jupyter import show
 from acon_nb.td import preflight
@@ -34,6 +34,7 @@ _LABELS = {
     "firmware": "Firmware (BIOS)",
     "disks": "Disks (DRV)",
     "forwards": "Forwards (TCPFWD)",
+    "shares": "Shares (HOST:GUEST)",
     "vsock_cid": "vsock (CID)",
     "td": "TD name (TD)",
     "td_flavour": "TD flavour",
@@ -182,7 +183,13 @@ class _View:
         self.command.value = f"<b>qemu-system-x86_64</b>{''.join(map(_option, rows))}"
 
     def _start(self) -> None:
-        machine = preflight.machine(self.panel.spec, interactive=True).start()
+        spec = self.panel.spec
+        has_agent = bool(spec.shares)  # which mounts them
+        launched = agent.prepare(spec, has_shell=True) if has_agent else spec
+        machine = preflight.machine(launched, interactive=True, agent=has_agent).start()
+        if has_agent:
+            arguments = (machine, lambda text: setattr(self.error, "value", html.escape(text)))
+            threading.Thread(target=agent.share_when_ready, args=arguments, name="acon-shares", daemon=True).start()
         self.panel.machine = machine
         self.cpu.value = ""
         if self.panel.console is not None:

@@ -146,3 +146,40 @@ def test_a_guest_that_ends_first_is_told_from_the_command(
     done = exec_in(shell, command, b"", *options)
     assert done.returncode == status
     assert b"console: " in done.stderr
+
+
+def launch_environment(spec: vm.VmSpec) -> dict[str, str]:
+    words = {"RD": str(spec.initrd), "BIOS": "-", "M": "256m", "KA": "panic=-1", "PYTHONPATH": str(Path.cwd())}
+    return {**os.environ, **words}
+
+
+def test_files_go_in_before_the_command_and_come_out_after_it(shell: vm.VmSpec, tmp_path: Path) -> None:
+    (tmp_path / "words").write_bytes(b"b\na\n")
+    env = launch_environment(shell)
+    argv = [sys.executable, "-m", "acon_nb.cli", "run", str(shell.kernel), "--timeout", "120"]
+    argv += ["--put", "words:/tmp/in/", "--exec", "sort /tmp/in/words >/tmp/out; exit 7", "--get", "/tmp/out"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert (tmp_path / "out").read_bytes() == b"a\nb\n"
+    argv = [*argv[:5], "--timeout", "120", "--get", "/no/such"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert done.returncode == 125
+    assert b"/no/such was not got from the guest: /no/such: No such file" in done.stderr
+    assert not (tmp_path / "such").exists()
+
+
+@pytest.mark.weekly
+def test_a_folder_of_the_host_is_shared(shell: vm.VmSpec, tmp_path: Path, store: Cache) -> None:
+    built = kernel.build(kernel.BuildSpec(settings=("NET_9P=y", "NET_9P_VIRTIO=y", "9P_FS=y")), cache=store)
+    (tmp_path / "ro").mkdir()
+    (tmp_path / "rw").mkdir()
+    (tmp_path / "ro/file").write_text("of the host\n")
+    env = launch_environment(shell)
+    argv = [sys.executable, "-m", "acon_nb.cli", "run", str(built.image), "--timeout", "120"]
+    argv += ["--share", "ro:/mnt/ro", "--share", "rw:/mnt/rw:rw", "--exec"]
+    script = "cat /mnt/ro/file; echo guest >/mnt/rw/new; echo x >/mnt/ro/new"
+    done = subprocess.run([*argv, script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "of the host\n"), done.stderr
+    assert "Read-only file system" in done.stderr
+    assert (tmp_path / "rw/new").read_text() == "guest\n"
+    assert not (tmp_path / "ro/new").exists()

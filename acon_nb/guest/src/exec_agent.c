@@ -150,6 +150,126 @@ static void finish(struct command *command)
 	memset(command, 0, sizeof(*command));
 }
 
+static int complain(const char *what)
+{
+	dprintf(2, "%s: %s\n", what, strerror(errno));
+	return 1;
+}
+
+/* make_parents: of a path, as far as they are missing */
+static void make_parents(char *path)
+{
+	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = 0;
+		mkdir(path, 0755);
+		*slash = '/';
+	}
+}
+
+/* copy: until the end of what is read; -1 with errno */
+static int copy(int from, int to)
+{
+	static char data[CHUNK];
+	ssize_t count;
+
+	while ((count = read(from, data, sizeof(data))) != 0) {
+		if (count < 0)
+			return -1;
+		for (ssize_t done = 0, some; done < count; done += some) {
+			some = write(to, data + done, (size_t)(count - done));
+			if (some < 0)
+				return -1;
+		}
+	}
+	return 0;
+}
+
+/* put_file: standard input becomes the file, whole or not at all */
+static int put_file(const char *target, const char *mode, const char *name)
+{
+	char path[4096], temporary[4096 + 16];
+	struct stat status;
+	size_t length = strlen(target);
+	int fd, is_folder = (length && target[length - 1] == '/') || (!stat(target, &status) && S_ISDIR(status.st_mode));
+
+	if (snprintf(path, sizeof(path), is_folder ? "%s/%s" : "%s", target, name) >= (int)sizeof(path)) {
+		errno = ENAMETOOLONG;
+		return complain(target);
+	}
+	make_parents(path);
+	snprintf(temporary, sizeof(temporary), "%s.XXXXXX", path);
+	fd = mkstemp(temporary);
+	if (fd < 0)
+		return complain(path);
+	if (copy(0, fd) || fchmod(fd, (mode_t)strtoul(mode, NULL, 8)) || close(fd) || rename(temporary, path)) {
+		complain(path);
+		unlink(temporary);
+		return 1;
+	}
+	return 0;
+}
+
+static int get_file(const char *path)
+{
+	struct stat status;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &status))
+		return complain(path);
+	if (S_ISDIR(status.st_mode)) {
+		errno = EISDIR;
+		return complain(path);
+	}
+	return copy(fd, 1) ? complain(path) : 0;
+}
+
+/* mount_share: a folder of the host by 9p; modprobe finds its modules where they are not built in */
+static int mount_share(const char *tag, char *target, const char *how)
+{
+	unsigned long flags = MS_NOSUID | MS_NODEV | (strcmp(how, "rw") ? MS_RDONLY : 0);
+	const char *options = "trans=virtio,version=9p2000.L,msize=262144";
+	int failed;
+
+	make_parents(target);
+	if (mkdir(target, 0755) && errno != EEXIST)
+		return complain(target);
+	failed = mount(tag, target, "9p", flags, options);
+	for (int i = 0; failed && i < 2; i++) {
+		const char *names[] = { "9pnet_virtio", "9p" };
+		pid_t pid = fork();
+
+		if (!pid) {
+			execlp("modprobe", "modprobe", names[i], (char *)NULL);
+			_exit(127);
+		}
+		waitpid(pid, NULL, 0);
+	}
+	if (failed && mount(tag, target, "9p", flags, options)) {
+		if (errno == EINVAL || errno == ENOENT || errno == EPROTONOSUPPORT)
+			errno = ENODEV; /* 9p without its transport over virtio */
+		return complain(target);
+	}
+	return 0;
+}
+
+/* built_in: what the agent does itself, so that no program of the guest is needed; -1: none of them */
+static int built_in(char **argv)
+{
+	int argc = 0;
+
+	while (argv[argc])
+		argc++;
+	if (!strcmp(argv[0], "acon:nothing"))
+		return 0;
+	if (!strcmp(argv[0], "acon:put") && argc == 4)
+		return put_file(argv[1], argv[2], argv[3]);
+	if (!strcmp(argv[0], "acon:get") && argc == 2)
+		return get_file(argv[1]);
+	if (!strcmp(argv[0], "acon:mount") && argc == 4)
+		return mount_share(argv[1], argv[2], argv[3]);
+	return -1;
+}
+
 /* run: become the command; what exec says goes to the parent through the pipe `failed` */
 static _Noreturn void run(char **argv, char **variables, const char *folder, int fds[3], int failed)
 {
@@ -165,6 +285,13 @@ static _Noreturn void run(char **argv, char **variables, const char *folder, int
 	if (*folder && chdir(folder)) {
 		error = errno;
 	} else {
+		if (!strncmp(argv[0], "acon:", 5)) {
+			/* as by exec: the parent learns that it started, and nobody else holds its own input open */
+			for (int fd = 3; fd < 16 + 4 * COMMANDS; fd++)
+				close(fd);
+			error = built_in(argv);
+			_exit(error < 0 ? 127 : error);
+		}
 		execvp(argv[0], argv);
 		error = errno;
 	}
