@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import selectors
@@ -20,9 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, BinaryIO, Self
+from typing import IO, Any, BinaryIO, Self
 
-from acon_nb.errors import Cancelled, CommandFailed, CommandTimeout, MissingRequirement, NoSpace
+from acon_nb.errors import AconError, Cancelled, CommandFailed, CommandTimeout, MissingRequirement, NoSpace
 from acon_nb.progress import CancelToken
 
 _log = logging.getLogger(__name__)
@@ -351,3 +352,56 @@ def _stream(
                 sink.close()
             except OSError as error:
                 _log.warning("closing %s: %s", log, error)
+
+
+def detached(work: Callable[[Callable[[], None]], None]) -> None:
+    """Run `work` in a process of its own, which outlives this one, without a terminal.
+
+    `work` gets a function to call as soon as it has started what it is for; then this returns. This process must have
+    no other threads. Errors: the `AconError` that `work` raises before, with its text, hint and exit status.
+    """
+    report_r, report_w = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(report_r)
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                _work_alone(work, report_w)
+        finally:
+            os._exit(0)
+    os.close(report_w)
+    os.waitpid(child, 0)
+    with os.fdopen(report_r, "rb") as file:
+        text = file.read()
+    answer: dict[str, Any] | None = (
+        json.loads(text) if text else {"what": "the detached process was killed as it started", "hint": ""}
+    )
+    if answer:
+        error = AconError(answer["what"], hint=answer["hint"], details=answer.get("details", ()))
+        error.exit_status = int(answer.get("status", 1))
+        raise error
+
+
+def _work_alone(work: Callable[[Callable[[], None]], None], report: int) -> None:
+    """The detached process: all of its life. It reports null, or an error, once."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    reported = False
+
+    def tell(answer: object) -> None:
+        nonlocal reported
+        if not reported:
+            reported = True
+            with contextlib.suppress(OSError):
+                os.write(report, json.dumps(answer).encode())
+            os.close(report)
+
+    try:
+        work(lambda: tell(None))
+    except AconError as error:
+        details = [line[:1000] for line in error.details]
+        tell({"what": error.what, "hint": error.hint, "details": details, "status": error.exit_status})
+    except Exception as error:
+        tell({"what": f"the detached process failed: {error!r}", "hint": "report this"})

@@ -66,6 +66,8 @@ class _Run(click.Command):
 @click.option("--share", "shares", multiple=True, help="HOST:GUEST, a folder by 9p; read-only unless :rw follows.")
 @click.option("--put", "puts", multiple=True, help="HOST:GUEST, a file that goes into the guest before --exec.")
 @click.option("--get", "gets", multiple=True, help="PATH of the guest's file that comes here after --exec.")
+@click.option("--name", default="", help="For ps, logs, attach and kill.  [default: vm and the process id]")
+@click.option("--detach", is_flag=True, help="Return as soon as the guest runs; acon-nb attach, logs, kill.")
 @click.option("--timeout", "timeout_s", type=float, default=math.inf, help="End the guest after this many seconds.")
 @as_json_option
 def run_command(
@@ -77,6 +79,8 @@ def run_command(
     shares: tuple[str, ...],
     puts: tuple[str, ...],
     gets: tuple[str, ...],
+    name: str,
+    detach: bool,
     as_json: bool,
     **fields: Any,
 ) -> None:
@@ -97,7 +101,9 @@ def run_command(
     from acon_nb import agent, vm
     from acon_nb.bootcheck import initrd as bootcheck
     from acon_nb.td import preflight
+    from acon_nb.vm import runs
 
+    runs.check_name(name or "vm")
     fields["shares"] = tuple(map(vm.parse_share, shares))
     files = agent.Files.of(puts, gets)
     spec = vm.VmSpec.from_environment(os.environ, arguments, **fields)
@@ -105,7 +111,14 @@ def run_command(
         _print_command(spec, explain=explain, dry_run=dry_run, as_json=as_json)
         return
     if command is not None or puts or gets:
-        _execute(spec, command, files, as_json=as_json)
+        if detach:
+            raise click.UsageError("--detach runs no command: --exec, --put and --get end with their guest")
+        _execute(spec, command, files, name, as_json=as_json)
+        return
+    launched = agent.prepare(spec, has_shell=True) if shares else spec
+    if detach:
+        machine = preflight.machine(launched, interactive=True, agent=bool(shares))
+        runs.detach(machine, name, lambda: agent.share_when_ready(machine, lambda _: None) if shares else None)
         return
     signal.signal(
         signal.SIGTERM, lambda number, _: sys.exit(128 + number)
@@ -117,7 +130,6 @@ def run_command(
         notices.append(text)
         click.echo(f"\r\nacon-nb: {text}\r" if at_terminal else f"acon-nb: {text}", err=True)
 
-    launched = agent.prepare(spec, has_shell=True) if shares else spec
     machine = preflight.machine(
         launched, mux=at_terminal, interactive=True, attended=at_terminal, on_notice=notice, agent=bool(shares)
     )
@@ -126,7 +138,9 @@ def run_command(
     warn(known or [])
     output = sys.stderr if as_json else sys.stdout
     on_start = (lambda: agent.share_when_ready(machine, notice)) if shares else None
-    outcome = vm.attach(machine, sys.stdin.fileno(), output.fileno(), on_notice=notice, on_start=on_start)
+    with runs.registered(machine, name):
+        outcome = vm.attach(machine, sys.stdin.fileno(), output.fileno(), on_notice=notice, on_start=on_start)
+        runs.keep_outcome(machine, outcome)
     if known is None and outcome.end not in vm.GOOD_ENDS:
         warn(checking.warnings(_PATIENCE_S) or [])
     if as_json:
@@ -136,11 +150,12 @@ def run_command(
         outcome.check()
 
 
-def _execute(spec: VmSpec, command: str | None, files: Files, *, as_json: bool) -> None:
+def _execute(spec: VmSpec, command: str | None, files: Files, name: str, *, as_json: bool) -> None:
     """Run a command in a guest, its files around it; ends with its exit status."""
     from acon_nb import agent, vm
     from acon_nb.errors import GuestFailed
     from acon_nb.td import preflight
+    from acon_nb.vm import runs
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     machine = preflight.machine(agent.prepare(spec), interactive=True, agent=True, on_notice=lambda text: warn([text]))
@@ -148,7 +163,9 @@ def _execute(spec: VmSpec, command: str | None, files: Files, *, as_json: bool) 
     outputs = {} if as_json else {"on_stdout": _writer(sys.stdout.buffer), "on_stderr": _writer(sys.stderr.buffer)}
     try:
         argv = ["acon:nothing"] if command is None else ["sh", "-c", command]
-        done, outcome = agent.run_command(machine, argv, files=files, stdin=given, **outputs)
+        with runs.registered(machine, name):
+            done, outcome = agent.run_command(machine, argv, files=files, stdin=given, **outputs)
+            runs.keep_outcome(machine, outcome)
     except GuestFailed as error:
         click.echo(f"acon-nb: {error}", err=True)
         sys.exit(_TIMED_OUT if error.end == vm.End.HANG else _NOT_RUN)

@@ -45,7 +45,7 @@ def attach(
     notice = on_notice or (lambda _: None)
     keys = threading.Thread(target=feed, args=(machine, keys_fd, stop_r, notice), name="acon-keys", daemon=True)
     try:
-        with _raw(keys_fd):
+        with raw_terminal(keys_fd):
             machine.start()
             keys.start()
             if on_start is not None:
@@ -189,7 +189,8 @@ def _chunks(fd: int, stop_fd: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _raw(fd: int) -> Iterator[None]:
+def raw_terminal(fd: int) -> Iterator[None]:
+    """Put a terminal into raw mode, so that ^C and ^Z are keys like others; what is no terminal stays as it is."""
     if not os.isatty(fd):
         yield
         return

@@ -1,0 +1,76 @@
+"""A terminal, or two pipes, at the console of a guest that another process owns."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+
+from acon_nb.vm.attach import raw_terminal
+from acon_nb.vm.runs import NamedRun, keys
+
+_CHUNK_BYTES = 4096
+_PREFIX, _LEAVE = b"\x01", b"d"
+
+
+def attach_run(run: NamedRun, keys_fd: int, output_fd: int) -> bool:
+    """Show a running guest's console and pass keys on until it ends, or `^A d` leaves it; returns whether it ended.
+
+    The console's last 64 KiB come first. `^A ^A` sends a ^A. The end of a standard input that is no terminal leaves
+    nothing: the output goes on. Errors: `AconError` if the guest does not run.
+    """
+    with run.connect() as link, raw_terminal(keys_fd), selectors.DefaultSelector() as selector:
+        selector.register(link, selectors.EVENT_READ)
+        escape = _Escape() if os.isatty(keys_fd) else None
+        try:
+            selector.register(keys_fd, selectors.EVENT_READ)
+        except PermissionError:  # a plain file, which is always readable
+            _send_file(link, keys_fd)
+        while True:
+            ready = {key.fd for key, _ in selector.select()}
+            if link.fileno() in ready:
+                data = link.recv(_CHUNK_BYTES)
+                if not data:
+                    return True
+                _write(output_fd, data)
+            if keys_fd in ready:
+                data = os.read(keys_fd, _CHUNK_BYTES)
+                if not data:
+                    selector.unregister(keys_fd)
+                typed, left = escape.take(data) if escape is not None else (data, False)
+                link.sendall(keys(typed))
+                if left:
+                    return False
+
+
+class _Escape:
+    """Takes `^A d` out of what is typed."""
+
+    def __init__(self) -> None:
+        self._after_prefix = False
+
+    def take(self, data: bytes) -> tuple[bytes, bool]:
+        """What goes to the guest, and whether the guest is left."""
+        passed = bytearray()
+        for number in data:
+            key = bytes([number])
+            if self._after_prefix:
+                self._after_prefix = False
+                if key == _LEAVE:
+                    return bytes(passed), True
+                passed += key if key == _PREFIX else _PREFIX + key
+            elif key == _PREFIX:
+                self._after_prefix = True
+            else:
+                passed += key
+        return bytes(passed), False
+
+
+def _send_file(link: socket.socket, fd: int) -> None:
+    while data := os.read(fd, _CHUNK_BYTES):
+        link.sendall(keys(data))
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
