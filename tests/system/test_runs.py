@@ -26,14 +26,8 @@ def place(tmp_path: Path, tiny_kernel: Path) -> Iterator[Path]:
 
 
 def environment(place: Path) -> dict[str, str]:
-    words = {
-        "RD": "-",
-        "BIOS": "-",
-        "M": "64m",
-        "XDG_CACHE_HOME": str(place / ("c" * 90)),
-        "PYTHONPATH": str(Path.cwd()),
-    }
-    return {**os.environ, **words}
+    folders = {"XDG_CACHE_HOME": str(place / ("c" * 90)), "PYTHONPATH": str(Path.cwd())}
+    return {**os.environ, "RD": "-", "BIOS": "-", "M": "64m", **folders}
 
 
 def call(place: Path, *argv: str, given: str = "") -> subprocess.CompletedProcess[str]:
@@ -64,7 +58,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_a_detached_guest_is_listed_read_typed_at_and_ended(place: Path) -> None:
-    # the tiny kernel reads its command line's first letter, which the guide's own words would take: "ip=dhcp ..."
     started = call(place, "run", "--name", "one", "--detach", "vmlinuz")
     assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
     (row,) = listed(place)
@@ -113,7 +106,9 @@ def test_a_guest_that_cannot_start_is_not_detached(place: Path) -> None:
     assert not listed(place)
 
 
-def test_keys_and_output_pass_between_a_client_and_the_guest(tiny_kernel: Path, tmp_path: Path, monkeypatch) -> None:
+def test_keys_and_output_pass_between_a_client_and_the_guest(
+    tiny_kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from acon_nb import vm
     from acon_nb.vm import remote, runs
 
