@@ -33,7 +33,7 @@ def await_ready(machine: Machine) -> None:
 
 
 def share_when_ready(machine: Machine, on_notice: Callable[[str], None]) -> None:
-    """Mount a running guest's shares as soon as it is ready; each, or why not, is told."""
+    """Mount a running guest's shares as soon as it is ready; each, or why not, is reported."""
     try:
         await_ready(machine)
         mount_shares(machine)
