@@ -19,19 +19,19 @@ REFUSED = "refused"  # the end of a `GuestFailed` whose guest runs on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
+class Transfers:
     """Files of a run: `put` are (host, guest) before the command, `get` are (guest, host) after it."""
 
     put: tuple[tuple[Path, str], ...] = ()
     get: tuple[tuple[str, Path], ...] = ()
 
     @classmethod
-    def of(cls, put: Iterable[str] = (), get: Iterable[str] = ()) -> Files:
+    def of(cls, put: Iterable[str] = (), get: Iterable[str] = ()) -> Transfers:
         """Parse `HOST:GUEST` and `PATH`, which goes into the current folder. Errors: `InvalidInput`."""
         return cls(put=tuple(map(parse_put, put)), get=tuple(map(parse_get, get)))
 
 
-NO_FILES = Files()
+NO_TRANSFERS = Transfers()
 
 
 def parse_put(text: str) -> tuple[Path, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from acon_nb import kernel_line
-from acon_nb.agent.files import NO_FILES, REFUSED, Files, get, mount_shares, put
+from acon_nb.agent.files import NO_TRANSFERS, REFUSED, Transfers, get, mount_shares, put
 from acon_nb.agent.guest import READY
 from acon_nb.errors import AconError, GuestFailed
 from acon_nb.vm import Machine, Outcome
@@ -46,7 +46,7 @@ def share_when_ready(machine: Machine, on_notice: Callable[[str], None]) -> None
 
 
 def run_command(
-    machine: Machine, command: GuestCommand | Sequence[str], *, files: Files = NO_FILES, **fields: Any
+    machine: Machine, command: GuestCommand | Sequence[str], *, files: Transfers = NO_TRANSFERS, **fields: Any
 ) -> tuple[Executed, Outcome]:
     """Boot a machine made with `agent=True`, run a command when it is ready, and power the guest off.
 
@@ -72,7 +72,7 @@ def run_command(
         return done, machine.stop(_POWER_OFF_S)
 
 
-def _get_all(machine: Machine, files: Files, done: Executed) -> None:
+def _get_all(machine: Machine, files: Transfers, done: Executed) -> None:
     """Get the files; one that is not there is an error, unless the command failed, which says more."""
     for path, place in files.get:
         try:

@@ -17,7 +17,7 @@ from acon_nb.cli.base import as_json_option, main, print_json, warn
 from acon_nb.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
-    from acon_nb.agent import Files
+    from acon_nb.agent import Transfers
     from acon_nb.vm import VmSpec
 
 _TIMED_OUT, _NOT_RUN = 124, 125  # as of timeout(1) and env(1)
@@ -105,7 +105,7 @@ def run_command(
 
     runs.check_name(name or "vm")
     fields["shares"] = tuple(map(vm.parse_share, shares))
-    files = agent.Files.of(puts, gets)
+    files = agent.Transfers.of(puts, gets)
     spec = vm.VmSpec.from_environment(os.environ, arguments, **fields)
     if show or explain or dry_run:
         _print_command(spec, explain=explain, dry_run=dry_run, as_json=as_json)
@@ -150,7 +150,7 @@ def run_command(
         outcome.check()
 
 
-def _execute(spec: VmSpec, command: str | None, files: Files, name: str, *, as_json: bool) -> None:
+def _execute(spec: VmSpec, command: str | None, files: Transfers, name: str, *, as_json: bool) -> None:
     """Run a command in a guest, its files around it; ends with its exit status."""
     from acon_nb import agent, vm
     from acon_nb.errors import GuestFailed

@@ -21,11 +21,11 @@ def ps_command(show_all: bool, as_json: bool) -> None:
     """List the guests of acon-nb run that run now."""
     from acon_nb.vm import End, end_text, runs
 
-    found = [run for run in runs.all_runs() if show_all or run.running]
+    shown = [run for run in runs.all_runs() if show_all or run.running]
     if as_json:
-        print_json({"guests": [{**asdict(run), "transcript": run.transcript} for run in found]})
+        print_json({"guests": [{**asdict(run), "transcript": run.transcript} for run in shown]})
         return
-    for run in found:
+    for run in shown:
         state = "running" if run.running else end_text(End(run.end)) if run.end else "its owner was killed"
         click.echo(f"{run.name:<16} {run.pid:>8}  {run.started}  {state:<20} {run.kernel}")
 

@@ -190,7 +190,7 @@ def _chunks(fd: int, stop_fd: int) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def raw_terminal(fd: int) -> Iterator[None]:
-    """Put a terminal into raw mode, so that ^C and ^Z are keys like others; what is no terminal stays as it is."""
+    """Put a terminal into raw mode, so that ^C and ^Z are keys like others; anything else stays as it is."""
     if not os.isatty(fd):
         yield
         return

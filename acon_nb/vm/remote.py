@@ -16,8 +16,8 @@ _PREFIX, _LEAVE = b"\x01", b"d"
 def attach_run(run: NamedRun, keys_fd: int, output_fd: int) -> bool:
     """Show a running guest's console and pass keys on until it ends, or `^A d` leaves it; returns whether it ended.
 
-    The console's last 64 KiB come first. `^A ^A` sends a ^A. The end of a standard input that is no terminal leaves
-    nothing: the output goes on. Errors: `AconError` if the guest does not run.
+    The console's last 64 KiB come first. `^A ^A` sends a ^A. At the end of a pipe or file
+    of keys the output continues. Errors: `AconError` if the guest does not run.
     """
     with run.connect() as link, raw_terminal(keys_fd), selectors.DefaultSelector() as selector:
         selector.register(link, selectors.EVENT_READ)

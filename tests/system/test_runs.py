@@ -109,8 +109,6 @@ def test_a_guest_that_cannot_start_is_not_detached(place: Path) -> None:
 def test_keys_and_output_pass_between_a_client_and_the_guest(
     tiny_kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny_kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     from acon_nb import vm
     from acon_nb.vm import remote, runs
 
