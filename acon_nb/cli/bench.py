@@ -60,6 +60,36 @@ def bench_study(
     end_of_study(plan, study.run(on_progress=TextProgress()), out, as_json=as_json)
 
 
+@bench_group.command("watch")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--study", "study_name", default="", help="Which study, if several run into FOLDER.")
+@click.option("--cancel", is_flag=True, help="Stop it; what it measured is kept.")
+@click.option("--once", is_flag=True, help="Print its state and exit.")
+@click.option("--log", "cell", default="", metavar="CELL", help="Print the end of the latest log of a cell, and exit.")
+@as_json_option
+def bench_watch(folder: Path, study_name: str, cancel: bool, once: bool, cell: str, as_json: bool) -> None:
+    """Follow the study that runs into FOLDER, whoever started it; ^C leaves it running (docs/study.md)."""
+    import dataclasses
+
+    from acon_nb.study import live
+    from acon_nb.study.state import headline, log_of
+
+    study = live.attach(folder, study_name)
+    if cell:
+        click.echo(log_of(study.cell(cell)))
+        return
+    if cancel:
+        study.cancel()
+    if not (once or as_json):
+        for line in study.log()[-10:]:
+            click.echo(line, err=True)
+        study.wait(on_progress=TextProgress(every_s=1.0))
+    if as_json:
+        print_json({"running": study.running, "owner": study.owner, "state": dataclasses.asdict(study.state)})
+    else:
+        click.echo(f"{study.name}: {headline(study.state)}")
+
+
 def print_plan(study: Study) -> None:
     """Print the cells of a study and how long it will take. Errors: those of `Study.check`."""
     study.check()

@@ -7,7 +7,6 @@ only for a fault of the host, named in the row; a guest that fails is a row with
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections import Counter
@@ -17,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import filelock
-
 from acon_nb import results
 from acon_nb.cache import key_of
 from acon_nb.errors import AconError
@@ -26,6 +23,7 @@ from acon_nb.host import environment
 from acon_nb.host.facts import Environment
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.results.select import NOT_APPLICABLE
+from acon_nb.study import live
 from acon_nb.study.estimate import Estimate
 from acon_nb.study.faults import NOT_BUILT
 from acon_nb.study.host_lock import run_locked
@@ -115,6 +113,7 @@ class Study:
     expected: Estimate | None = None
     _board: Board = field(init=False)
     _keys: frozenset[str] | None = field(init=False, default=None)
+    _other: live.RunningStudy | None = field(init=False, default=None)
     _written: list[Path] = field(init=False, default_factory=list)
     _lock: threading.RLock = field(init=False, default_factory=threading.RLock)
 
@@ -131,7 +130,7 @@ class Study:
     @property
     def state(self) -> StudyState:
         """The current state of the study."""
-        return self._board.state
+        return self._board.state if self._other is None else self._other.state
 
     @property
     def _width(self) -> int:
@@ -159,19 +158,28 @@ class Study:
     def run(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
         """Report the estimated time, prepare, run what is missing, and return all rows.
 
-        Errors: those of `check` and of the builds, `AconError` while another run of this study is in progress,
-        `Cancelled`; what was measured before is in the store.
+        Where this study is running already, in any process, it is followed to its end (`study.live`); a cancel ends it.
+        Errors: those of `check` and of the builds, `Cancelled`; what was measured before is in the store.
         """
         stop = cancel or CancelToken()
         with self._board.phases():
+            live.join(self.store, self.plan.name, on_progress, stop, self._follow)
+            self._follow(None)
             if self.expected is not None:
                 on_progress(Progress(f"plan {self.plan.name}", 0.0, self.expected.text()))
             self.check()
-            with alone(self.store, self.plan.name):
-                self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
+            with (
+                live.alone(self.store, self.plan.name),
+                live.published(self.store, self.plan.name, lambda: self._board.state, stop) as log,
+            ):
+                tell = live.both(on_progress, log)
+                self.experiment.prepare(jobs=self.jobs, on_progress=tell, cancel=stop)
                 stop.check()
-                self._measure(on_progress, stop)
+                self._measure(tell, stop)
         return self.rows()
+
+    def _follow(self, other: live.RunningStudy | None) -> None:
+        self._other = other
 
     def _measure(self, on_progress: OnProgress, stop: CancelToken) -> None:
         identities = {row.label: self._identity(row) for row in self.plan.all_cells}
@@ -292,18 +300,6 @@ class Study:
 
     def _tell(self, on_progress: OnProgress, text: str = "") -> None:
         on_progress(self._board.progress(text))
-
-
-@contextlib.contextmanager
-def alone(store: results.Store, study: str) -> Iterator[None]:
-    """Allow one run of a study in a folder at a time: two would measure everything twice. Errors: `AconError`."""
-    try:
-        held = filelock.FileLock(store.folder / f".{study}.run.lock").acquire(timeout=0)
-    except filelock.Timeout as error:
-        what = f"{study} is being measured into {store.folder} already"
-        raise AconError(what, hint="wait for it, cancel it, or choose another folder") from error
-    with held:
-        yield
 
 
 def is_due(planned: PlannedRun, clock: Clock) -> bool:

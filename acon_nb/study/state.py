@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import Any
 from acon_nb.errors import Cancelled
 from acon_nb.progress import Progress
 from acon_nb.vm import GOOD_ENDS, Clock
+from acon_nb.vm.diagnosis import end_text, read_tail
+
+_LOG_LINES = 40
+_ORDER = ("running", "failed", "done", "waiting")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,25 @@ class StudyState:
     left_s: float | None = None
     cells: tuple[CellState, ...] = ()
     error: str = ""
+
+
+def headline(state: StudyState) -> str:
+    """Describe a study in one line: "running: 12 of 40 runs, 1 failed, some 35 s left; cells: 3 done, 1 running"."""
+    left = "" if state.left_s is None or state.done == state.total else f", some {format_left(state.left_s)} left"
+    failed = f", {state.failed} failed" if state.failed else ""
+    counts = Counter(cell.state for cell in state.cells)
+    cells = ", ".join(f"{counts[name]} {name}" for name in _ORDER if counts[name])
+    why = f" ({state.error.splitlines()[0]})" if state.error and state.phase == "failed" else ""
+    return f"{state.phase}{why}: {state.done} of {state.total} runs{failed}{left}; cells: {cells}"
+
+
+def log_of(cell: CellState) -> str:
+    """Return how a cell's latest run ended, and the end of its log."""
+    end = f"{cell.label}: {end_text(cell.last_end) or 'no run yet'}" + (
+        f": {cell.last_error}" if cell.last_error else ""
+    )
+    lines = [] if cell.log is None else read_tail(cell.log)[-_LOG_LINES:]
+    return "\n".join([end, *lines, f"log: {cell.log}" if cell.log else ""]).rstrip()
 
 
 class Board:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from acon_nb.lazy import submodules
-from acon_nb.widgets.board import BoardView, board
+from acon_nb.widgets.board import BoardView, board, watch
 from acon_nb.widgets.console import ConsoleView, console
 from acon_nb.widgets.designer import StudyDesigner, study_designer
 from acon_nb.widgets.explorer import Explorer, explorer
@@ -45,6 +45,7 @@ __all__ = [
     "run",
     "study_designer",
     "vm_panel",
+    "watch",
 ]
 
 if not TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import threading
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,8 +15,9 @@ from acon_nb.errors import Cancelled
 from acon_nb.jupyter import show
 from acon_nb.plots import COLOURS
 from acon_nb.progress import CancelToken, OnProgress, Progress, TextProgress
-from acon_nb.study.state import CellState, StudyState, format_left
-from acon_nb.vm.diagnosis import end_text, read_tail
+from acon_nb.study import live
+from acon_nb.study.state import CellState, StudyState, headline, log_of
+from acon_nb.vm.diagnosis import end_text
 from acon_nb.widgets.job import NotebookJob
 from acon_nb.widgets.parts import pre
 from acon_nb.widgets.session import headless, steady
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _EVERY_S = 0.5
 _LISTED = 500  # cells in the list; a filter finds the others
 _SQUARES = 2000
-_LOG_LINES = 40
 _STATES = {
     "running": (COLOURS[4], "▶"),
     "failed": (COLOURS[1], "✗"),
@@ -120,6 +119,16 @@ def board(study: Watched) -> BoardView:
     return BoardView(study)
 
 
+def watch(folder: str | Path, study: str = "") -> BoardView:
+    """Show the study that runs in a folder, whoever started it; *Cancel* stops it, `await` of its `run()` has its rows.
+
+    Errors: `InvalidInput` for a folder without one, or with several (`study` names one).
+    """
+    view = BoardView(live.attach(Path(folder), study))
+    view.start()
+    return view
+
+
 def cells_table(state: StudyState) -> pd.DataFrame:
     """Return the cells of a study as a table for people."""
     import pandas as pd
@@ -138,16 +147,6 @@ def cells_table(state: StudyState) -> pd.DataFrame:
     )
 
 
-def headline(state: StudyState) -> str:
-    """Describe a study in one line: "running: 12 of 40 runs, 1 failed, some 35 s left; cells: 3 done, 1 running"."""
-    left = "" if state.left_s is None or state.done == state.total else f", some {format_left(state.left_s)} left"
-    failed = f", {state.failed} failed" if state.failed else ""
-    counts = Counter(cell.state for cell in state.cells)
-    cells = ", ".join(f"{counts[name]} {name}" for name in _STATES if counts[name])
-    why = f" ({state.error.splitlines()[0]})" if state.error and state.phase == "failed" else ""
-    return f"{state.phase}{why}: {state.done} of {state.total} runs{failed}{left}; cells: {cells}"
-
-
 def squares(state: StudyState) -> str:
     """Draw all cells as small squares in SVG, coloured by state, those with a failure outlined."""
     side, gap, wide = 11, 2, 64
@@ -162,18 +161,6 @@ def squares(state: StudyState) -> str:
     more = f"<div>the first {len(shown)} of {len(state.cells)} cells</div>" if len(shown) < len(state.cells) else ""
     width, height = min(len(shown), wide) * (side + gap), rows * (side + gap)
     return f'<svg role="img" aria-label="cells" width="{width}" height="{height}">{rects}</svg>{more}'
-
-
-def log_of(cell: CellState) -> str:
-    """Return how a cell's latest run ended, and the end of its log."""
-    end = f"{cell.label}: {end_text(cell.last_end) or 'no run yet'}" + (
-        f": {cell.last_error}" if cell.last_error else ""
-    )
-    return "\n".join([end, *_tail(cell.log), f"log: {cell.log}" if cell.log else ""]).rstrip()
-
-
-def _tail(log: Path | None) -> list[str]:
-    return [] if log is None else read_tail(log)[-_LOG_LINES:]
 
 
 def _line(cell: CellState) -> str:
@@ -237,7 +224,7 @@ class _View:
         state = self.board.study.state
         running = self.board.running
         self.start.disabled, self.cancel.disabled = running, not running
-        if state is self._seen:
+        if state == self._seen:
             return
         self._seen = state
         self.bar.value = state.done / state.total if state.total else 0.0

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -349,17 +350,21 @@ def test_wall_clock_rows_of_another_class_stay_apart(tmp_path: Path) -> None:
         assert (len(rows), set(rows["worker"])) == (3, {name})
 
 
-def test_a_second_driver_of_a_study_is_refused(tmp_path: Path) -> None:
-    errors: list[AconError] = []
+def test_a_second_driver_of_a_study_follows_the_first(tmp_path: Path) -> None:
+    seconds: list[Any] = []
+    with ThreadPoolExecutor() as pool:
 
-    def second(*_: object) -> None:
-        if not errors:
-            with pytest.raises(AconError, match=r"sizes is being measured into .* already") as caught:
-                study_on(Threads(counted()), tmp_path / "out").run()
-            errors.append(caught.value)
+        def second(*_: object) -> None:
+            if not seconds:
+                other = study_on(Threads(counted()), tmp_path / "out")
+                seconds.append(other)
+                seconds.append(pool.submit(other.run))
+                while other.state.phase != "running":
+                    time.sleep(0.01)
 
-    study_on(Threads({"host0": Host()}, second), tmp_path / "out").run()
-    assert errors
+        rows = study_on(Threads({"host0": Host()}, second), tmp_path / "out").run()
+        assert len(seconds[1].result(timeout=60)) == len(rows)
+    assert len(rows) == len(study_on(Threads(counted()), tmp_path / "out").store.load("boot"))
 
 
 def test_a_run_that_was_measured_twice_counts_once(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
+import pandas as pd
 import pytest
 
 from acon_nb.errors import AconError, BuildFailed, Cancelled, InvalidInput
@@ -437,20 +439,26 @@ def test_a_cell_that_cannot_be_built_is_a_row_with_its_reason_and_the_others_run
     assert len(experiment.order) == 9
 
 
-def test_a_study_is_run_once_at_a_time(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_study_is_run_once_at_a_time_and_a_second_run_follows_the_first(tmp_path: Path) -> None:
+    others: list[Study] = []
     plan = dataclasses.replace(PLAN, fixed={"clock": "instructions"})
 
     def study(plan: Plan, answer: Callable[[PlanCell, int], Measured] | None = None) -> Study:
         return Study(plan=plan, experiment=Counted(tmp_path, answer), store=Store(tmp_path / "out"), parallel=1)
 
     def answer(_: PlanCell, __: int) -> Measured:
-        if not told:
-            with pytest.raises(AconError, match=r"sizes is being measured into .* already") as caught:
-                study(plan).run()
-            told.append(caught.value.hint)
+        if not others:
+            second = study(plan)
+            others.append(second)
+            ends.append(pool.submit(second.run))
+            while second.state.phase != "running":
+                time.sleep(0.01)
             assert len(study(dataclasses.replace(plan, name="others")).run()) == 6
         return good(tmp_path)
 
-    assert len(study(plan, answer).run()) == 6
-    assert told == ["wait for it, cancel it, or choose another folder"]
+    ends: list[Future[pd.DataFrame]] = []
+    with ThreadPoolExecutor() as pool:
+        assert len(study(plan, answer).run()) == 6
+        assert len(ends[0].result(timeout=60)) == 6
+    assert isinstance(others[0].experiment, Counted)
+    assert others[0].experiment.order == [], "it measured nothing of its own"

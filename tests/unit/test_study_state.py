@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from acon_nb.study.state import Board, CellState
+from acon_nb.study.state import Board, CellState, headline, log_of
 from acon_nb.vm import Clock
-from acon_nb.widgets.board import cells_table, headline, log_of, squares
+from acon_nb.widgets.board import cells_table, squares
 
 
 def state_of(tmp_path: Path, cells: int = 3) -> Board:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from acon_nb import results
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.study import live
 from acon_nb.study.cluster.dispatch import Dispatch
 from acon_nb.study.cluster.membership import Membership
 from acon_nb.study.cluster.pool import Pool
@@ -20,7 +21,6 @@ from acon_nb.study.cluster.resume import counted, kept
 from acon_nb.study.cluster.worker import Portable
 from acon_nb.study.kinds import experiment_of
 from acon_nb.study.plan import Plan
-from acon_nb.study.runner import alone
 from acon_nb.study.state import Board, CellState, StudyState
 from acon_nb.vm import Clock
 
@@ -49,6 +49,7 @@ class ClusterStudy:
     patience_s: float = 60.0
     _board: Board = field(init=False)
     _keys: frozenset[str] | None = field(init=False, default=None)
+    _other: live.RunningStudy | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not all(hasattr(self.experiment, name) for name in ("parts", "findings", "adopt")):
@@ -68,7 +69,7 @@ class ClusterStudy:
     @property
     def state(self) -> StudyState:
         """The current state of the study; may be read from any thread."""
-        return self._board.state
+        return self._board.state if self._other is None else self._other.state
 
     def rows(self) -> pd.DataFrame:
         """Return the rows of this plan in the store, in the order of its cells; after `run` as in `Study`.
@@ -81,8 +82,8 @@ class ClusterStudy:
     def run(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
         """Check the hosts, prepare, send the files to them, run what is missing, and return all rows.
 
-        Errors: those of the builds and of `hosts`; `AconError` when another driver measures this study or no host is
-        left; `Cancelled`. What was measured before is in the store.
+        Errors: those of the builds and of `hosts`; `AconError` when no host is left; `Cancelled`.
+        A study that another driver measures is followed to its end. What was measured before is in the store.
         """
         self.measure(on_progress=on_progress, cancel=cancel)
         return self.rows()
@@ -90,8 +91,17 @@ class ClusterStudy:
     def measure(self, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> None:
         """Measure as `run` does, without reading the rows."""
         stop = cancel or CancelToken()
-        with self._board.phases(), alone(self.store, self.plan.name):
-            self._measure(on_progress, stop)
+        with self._board.phases():
+            live.join(self.store, self.plan.name, on_progress, stop, self._follow)
+            self._follow(None)
+            with (
+                live.alone(self.store, self.plan.name),
+                live.published(self.store, self.plan.name, lambda: self._board.state, stop) as log,
+            ):
+                self._measure(live.both(on_progress, log), stop)
+
+    def _follow(self, other: live.RunningStudy | None) -> None:
+        self._other = other
 
     def _measure(self, on_progress: OnProgress, stop: CancelToken) -> None:
         stored = kept(self.store, self.experiment.kind, self.plan.name, self.session)
