@@ -8,6 +8,7 @@ const ALIVE_MS = 5000; // how often a view reports what it has shown; Python the
 const SILENT_MS = 13000; // after this long without an answer the kernel is gone or busy
 const ACK_BYTES = 32768;
 const PIECE_BYTES = 16384; // of what is typed or pasted, per message
+const LEAVE_MS = 2000; // Esc Esc Tab within this time leaves the terminal: all other keys are the guest's
 // Queries that a terminal answers by itself: only the leading view may, and never those in replayed output.
 const QUERIES = [
   { final: "n" }, { prefix: "?", final: "n" }, { final: "c" }, { prefix: ">", final: "c" }, { prefix: "=", final: "c" },
@@ -25,7 +26,9 @@ function element(parent, tag, name, text) {
 function button(parent, text, title, action) {
   const made = element(parent, "button", "acon-console-button", text);
   made.title = title;
+  made.type = "button";
   made.addEventListener("click", action);
+  return made;
 }
 
 // Shows chunks in the order of their positions, one at a time, and duplicates only once.
@@ -83,8 +86,16 @@ class Output {
 }
 
 // Copy with Ctrl+C if text is selected, paste with Ctrl+V, like Lab's own terminals.
+// Esc Esc Tab (or Shift+Tab) moves the focus out, which nothing else does; the guest gets both Esc, but no Tab.
 function keys(term) {
+  let escapes = [];
   term.attachCustomKeyEventHandler((event) => {
+    if (event.type === "keydown" && event.key === "Tab" && escapes.length >= 2 && event.timeStamp - escapes[0] < LEAVE_MS) {
+      escapes = [];
+      return false; // the browser moves the focus
+    }
+    if (event.type === "keydown" && event.key !== "Shift")
+      escapes = event.key === "Escape" && !event.repeat ? [...escapes, event.timeStamp].slice(-2) : [];
     if (event.type !== "keydown" || !event.ctrlKey || event.altKey) return true;
     const key = event.key.toLowerCase();
     if (key === "v") return false; // the browser's paste event follows
@@ -172,6 +183,11 @@ function render({ model, el }) {
   const state = element(bar, "span", "acon-console-state");
   const size = element(bar, "span", "acon-console-size");
   const screen = element(box, "div", "acon-console-screen");
+  const leave = element(box, "div", "acon-console-leave", "Esc Esc Tab leaves the terminal");
+  leave.id = `acon-leave-${view}`;
+  box.setAttribute("role", "group");
+  box.setAttribute("aria-label", "Console of the guest");
+  state.setAttribute("role", "status");
   // No blinking: Chromium delays a message until the frame after a key if a frame is requested, and an animation
   // always requests one. That more than doubled the time from key to echo.
   const term = new Terminal({
@@ -198,6 +214,11 @@ function render({ model, el }) {
     type(encoder.encode(`stty rows ${term.rows} cols ${term.cols}\r`));
     term.focus();
   });
+  const reader = button(bar, "Screen reader", "Let a screen reader read what the guest prints", () => {
+    term.options.screenReaderMode = !term.options.screenReaderMode;
+    reader.setAttribute("aria-pressed", String(term.options.screenReaderMode));
+  });
+  reader.setAttribute("aria-pressed", "false");
   button(bar, "Copy all", "Copy everything in this terminal", () => {
     term.selectAll();
     copy(term.getSelection());
@@ -237,6 +258,7 @@ function render({ model, el }) {
     if (!opened) {
       opened = true;
       term.open(screen);
+      term.textarea.setAttribute("aria-describedby", leave.id);
       want();
     }
     fit.fit();

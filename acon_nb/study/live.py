@@ -113,7 +113,7 @@ class RunningStudy:
 
     @property
     def state(self) -> StudyState:
-        """Its state, at most a second old. One whose process was killed has failed, and says so."""
+        """Its state, at most a second old. One whose process was killed has failed."""
         running = self.running  # before its state is read: it may end in between
         state = self._read()
         if state.phase not in _ENDED and not running:

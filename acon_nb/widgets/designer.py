@@ -20,7 +20,7 @@ from acon_nb.study.kinds import estimate_of, kind, study_of
 from acon_nb.study.plan import Plan
 from acon_nb.study.runner import Study
 from acon_nb.vm import end_text
-from acon_nb.widgets.parts import Runner, dense, pre
+from acon_nb.widgets.parts import Runner, accessible, dense, error_line, pre, with_error
 from acon_nb.widgets.session import headless, steady
 
 if TYPE_CHECKING:
@@ -103,14 +103,14 @@ class _View:
         self.result = w.HTML(layout=wide)
         self.valid = True
         self.runner = Runner((self.run,), self.result, lambda: self.valid)
-        self.box = steady(self._layout(w))
+        self.box = steady(accessible(self._layout(w)))
         for field in self.fields.values():
             field.observe(lambda _: self._take(), names="value")
         self.run.on_click(lambda _: self._start())
         self._show(designer.plan)
 
     def _layout(self, w: Any) -> Any:
-        rows = [w.VBox([field, self.errors[name]]) for name, field in self.fields.items()]
+        rows = [with_error(field, self.errors[name]) for name, field in self.fields.items()]
         left = w.VBox(rows, layout={"width": "50%"})
         right = w.VBox([self.size, self.cells], layout={"width": "50%", "padding": "0 0 0 1em"})
         buttons = w.HBox([self.run, self.runner.cancel, self.runner.bar])
@@ -121,7 +121,7 @@ class _View:
         texts = {name: field.value for name, field in self.fields.items()}
         plan, wrong = form.read_texts(texts, self.designer.plan, self.designer.shown)
         for name, label in self.errors.items():
-            text = _red(wrong[name]) if name in wrong else ""
+            text = error_line(wrong[name]) if name in wrong else ""
             if label.value != text:
                 label.value = text
         self.valid = plan is not None
@@ -157,11 +157,6 @@ class _View:
         ends = rows["end"].value_counts().to_dict() if len(rows) else {}
         counts = ", ".join(f"{count} {end_text(str(end))}" for end, count in ends.items()) or "no runs"
         self.result.value = pre(f"{len(rows)} rows: {counts}")
-
-
-def _red(text: str) -> str:
-    style = "color: var(--jp-error-color1); line-height: 1.3; overflow-wrap: anywhere"
-    return f'<div style="{style}">{html.escape(text)}</div>'
 
 
 def _earlier(out: Path, kind: str) -> pd.DataFrame | None:

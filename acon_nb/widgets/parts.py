@@ -20,7 +20,40 @@ _EVERY_S = 0.1
 def pre(text: str, *, bad: bool = False) -> str:
     """Return HTML that shows a text literally, in the colour of errors if `bad`."""
     colour = "var(--jp-error-color1)" if bad else "inherit"
-    return f'<pre style="color: {colour}; white-space: pre-wrap">{html.escape(text)}</pre>'
+    role = ' role="alert"' if bad else ""
+    return f'<pre{role} style="color: {colour}; white-space: pre-wrap">{html.escape(text)}</pre>'
+
+
+def error_line(text: str) -> str:
+    """Return HTML that shows an error next to its field; screen readers read it at once."""
+    style = "color: var(--jp-error-color1); line-height: 1.3; overflow-wrap: anywhere; white-space: pre-wrap"
+    return f'<div role="alert" style="{style}">{html.escape(text)}</div>'
+
+
+def with_error(field: Any, error: Any) -> Any:
+    """Return a field with the place of its error below it; `accessible` tells assistive technology that they belong
+    together."""
+    import ipywidgets as w
+
+    field.add_class("acon-field")
+    error.add_class("acon-error")
+    return w.VBox([field, error])
+
+
+def accessible(box: Any) -> Any:
+    """Return a form whose fields with an error are marked as invalid, with the error as their description.
+
+    ipywidgets cannot set these attributes: a part in the page does. Without anywidget the form is as it was.
+    """
+    import ipywidgets as w
+
+    try:
+        from acon_nb.widgets.terminal import FieldsWidget
+    except ImportError:
+        return box
+    form = w.VBox([box, FieldsWidget()])
+    form.add_class("acon-form")
+    return form
 
 
 def dense(markup: str) -> str:

@@ -1,4 +1,4 @@
-"""The terminal widget's model in the kernel; imported only when one is shown."""
+"""The models in the kernel of what is in the page alone, the terminal above all; imported only when one is shown."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ class TerminalWidget(anywidget.AnyWidget):
     ended = traitlets.Bool(False).tag(sync=True)
     channel = traitlets.Unicode("").tag(sync=True)  # NAME/KEY of `acon_nb.jupyter.channel`
     transcript = traitlets.Unicode("").tag(sync=True)
+
+
+class FieldsWidget(anywidget.AnyWidget):
+    """Marks the fields of the form around it as invalid where an error is shown below them; shows nothing itself."""
+
+    _esm = _STATIC / "fields.js"

@@ -21,6 +21,7 @@ from acon_nb.units import format_bytes, format_seconds
 from acon_nb.vm import form, tables
 from acon_nb.widgets import sparkline
 from acon_nb.widgets.console import ConsoleView
+from acon_nb.widgets.parts import accessible, error_line, with_error
 from acon_nb.widgets.session import headless, steady
 
 _LABELS = {
@@ -109,7 +110,7 @@ class _View:
         self.badge, self.state = w.HTML(), w.HTML("not started")
         self.cpu, self.memory, self.counters = w.HTML(), w.HTML(), w.HTML()
         self.console = w.VBox([])
-        self.box = steady(self._layout(w))
+        self.box = steady(accessible(self._layout(w)))
         for field in self.fields.values():
             field.observe(lambda _: self._take(), names="value")
         self.start.on_click(lambda _: self._begin(self._start))
@@ -119,7 +120,7 @@ class _View:
         self._begin(self._probe)
 
     def _layout(self, w: Any) -> Any:
-        rows = [w.VBox([field, self.errors[name]]) for name, field in self.fields.items()]
+        rows = [with_error(field, self.errors[name]) for name, field in self.fields.items()]
         left = w.VBox([*rows, self.error], layout={"width": "50%"})
         right = w.VBox([self.command], layout={"width": "50%", "max_height": "36em", "overflow": "auto"})
         buttons = w.HBox([self.start, self.stop, self.kill, self.badge, self.state])
@@ -134,9 +135,9 @@ class _View:
             except InvalidInput as error:
                 self._show_errors({form.field_of(error): form.error_text(error)})
             except AconError as error:
-                self.error.value = _red(str(error))
+                self.error.value = error_line(str(error))
             except Exception as error:  # in a thread, where nothing else would show it
-                self.error.value = _red(f"{type(error).__name__}: {error}")
+                self.error.value = error_line(f"{type(error).__name__}: {error}")
             finally:
                 self.busy = False
                 self._enable()
@@ -163,10 +164,12 @@ class _View:
 
     def _show_errors(self, errors: dict[str, str]) -> None:
         for name, label in self.errors.items():
-            text = _red(errors[name]) if name in errors else ""
+            text = error_line(errors[name]) if name in errors else ""
             if label.value != text:
                 label.value = text
-        self.error.value = "".join(_red(f"{name} {text}") for name, text in errors.items() if name not in self.errors)
+        self.error.value = "".join(
+            error_line(f"{name} {text}") for name, text in errors.items() if name not in self.errors
+        )
 
     def _probe(self) -> None:
         self.host = vm.capabilities()
@@ -225,7 +228,7 @@ class _View:
         try:
             self.state.value = _pre(tables.outcome_text(machine.wait()))
         except AconError as error:
-            self.error.value = _red(str(error))
+            self.error.value = error_line(str(error))
         self._enable()
 
 
@@ -243,12 +246,6 @@ def _badge(accelerator: str, why: str) -> str:
     style = f"background: {colour}; color: #fff; border-radius: 3px; padding: 1px 0.6em; font-weight: bold"
     title = "" if accelerator == "kvm" else f"emulated; KVM: {why}"
     return f'<span style="{style}" title="{html.escape(title, quote=True)}">{accelerator.upper()}</span>'
-
-
-def _red(text: str) -> str:
-    return (
-        f'<div style="color: var(--jp-error-color1); line-height: 1.3; white-space: pre-wrap">{html.escape(text)}</div>'
-    )
 
 
 def _pre(text: str) -> str:

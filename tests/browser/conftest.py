@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +114,29 @@ def keep_look(page, name):
 def look(page):
     """`look(name)` keeps a picture of the page, for people."""
     return lambda name: keep_look(page, name)
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """`axe(page, selector)`: what axe-core finds there of WCAG 2 A and AA, a line for each; it comes by npm (js/)."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is missing: apt-get install npm")
+    folder = tmp_path_factory.mktemp("axe")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(Path(__file__).parents[2] / "js" / name, folder)
+    install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    subprocess.run(install, cwd=folder, check=True, timeout=300)
+    source = (folder / "node_modules/axe-core/axe.min.js").read_text()
+
+    def faults(page, selector, *, without=()):
+        """`without`: rules whose faults are the front end's own."""
+        page.evaluate(source)
+        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+        options = {"runOnly": tags, "rules": {name: {"enabled": False} for name in without}}
+        result = page.evaluate("([where, options]) => axe.run(where, options)", [selector, options])
+        return [f"{one['id']}: {node['html'][:200]}" for one in result["violations"] for node in one["nodes"]]
+
+    return faults
 
 
 @pytest.fixture

@@ -129,3 +129,10 @@ def test_contents_lead_to_sections_and_headers_have_scopes(page, page_file):
     assert (
         page.locator("nav").evaluate("(nav) => nav.compareDocumentPosition(document.querySelector('.findings'))") == 2
     )
+
+
+def test_axe_finds_nothing_in_a_report(page, page_file, axe):
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(page_file.as_uri())
+        assert axe(page, "body") == []
