@@ -1,7 +1,8 @@
 """Whether the data of an event are evidence: only a digest is measured, and data count if they hash to it.
 
 Which bytes a type's digest covers: TCG PC Client Platform Firmware Profile, table "Events"; for boot variables edk2
-hashes the value alone (SecurityPkg, MeasureAllBootVariables); GRUB hashes what follows the prefix of its text.
+hashes the value alone (SecurityPkg, MeasureAllBootVariables); GRUB hashes what follows the prefix of its text;
+systemd-stub describes in UTF-16 what it hashes, and hashes the name of each section in ASCII (src/boot/stub.c).
 """
 
 from __future__ import annotations
@@ -44,6 +45,22 @@ def binding_of(event: LoggedEvent) -> Binding:
     return Binding.FORGED if must and event.data else Binding.UNBOUND
 
 
+def wide_text(data: bytes) -> str | None:
+    """Return the text of data in UTF-16 with a NUL at its end, as EFI programs describe events; None for others."""
+    if len(data) < 4 or len(data) % 2 or data[-2:] != b"\0\0" or 0 not in data[1:4:2]:
+        return None
+    try:
+        text = data[:-2].decode("utf-16-le")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def section_name_digest(name: str) -> bytes:
+    """Return the digest of the name of a section as systemd-stub measures it, with the NUL at its end."""
+    return hashlib.sha384(name.encode("utf-8", "replace") + b"\0").digest()
+
+
 def is_aael(event: LoggedEvent) -> bool:
     """Whether an event is a record of Trustee's attestation agent."""
     return event.event_type == EV_EVENT_TAG and event.data[:4] == AAEL_TAG
@@ -57,5 +74,7 @@ def _hashed(event: LoggedEvent) -> Iterator[bytes]:
         yield data[32 + 2 * struct.unpack_from("<Q", data, 16)[0] :]  # the value that follows the variable's name
     if event.event_type in (_EFI_ACTION, _ACTION, _IPL):
         yield data.rstrip(b"\0")
+    if event.event_type == _IPL and (text := wide_text(data)) is not None:
+        yield text.encode("utf-8", "replace") + b"\0"
     if event.event_type == _IPL:
         yield from (data.removeprefix(start).rstrip(b"\0") for start in _GRUB if data.startswith(start))

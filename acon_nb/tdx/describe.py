@@ -9,9 +9,18 @@ from __future__ import annotations
 import struct
 import uuid
 
+from acon_nb.tdx.binding import section_name_digest, wide_text
 from acon_nb.tdx.eventlog import AAEL_TAG, DSTACK_EVENT, LoggedEvent
 
-_TAGS = {0x8F3B22ED: "command line", 0x8F3B22EC: "initrd"}  # Linux: libstub/efistub.h
+_TAGS = {
+    0x8F3B22ED: "command line",  # Linux: libstub/efistub.h
+    0x8F3B22EC: "initrd",
+    0xF5BC582A: "systemd-boot's loader.conf",  # systemd: src/fundamental/tpm2-pcr.h
+    0x6C46F751: "systemd-stub: devicetree addon",
+    0x49DFFE0F: "systemd-stub: initrd addon",
+    0xDAC08E1A: "systemd-stub: microcode addon",
+    0x13AED6DB: "systemd-stub: profile of the UKI",
+}
 _TABLES = {
     uuid.UUID("eb9d2d31-2d88-11d3-9a16-0090273fc14d"): "SMBIOS",
     uuid.UUID("f2fd1544-9794-4a2c-992e-e5bbcf20e394"): "SMBIOS",
@@ -20,6 +29,7 @@ _TABLES = {
 _LIMIT_CHARACTERS = 100
 _VARIABLES = (0x80000001, 0x80000002, 0x8000000C, 0x800000E0)
 _APPLICATIONS = (0x80000003, 0x80000004, 0x80000005)
+_IPL = 0xD
 _BLOBS = (0x80000008, 0x8000000A)
 _FILE_PATH = (4, 4)  # device path node: media, file path
 
@@ -49,6 +59,11 @@ def label_of(event: LoggedEvent) -> str:
         return text_of(data[5:].split(b":", 1)[0]) if data else "event"
     if kind == 0x80000006:
         return "partition table"
+    if kind == _IPL and (text := wide_text(data)) is not None:
+        if text.startswith("."):  # systemd-stub measures the name of each section of a UKI, then the section
+            what = "name" if event.digest == section_name_digest(text) else "content"
+            return text_of(f"section {text}: {what}".encode())
+        return text_of(text.encode("utf-8", "replace"))
     return text_of(data)
 
 
@@ -78,7 +93,9 @@ def _tag(data: bytes) -> str:
     if data[:4] == AAEL_TAG:
         return text_of(data[8 : 8 + struct.unpack_from("<I", data, 4)[0]])
     number = struct.unpack_from("<I", data)[0]
-    return _TAGS.get(number, f"tag {number:#010x}")
+    name = _TAGS.get(number, f"tag {number:#010x}")
+    text = wide_text(data[8:]) if name.startswith("systemd") else None  # systemd says which file it was
+    return name if text is None else text_of(f"{name} {text}".encode("utf-8", "replace"))
 
 
 def _application(data: bytes) -> str:

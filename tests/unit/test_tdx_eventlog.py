@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx import LogKind, compare, parse_identity, parse_log, parse_side, read_identity, read_log
+from acon_nb.tdx.binding import binding_of
 from acon_nb.tdx.describe import label_of, text_of
 from acon_nb.tdx.eventlog import EventLog, extend, parse_ccel_table
 
@@ -290,3 +291,40 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     for read in (read_log, read_identity):
         with pytest.raises(InvalidInput, match="No such file"):
             read(tmp_path / "none")
+
+
+def test_the_events_of_systemd_s_boot_loader_and_stub_have_their_names() -> None:
+    """systemd-stub describes events in UTF-16: two for each section of a UKI, its name and its content."""
+
+    def wide(text: str) -> bytes:
+        return (text + "\0").encode("utf-16-le")
+
+    def tagged(number: int, text: str) -> bytes:
+        return struct.pack("<II", number, len(wide(text))) + wide(text)
+
+    def sha(data: bytes) -> bytes:
+        return hashlib.sha384(data).digest()
+
+    rows = [
+        (0xD, wide(".linux"), sha(b".linux\0"), "section .linux: name", "bound"),
+        (0xD, wide(".linux"), sha(b"MZ..."), "section .linux: content", "unbound"),
+        (0xD, wide(".pcrpkey"), sha(b".pcrpkey\0"), "section .pcrpkey: name", "bound"),
+        (0xD, wide("quiet é"), sha(wide("quiet é")), "quiet é", "bound"),
+        (0xD, wide("Credentials initrd"), sha(b"cpio"), "Credentials initrd", "unbound"),
+        (0xD, b"grub_cmd: set a=1\0", sha(b"set a=1"), "grub_cmd: set a=1", "bound"),
+        (
+            0x6,
+            tagged(0xF5BC582A, "loader.conf"),
+            sha(b"timeout 1"),
+            "systemd-boot's loader.conf loader.conf",
+            "unbound",
+        ),
+        (0x6, tagged(0x13AED6DB, "1"), sha(b"1"), "systemd-stub: profile of the UKI 1", "unbound"),
+        (0xD, wide("\x1b[2J"), sha(b"x"), None, "unbound"),
+    ]
+    log = parse_log(spec_id() + b"".join(record(3, kind, data, digest) for kind, data, digest, _, _ in rows))
+    for event, (_, data, _, label, binding) in zip(log.events, rows, strict=True):
+        assert binding_of(event).value == binding, data
+        if label is not None:
+            assert label_of(event) == label
+        assert label_of(event).isprintable()
