@@ -11,7 +11,7 @@ from pathlib import Path
 from acon_nb import process
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import AconError, InvalidInput
-from acon_nb.host import apt
+from acon_nb.host import apt, apt_suites
 from acon_nb.kernel.build import KernelImage
 from acon_nb.progress import OnProgress, silent
 from acon_nb.validation import did_you_mean
@@ -69,9 +69,13 @@ def debian_kernel(
 ) -> DistroKernel:
     """Get the kernel of a Debian package, or of the packages that it depends on. Nothing is installed.
 
+    NAME@SUITE is a package of a suite that this host does not use (`apt_suites`).
     Errors: `InvalidInput` for a package without a kernel, `AconError` if its modules are not found.
     """
-    parts = [apt.unpack(name, cache=cache or Cache(), on_progress=on_progress) for name in _parts(package)]
+    store = cache or Cache()
+    name, _, suite = package.partition("@")
+    lists = apt_suites.lists_of(suite, store, on_progress) if suite else apt.HOST
+    parts = [apt.unpack(one, lists, cache=store, on_progress=on_progress) for one in _parts(name, lists)]
     images = {version: path for part in parts for version, path in _images(part)}
     if len(images) != 1:
         count = f"contains {len(images)} kernels" if images else "contains no kernel"
@@ -97,12 +101,12 @@ def _images(part: apt.Unpacked) -> Iterator[tuple[str, Path]]:
     yield from ((path.name.removeprefix("vmlinuz-"), path) for path in (part.root / "boot").glob("vmlinuz-*"))
 
 
-def _parts(package: str) -> Iterator[str]:
+def _parts(package: str, lists: apt.Lists) -> Iterator[str]:
     """The packages that a kernel consists of: the given one, and those that it depends on."""
     names = [package]
     for name in names:
         yield name
-        names += [needed for needed in apt.find(name).depends if _PART.fullmatch(needed) and needed not in names]
+        names += [needed for needed in apt.find(name, lists).depends if _PART.fullmatch(needed) and needed not in names]
         if len(names) > _PARTS_LIMIT:
             raise InvalidInput("package", package, f"depends on more than {_PARTS_LIMIT} packages of kernels")
 

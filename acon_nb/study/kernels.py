@@ -1,6 +1,6 @@
 """The kernels of a plan: what a level of the factor `kernel` names, and what is built for it.
 
-A level is "build" (of the cell's own source, profile and settings), debian:VERSION (the same of another source), a name
+A level is "build" (of the cell's own source, profile and settings), debian:SERIES (the same of another source), a name
 from the plan's table `kernels`, or something that is there already: a bzImage's path, package:NAME of Debian.
 """
 
@@ -98,5 +98,7 @@ def check_kernels(table: Mapping[str, Mapping[str, Any]], levels: Mapping[str, N
         is_known = level == BUILD or level in kernels or DEBIAN.fullmatch(level) or level.startswith(PACKAGE)
         if not is_known and not Path(level).is_file():
             names = [BUILD, *kernels]
-            hint = f"a bzImage's path, debian:VERSION, or a name of the plan's [kernels]; {closest(level, names)}"
+            hint = (
+                f"a bzImage's path, debian:SERIES[@SUITE], or a name of the plan's [kernels]; {closest(level, names)}"
+            )
             raise InvalidInput("kernel", level, "is not a kernel that can be had", hint=hint)

@@ -21,7 +21,7 @@ class SwapFactors(Levels):
     """One cell of a swap study.
 
     **The guest.** `clock` is instructions or wall. `kernel` is "build" (of `source` with `profile`, names with commas,
-    and `settings`, OPT=VAL with commas), debian:VERSION (the same of that source), a name of the plan's table
+    and `settings`, OPT=VAL with commas), debian:SERIES (the same of that source), a name of the plan's table
     `kernels`, or a bzImage's path. `memory` is what the guest has; the RAM of a
     simulated disk comes on top, in every cell alike. `machine` is q35 or microvm. `tools` are
     Debian packages in every guest's initrd: encryption needs dmsetup, and cells with and without must have the same.

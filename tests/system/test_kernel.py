@@ -316,6 +316,15 @@ def test_an_option_that_is_m_is_a_module_that_a_guest_loads(store, tmp_path):
 
 
 @pytest.mark.weekly
+def test_a_packaged_kernel_of_a_later_suite_boots_with_its_modules(store, tmp_path):
+    packaged = kernel.debian_kernel("linux-image-cloud-amd64@sid", cache=store)
+    modules = kernel.module_closure(packaged, boot.VIRTIO_MODULES, cache=store)
+    made = boot.boot_initrd(tmp_path / "i.cpio", modules=modules, release=packaged.version, store=store)
+    row = boot.run(boot.BootCell(name="sid", kernel=packaged.image, initrd=made.path, timeout_s=300))
+    assert row.kernel_release == packaged.version
+
+
+@pytest.mark.weekly
 def test_a_kernel_built_after_edits_is_the_one_that_a_cold_build_makes(store, tmp_path):
     """Edits that make does not notice by their times: a header, one behind a link, and the table of system calls."""
     (minimal,) = CostSpec(groups=("minimal",)).steps()

@@ -204,7 +204,7 @@ def test_a_kernel_is_gathered_from_all_its_packages(
 ) -> None:
     packages = SUITES[suite]
 
-    def unpack(name: str, **_: object) -> Unpacked:
+    def unpack(name: str, *_: object, **__: object) -> Unpacked:
         (tmp_path / name).mkdir(exist_ok=True)
         for file in packages[name][1]:
             path = tmp_path / name / file
@@ -214,7 +214,9 @@ def test_a_kernel_is_gathered_from_all_its_packages(
                 module(path.parent, path.name)
         return Unpacked(package=apt.find(name), root=tmp_path / name)
 
-    monkeypatch.setattr(apt, "find", lambda name: Package(name=name, version="1", sha256="", depends=packages[name][0]))
+    monkeypatch.setattr(
+        apt, "find", lambda name, *_: Package(name=name, version="1", sha256="", depends=packages[name][0])
+    )
     monkeypatch.setattr(apt, "unpack", unpack)
     found = kernel.debian_kernel("linux-image-amd64", cache=cache)
     assert found.version in str(found.image)
@@ -228,10 +230,10 @@ def test_a_package_without_a_kernel_is_refused(cache: Cache, monkeypatch: pytest
     package = Package(
         name="linux-image-cloud-amd64-dbg", version="1", sha256="", depends=("linux-image-6.12-amd64-dbg",)
     )
-    monkeypatch.setattr(apt, "find", lambda _: package)
+    monkeypatch.setattr(apt, "find", lambda *_: package)
     fetched: list[str] = []
     monkeypatch.setattr(
-        apt, "unpack", lambda name, **_: fetched.append(name) or Unpacked(package=package, root=tmp_path)
+        apt, "unpack", lambda name, *_, **__: fetched.append(name) or Unpacked(package=package, root=tmp_path)
     )
     with pytest.raises(InvalidInput, match="contains no kernel"):
         kernel.debian_kernel(package.name, cache=cache)
