@@ -26,13 +26,14 @@ class BootFactors:
 
     `kernel` is "build" (of `source` with `profile`, names with commas, and `settings`, OPT=VAL with commas), a
     bzImage's path, package:NAME[@SUITE] of Debian, debian:SERIES (built as "build" of that source), or a name of the
-    plan's table `kernels`. `kernel_compression` is the bzImage's (gzip ... zstd; "": as the profile says). `initrd` is an image as of `acon-nb initrd from`, or file:PATH, any initrd; `initrd_compression` is a suffix,
-    "" for none. `ready` is when a guest is ready, and then ended: init (/init is reached), console:REGEX, port:NUMBER,
-    message (`{"event": "ready"}` on the results port); "": the end of /init where the initrd brings our report, as
-    images do, else init. `firmware` is none, ovmf, or a path. `append` is the command line, `cmdline` words added.
-    `accelerator` is auto, tcg or kvm; `td` makes it a TD. `initcalls` logs every initcall, which takes time of its own;
-    `milestones` boots again, up to three times, to find where firmware and unpacking end (instruction clock).
-    `copy` means nothing: two copies of a cell are an A/A comparison.
+    plan's table `kernels`. `kernel_compression` is the bzImage's (gzip ... zstd; "": as the profile says). `initrd` is
+    an image as of `acon-nb initrd from`, or file:PATH, any initrd; `initrd_compression` is a suffix, "" for none.
+    `ready` is when a guest is ready, and then ended: init (/init is reached), console:REGEX, port:NUMBER, message
+    (`{"event": "ready"}` on the results port); "": the end of /init where the initrd brings our report, as images do,
+    else init. `firmware` is none, ovmf, or a path. `append` is the command line, `cmdline` words added. `accelerator`
+    is auto, tcg or kvm; `td` makes it a TD. `initcalls` logs every initcall, which takes time of its own; `milestones`
+    boots again, up to three times, to find where firmware and unpacking end (instruction clock). `copy` means nothing:
+    two copies of a cell are an A/A comparison.
     Errors: `InvalidInput` at construction.
     """
 
