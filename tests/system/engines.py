@@ -56,11 +56,12 @@ def docker(host: str, *argv: str, check: bool = True, **fields: Any) -> subproce
 def saved_redis(folder: Path) -> Iterator[tuple[Path, str]]:
     """An image of redis from a Dockerfile in a real engine: its archive by `docker save`, and the engine's address."""
     with dockerd(folder) as host:
-        write_folder(tree_of("busybox+redis-server+redis-tools"), folder / "root")
-        (folder / "Dockerfile").write_text(
+        context = folder / "context"
+        write_folder(tree_of("busybox+redis-server+redis-tools"), context / "root")
+        (context / "Dockerfile").write_text(
             'FROM scratch\nCOPY root /\nENTRYPOINT ["redis-server"]\nCMD ["--save", "", "--appendonly", "no"]\n'
         )
-        docker(host, "build", "-t", "my-redis:1", str(folder))
+        docker(host, "build", "-t", "my-redis:1", str(context))
         docker(host, "save", "-o", str(folder / "redis.tar"), "my-redis:1")
         yield folder / "redis.tar", host
 
