@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from acon_nb.changes.plain_text import table_row
 from acon_nb.errors import AconError
 from acon_nb.host import probe_qemu
-from acon_nb.profile import diff
+from acon_nb.profile import code, data, diff
 from acon_nb.profile.diff import Difference
-from acon_nb.profile.model import load
+from acon_nb.profile.layout import canonical
+from acon_nb.profile.model import FunctionCount, Region, load
 from acon_nb.profile.phases import until
 from acon_nb.results import Store
 from acon_nb.study import kinds
@@ -42,7 +43,9 @@ class KernelChange:
 
     `layout` and `timing` are instructions more that the source does not ask for; the four parts add up to `change`.
     `is_layout`: no function executed other instructions but for what the compiler, the linker and the image's bytes do,
-    and for what came earlier or later. `same_code`: all that ran has the same instructions.
+    and for what came earlier or later. `same_code`: all that ran has the same instructions. `other_code` are the
+    functions that ran with either kernel and have other instructions (None: not known), `same_data`: the kernels' data
+    are the same.
     """
 
     functions: tuple[CountChange, ...] = ()
@@ -52,6 +55,13 @@ class KernelChange:
     change: int = 0
     is_layout: bool = False
     same_code: bool = False
+    other_code: tuple[str, ...] | None = None
+    same_data: bool = False
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the kernels do the same: what differs comes of where things lie, of free memory and of ticks."""
+        return self.other_code == () and self.same_data
 
 
 def are_profiled(study: str) -> bool:
@@ -83,8 +93,15 @@ def of_rows(
     paths = [row.get("profile") for row in (before, after)]
     if all(isinstance(path, str) for path in paths):
         profiles = [load(Path(str(path))) for path in paths]
-        compared = diff.difference(*(until(one, last_phase) if last_phase else one for one in profiles))
-        return of_difference(compared, most=most)
+        before_profile, after_profile = (until(one, last_phase) if last_phase else one for one in profiles)
+        change = of_difference(diff.difference(before_profile, after_profile), most=most)
+        kernels = [Path(str(row.get("factor_kernel"))) for row in (before, after)]
+        if not all(path.is_file() for path in kernels):
+            return change
+        names = {
+            canonical(one.name) for made in (before_profile, after_profile) for one in made.functions if _is_code(one)
+        }
+        return replace(change, other_code=code.other_code(kernels, names), same_data=data.are_equal(*kernels))
     old, new = _counts(before), _counts(after)
     changes = [CountChange(name=name, before=old[name], after=new[name]) for name in old if name in new]
     return KernelChange(functions=_largest(changes, most))
@@ -128,6 +145,10 @@ def table(changes: Sequence[CountChange]) -> list[str]:
         numbers = ["-" if value is None else f"{value:,}" for value in (one.before, one.after)]
         lines += table_row(one.name, (*numbers, f"{one.difference:+,}"), name_width=_NAME_WIDTH)
     return lines
+
+
+def _is_code(one: FunctionCount) -> bool:
+    return one.region is Region.KERNEL and not one.name.startswith("(")
 
 
 def _largest(changes: Sequence[CountChange], most: int) -> tuple[CountChange, ...]:

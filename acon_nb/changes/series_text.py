@@ -13,6 +13,8 @@ from acon_nb.profile.diff_text import aside
 
 _NAME_WIDTH = 24
 _EXACT = "Counts are exact: equal kernels give equal numbers in every run."
+_LAYOUT = "other places of code, bytes of the image, free memory, ticks."
+_MOST_NAMES = 8
 _MARKS = re.compile(r"([\\`*_<>|\[\]#])")
 
 
@@ -114,9 +116,11 @@ def _notes(cells: Sequence[CellChange]) -> list[str]:
             lines += wrapped(f"{cell.name}: a guest did not end well: {cell.failure}.")
         text = f"{cell.name}: {_aside([cell])}"
         if cell.verdict is SeriesVerdict.LAYOUT:
-            lines += wrapped(f"{text}: other places of code, bytes of the image, ticks. All functions do the same.")
+            lines += wrapped(f"{text}: {_LAYOUT} All functions do the same.")
         elif cell.layout_change or cell.timing_change:
             lines += wrapped(f"{text}; the others are of functions.")
+        if cell.verdict is SeriesVerdict.DIFFERENT and cell.other_code is not None:
+            lines += wrapped(f"{cell.name}: {_other_code(cell.other_code)}.")
         lines += [
             line
             for one in cell.shown
@@ -124,6 +128,13 @@ def _notes(cells: Sequence[CellChange]) -> list[str]:
             for line in wrapped(f"{cell.name}: {one.label} {_value(one.before)} -> {_value(one.after)}, not compared.")
         ]
     return lines
+
+
+def _other_code(names: Sequence[str]) -> str:
+    if not names:
+        return "no function that ran has other code; the kernels' data differ"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"of what ran, other code have {', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def _value(value: float | None) -> str:

@@ -50,7 +50,8 @@ class CellChange:
     """A cell with two kernels: its measures, the first of which counts instructions, and the functions that differ.
 
     `layout_change` are the instructions that code in other places costs, `timing_change` those that come of when
-    something happens: nothing that the source says. `shown` are measures that make no verdict.
+    something happens: nothing that the source says. `shown` are measures that make no verdict. `other_code` are the
+    functions that ran with either kernel and have other instructions; None where that is not known.
     """
 
     name: str
@@ -61,6 +62,7 @@ class CellChange:
     timing_change: int = 0
     shown: tuple[MeasureChange, ...] = ()
     ends: tuple[str, str] = ("", "")
+    other_code: tuple[str, ...] | None = None
 
     @property
     def failure(self) -> str:
@@ -87,6 +89,7 @@ class CellChange:
             "timing": self.timing_change,
             "shown": {one.name: {"before": one.before, "after": one.after} for one in self.shown},
             "ends": list(self.ends),
+            "other_code": None if self.other_code is None else list(self.other_code),
         }
 
 
@@ -115,16 +118,18 @@ def _compared(cell: SuiteCell, before: Mapping[str, Any], after: Mapping[str, An
         return CellChange(name=cell.name, verdict=SeriesVerdict.EQUAL, measures=measures, shown=shown, ends=ends)
     change = functions.of_rows(before, after, last_phase=cell.last_phase)
     explained = all(one.before == one.after or _is_explained(one, change) for one in measures)
-    is_layout = change.is_layout and explained and ends[0] == ends[1]
+    is_layout = (change.is_same or (change.is_layout and explained)) and ends[0] == ends[1]
+    by_chance = change.change - change.layout if is_layout and change.is_same else change.timing
     return CellChange(
         name=cell.name,
         verdict=SeriesVerdict.LAYOUT if is_layout else SeriesVerdict.DIFFERENT,
         measures=measures,
-        functions=change.functions,
+        functions=() if is_layout else change.functions,
         layout_change=change.layout,
-        timing_change=change.timing,
+        timing_change=by_chance,
         shown=shown,
         ends=ends,
+        other_code=change.other_code,
     )
 
 

@@ -11,8 +11,9 @@ import bisect
 import hashlib
 import io
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +24,23 @@ from acon_nb.profile.counts import Functions
 from acon_nb.profile.layout import canonical
 from acon_nb.profile.model import Profile, Region
 from acon_nb.profile.timing import timing
+from acon_nb.study.functions import functions_of
 
 if TYPE_CHECKING:
     import iced_x86
 
 _DIGITS = 16  # of a digest: 64 bits
 _LEAST_BYTES = 4  # of a field that can hold an address
+_MAP, _PHYSICAL_BYTES = 0xFFFF_FFFF_8000_0000, 8  # __START_KERNEL_map, and the field of a physical address
 _ALLOCATED, _EXECUTABLE = 2, 4  # SHF_ALLOC, SHF_EXECINSTR of elf(5)
+
+
+class _Reference(Enum):
+    """What an instruction does with an address: it goes there, has it as it is, or adds registers to it."""
+
+    BRANCH = 1
+    POINTER = 2
+    TABLE = 3
 
 
 @dataclass(frozen=True)
@@ -91,19 +102,24 @@ class KernelCode:
                 for offset, size, address in _addresses(decoder, instruction):
                     is_own = address in own and instruction.near_branch_target == address
                     is_relative = instruction.is_ip_rel_memory_operand and address == instruction.memory_displacement
-                    if (address in self._whole or is_relative) and not is_own:
+                    if size == _PHYSICAL_BYTES and address + _MAP in self._whole:
+                        address += _MAP  # __pa_symbol() of something
+                    is_here = address in self._whole
+                    if (is_here or is_relative) and not is_own:
                         # A variable of each CPU is numbered from 0, and reached relative to the instruction
-                        name = self._name(address) if address in self._whole else f" {address:x}\n".encode()
+                        name = self._name(address, _kind(instruction)) if is_here else f" {address:x}\n".encode()
                         raw = raw[:offset] + bytes(size) + raw[offset + size :] + name
             yield raw
 
-    def _name(self, address: int) -> bytes:
-        """The function and the place in it, nothing for data."""
+    def _name(self, address: int, kind: _Reference) -> bytes:
+        """The function and the place in it; nothing for data, nor for what is computed from a table or its end."""
         section = self._section(address)
         before = bisect.bisect_right(self._starts, address) - 1
-        if section is None or not section.is_code or before < 0:
+        if section is None or not section.is_code or before < 0 or kind is _Reference.TABLE:
             return b""
         start = self._starts[before]
+        if kind is _Reference.POINTER and (start != address or address == section.addresses.start):
+            return b""
         return f" {canonical(self.names[start])}+{address - start:x}\n".encode()
 
 
@@ -142,6 +158,35 @@ def of_profile(made: Profile, kernel: Path, functions: Functions) -> Profile:
     wanted = {one.name for one in made.functions if one.region is Region.KERNEL}
     chosen = [address for address, name in names.items() if name in wanted or canonical(name) in timing()]
     return replace(made, code={names[address]: digest for address, digest in code.digests(chosen).items()})
+
+
+def other_code(kernels: Sequence[Path], names: Set[str]) -> tuple[str, ...] | None:
+    """Those functions, of `names` as of `canonical`, that do not have the same instructions in two kernels.
+
+    None where the code of one is not known.
+    """
+    digests: list[dict[str, set[str]]] = []
+    for kernel in kernels:
+        known = functions_of(kernel)
+        code = of_image(kernel, known) if known else None
+        if code is None:
+            return None
+        sums: dict[str, set[str]] = {}
+        chosen = [address for address, name in known.items() if canonical(name) in names]
+        for address, digest in code.digests(chosen).items():
+            sums.setdefault(canonical(known[address]), set()).add(digest)
+        digests.append(sums)
+    before, after = digests
+    return tuple(sorted(name for name in names if not before.get(name) or before[name] != after.get(name)))
+
+
+def _kind(instruction: iced_x86.Instruction) -> _Reference:
+    import iced_x86
+
+    if instruction.near_branch_target:
+        return _Reference.BRANCH
+    fixed = instruction.memory_base in (iced_x86.Register.NONE, iced_x86.Register.RIP)
+    return _Reference.POINTER if fixed and instruction.memory_index == iced_x86.Register.NONE else _Reference.TABLE
 
 
 def _addresses(decoder: iced_x86.Decoder, instruction: iced_x86.Instruction) -> Iterator[tuple[int, int, int]]:

@@ -346,3 +346,15 @@ def test_a_profile_can_end_with_a_phase() -> None:
     assert kernel.total == whole.total - 700 - 12_345
     assert kernel.unattributed == whole.unattributed == 7
     assert phases.until(whole, "no such phase") == whole
+
+
+def test_a_page_fault_more_is_of_timing_and_named() -> None:
+    before = {"alloc_pages": 50_000, "asm_exc_page_fault": 20, "clear_page_orig": 1_420, "mt_find": 300}
+    after = {**before, "asm_exc_page_fault": 10, "clear_page_orig": 710, "mt_find": 121}
+    compared = difference(coded(before), coded(after))
+    assert compared.verdict is DifferenceVerdict.LAYOUT
+    assert compared.timing_change == compared.change == -899
+    assert "a page fault more or less" in diff_text.text(compared)
+    # no fault more: something else clears pages
+    compared = difference(coded(before), coded({**before, "clear_page_orig": 710}))
+    assert compared.verdict is DifferenceVerdict.DIFFERENT
