@@ -151,6 +151,62 @@ FORMS = {
 }
 
 
+def compact(value: int) -> bytes:
+    """A compact number of SCALE."""
+    for mode, size in ((0, 1), (1, 2), (2, 4)):
+        if value < 1 << (8 * size - 2):
+            return (value << 2 | mode).to_bytes(size, "little")
+    return b"\3" + value.to_bytes(4, "little")
+
+
+def sized(value: bytes | str) -> bytes:
+    raw = value.encode() if isinstance(value, str) else value
+    return compact(len(raw)) + raw
+
+
+def scaled(quote: bytes, events: list[dict[str, Any]], applications: list[tuple[str, bytes]]) -> bytes:
+    """The first version of dstack's attestation."""
+    out = b"\0\0" + sized(quote) + compact(len(events))
+    for row in events:
+        out += struct.pack("<II", row["imr"], row["event_type"]) + sized(bytes.fromhex(row["digest"]))
+        out += sized(row["event"]) + sized(bytes.fromhex(row["event_payload"]))
+    out += compact(len(applications)) + b"".join(sized(name) + sized(payload) for name, payload in applications)
+    return out + bytes(64) + sized("{}")
+
+
+FORMS["SCALE"] = scaled(QUOTE, [], []).hex().encode()
+FORMS["SCALE in JSON"] = json.dumps({"attestation": scaled(QUOTE, [], []).hex()}).encode()
+
+
+def test_the_first_attestation_of_dstack_replays() -> None:
+    """Its events of the boot and of applications, where the digests of the latter may be left out."""
+    boot = parse_side(CCEL)
+    assert isinstance(boot, EventLog)
+    applications = [("app-id", b"\x86\xb0"), ("system-ready", b"")]
+    value = bytes(48)
+    for name, payload in applications:
+        data = struct.pack("<I", 134217729) + b":" + name.encode() + b":" + payload
+        value = extend(value, hashlib.sha384(data).digest())
+    rows = [
+        {"imr": 3, "event_type": 134217729, "digest": "", "event": name, "event_payload": payload.hex()}
+        for name, payload in applications
+    ]
+    quote = with_rtmr3(value)
+    for events in (dstack_events(boot) + rows, dstack_events(boot)):
+        raw = scaled(quote, events, applications)
+        for form in (raw, raw.hex().encode(), json.dumps({"attestation": raw.hex()}).encode()):
+            side = parse_side(form)
+            assert isinstance(side, TdIdentity)
+            assert side.log is not None
+            assert side.log.registers() == {name: side.registers[name] for name in side.log.registers()}
+            assert compare(boot, side).verdict == "equal"
+    for size in range(0, len(raw), 97):
+        with pytest.raises(InvalidInput):
+            parse_side(raw[:size])
+    with pytest.raises(InvalidInput):
+        parse_side(raw + b"x")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_quote_is_read_in_each_form(form: str) -> None:
     side = parse_side(FORMS[form])

@@ -1,7 +1,8 @@
 """Evidence in JSON: the quotes and the logs in it, under the names by which projects publish them.
 
-dstack: {"quote": hexadecimal, "event_log": JSON as text}, also its attestation, a MessagePack as hexadecimal; Trustee:
-{"quote": base64, "cc_eventlog": base64}; Intel Trust Authority: {"tdx": {"quote", "event_log"}}; others: see the names.
+dstack: {"quote": hexadecimal, "event_log": JSON as text}, also its attestation, MessagePack or SCALE as hexadecimal;
+Trustee: {"quote": base64, "cc_eventlog": base64}; Intel Trust Authority: {"tdx": {"quote", "event_log"}}; others: see
+the names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.tdx.eventlog import APPLICATION, EventLog, LogKind, is_agent_log, parse_log
 from acon_nb.tdx.evidence.encoded import decode
 from acon_nb.tdx.evidence.json_logs import is_json_log, json_lines, parse_json_log
+from acon_nb.tdx.evidence.scale import scale_attestation
 from acon_nb.tdx.evidence.text_logs import is_text_log, parse_text_log
 from acon_nb.tdx.quote import is_identity
 
@@ -168,7 +170,7 @@ def _unwrapped(item: str | bytes) -> Any:
                 return load(raw.decode("utf-8", "replace"))
             except (ValueError, RecursionError):
                 return None
-        packed = message_pack(raw)
+        packed = message_pack(raw) or scale_attestation(raw)
         if packed is not None:
             return packed
         decoded = decode(raw.decode("utf-8", "replace"))

@@ -15,6 +15,7 @@ from acon_nb.tdx.eventlog import APPLICATION, EventLog, LogKind, is_agent_log, p
 from acon_nb.tdx.evidence import json_forms, protobuf
 from acon_nb.tdx.evidence.encoded import decode, is_dump
 from acon_nb.tdx.evidence.json_logs import is_json_log, json_lines
+from acon_nb.tdx.evidence.scale import scale_attestation
 from acon_nb.tdx.evidence.text_logs import is_text_log, parse_text_log
 from acon_nb.tdx.printable import printable
 from acon_nb.tdx.quote import TdIdentity, is_identity, parse_identity
@@ -105,6 +106,9 @@ def _parse(raw: bytes, source: str, kind: LogKind | None, layer: int, inside: st
     packed = json_forms.message_pack(raw)
     if packed is not None:
         return _of_json(packed, source, kind, _more(inside, "MessagePack"))
+    scaled = scale_attestation(raw)
+    if scaled is not None:
+        return _of_json(scaled, source, kind, _more(inside, "an attestation of dstack (SCALE)"))
     return _said(parse_identity(raw, source=source), inside)  # says what is wrong with it as a quote
 
 
