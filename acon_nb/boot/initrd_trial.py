@@ -27,6 +27,13 @@ class Trial:
     shown: tuple[str, ...]
 
 
+def disk_sizes(disks: Sequence[str]) -> list[int]:
+    """Return the sizes of the disks of a trial, in bytes. Errors: `InvalidInput`."""
+    if len(disks) > _MOST_DISKS:
+        raise InvalidInput("disks", len(disks), f"are more than {_MOST_DISKS}", hint="try fewer")
+    return [parse_bytes(size, field="disks", bare="M") for size in disks]
+
+
 def try_initrd(
     kernel: Path,
     spec: InitrdSpec,
@@ -43,9 +50,7 @@ def try_initrd(
     measurement on the wall clock runs on this host. Errors: `InvalidInput`, `Cancelled`, `GuestFailed` when the guest
     does not come to the end.
     """
-    if len(disks) > _MOST_DISKS:
-        raise InvalidInput("disks", len(disks), f"are more than {_MOST_DISKS}", hint="try fewer")
-    sizes = [parse_bytes(size, field="disks", bare="M") for size in disks]
+    sizes = disk_sizes(disks)
     with tempfile.TemporaryDirectory(prefix="acon-nb-") as name:
         folder = Path(name)
         made = make(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from acon_nb.analysis import compare
 from acon_nb.boot import initcalls, memory, phases
 from acon_nb.errors import InvalidInput
-from acon_nb.results.select import usable
+from acon_nb.results import metrics
+from acon_nb.results.select import matching, usable
 from acon_nb.study import plan as plans
 from acon_nb.study.plan import Plan
 from acon_nb.units import format_bytes
@@ -54,6 +55,24 @@ def plan_of(
     kept = {factor: levels for factor, levels in asked.factors.items() if factor not in own}
     own_plan = replace(asked, factors=kept, fixed={**asked.fixed, **own}) if own else asked
     return replace(own_plan, profile=True) if profile else own_plan
+
+
+def check(plan: Plan, *, metric: str = "", cell: str = "", cells: Sequence[str] = (), most: int = 1) -> None:
+    """Check what a notebook is to show of a plan before it is run: a measure, a cell by its label, cells by a part of
+    it, how many lines. Errors: `InvalidInput`.
+    """
+    if metric:
+        metrics.metric(metric)
+    labels = [one.label for one in plan.all_cells]
+    if cell and cell not in labels:
+        raise InvalidInput("cell", cell, "is not a cell of the plan", hint="; ".join(labels[:20]))
+    for part in cells:
+        if len(matching(labels, part)) != 1:
+            raise InvalidInput("cells", part, "is not one cell of the plan", hint="; ".join(labels[:20]))
+    if len(cells) > 2:
+        raise InvalidInput("cells", ", ".join(cells), "are more than two", hint="one, or two to compare")
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise InvalidInput("most", most, "is not a number of lines", hint="1 or more")
 
 
 def boots(rows: pd.DataFrame, folder: Path) -> dict[str, initcalls.Boot]:

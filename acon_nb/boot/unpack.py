@@ -60,6 +60,14 @@ class CompressionExperiment(BootExperiment):
         return path
 
 
+def check_compressions(compressions: Sequence[str]) -> None:
+    """Check names of compressions ("": none). Errors: `InvalidInput`."""
+    for suffix in compressions:
+        if suffix not in COMPRESSIONS:
+            hint = ", ".join(filter(None, COMPRESSIONS))
+            raise InvalidInput("compressions", suffix, "is not a known compression", hint=hint)
+
+
 def measure(
     tree: FileTree,
     kernel: Path,
@@ -77,10 +85,7 @@ def measure(
     the boots are kept in `out`; what is in it is not booted again.
     Errors: `InvalidInput` (no such compression), those of `create` and of `run_plan`.
     """
-    for suffix in compressions:
-        if suffix not in COMPRESSIONS:
-            hint = ", ".join(filter(None, COMPRESSIONS))
-            raise InvalidInput("compressions", suffix, "is not a known compression", hint=hint)
+    check_compressions(compressions)
     base = load(PLAN)
     plan = replace(
         base,

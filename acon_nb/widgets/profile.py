@@ -29,6 +29,14 @@ _SUFFIXES = {
 }
 
 
+def file_format(path: Path) -> str:
+    """Return the format that the name of an export asks for. Errors: `InvalidInput` for a name without one."""
+    name = next((name for suffix, name in _SUFFIXES.items() if path.name.endswith(suffix)), "")
+    if not name:
+        raise InvalidInput("file", path, "has no suffix of a known format", hint=", ".join(_SUFFIXES))
+    return name
+
+
 _DIFFERENCE = -1  # of a choice, in which None would be nothing
 
 
@@ -56,9 +64,7 @@ class ProfileExplorer:
 
         Errors: `InvalidInput` for another name, and for the difference in a format of one profile.
         """
-        format_name = next((name for suffix, name in _SUFFIXES.items() if path.name.endswith(suffix)), "")
-        if not format_name:
-            raise InvalidInput("file", path, "has no suffix of a known format", hint=", ".join(_SUFFIXES))
+        format_name = file_format(path)
         if format_name == "flame":
             return flame.save(self.page, path)
         if self.shown is None:

@@ -21,6 +21,15 @@ def headless() -> bool:
     return not getattr(kernel, "_allow_stdin", False)
 
 
+def cell_now() -> tuple[str, int]:
+    """Return the id of the notebook's cell that runs now, and which execution this is; ("", 0) outside notebooks."""
+    ipython = sys.modules.get("IPython")
+    shell: Any = ipython.get_ipython() if ipython is not None else None
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell = parent.get("metadata", {}).get("cellId", "") if isinstance(parent, dict) else ""
+    return str(cell or ""), int(getattr(shell, "execution_count", 0) or 0)
+
+
 def steady(widget: Any) -> Any:
     """Make a widget and its children handle the page's messages in the subshell that each message names; return it.
 

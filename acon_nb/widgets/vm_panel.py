@@ -22,7 +22,7 @@ from acon_nb.vm import form, tables
 from acon_nb.widgets import sparkline
 from acon_nb.widgets.console import ConsoleView
 from acon_nb.widgets.parts import accessible, error_line, with_error
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.session import cell_now, headless, steady
 
 _LABELS = {
     "kernel": "Kernel",
@@ -49,13 +49,29 @@ _GRACE_S = 10.0
 
 
 class VmPanel:
-    """A view of one `VmSpec`: `spec` is what the fields contain, `machine` and `console` are those started last."""
+    """A view of one `VmSpec`: `spec` is what the fields contain, `machine` and `console` are those started last.
+
+    Made again by the same cell of a notebook, it finds the guest that the cell's earlier panel started, if that still
+    runs, with its fields and its console.
+    """
 
     def __init__(self, spec: vm.VmSpec) -> None:
-        self.spec = spec
+        self.spec = self.base = spec
+        self.cell, self.execution = cell_now()
         self.machine: vm.Machine | None = None
         self.console: ConsoleView | None = None
         self._view: _View | None = None
+        earlier = _earlier(self)
+        if earlier is not None:
+            self.spec, self.machine, self.console = earlier.spec, earlier.machine, earlier.console
+            _started.append(self)
+
+    def started(self, machine: vm.Machine) -> None:
+        """Note the guest that was started from this panel; its console takes the place of the last one's."""
+        if self.console is not None:
+            self.console.close()
+        self.machine, self.console = machine, ConsoleView(machine)
+        _started.append(self)
 
     def close(self) -> None:
         """End the guest if it is running."""
@@ -75,6 +91,18 @@ class VmPanel:
         if self._view is None:
             self._view = _View(self)
         display(self._view.box)
+
+
+_started: list[VmPanel] = []  # panels whose guest runs, in the order of their start
+
+
+def _earlier(panel: VmPanel) -> VmPanel | None:
+    """Return the panel whose guest runs and that the same cell made in an earlier execution; of several, the one that
+    was made with the same spec. Outside notebooks, where cells are not known, the spec decides alone."""
+    _started[:] = [one for one in _started if one.machine is not None and one.machine.running]
+    same = [one for one in _started if one.cell == panel.cell and (not panel.cell or one.execution != panel.execution)]
+    alike = [one for one in same if one.base == panel.base]
+    return next(reversed(alike or (same if panel.cell else [])), None)
 
 
 def vm_panel(spec: vm.VmSpec) -> VmPanel:
@@ -118,6 +146,8 @@ class _View:
         self.kill.on_click(lambda _: self.panel.machine.kill() if self.panel.machine else None)
         self._enable()
         self._begin(self._probe)
+        if panel.machine is not None and panel.machine.running:
+            self._show_guest(panel.machine)
 
     def _layout(self, w: Any) -> Any:
         rows = [with_error(field, self.errors[name]) for name, field in self.fields.items()]
@@ -193,13 +223,14 @@ class _View:
         if has_agent:
             arguments = (machine, lambda text: setattr(self.error, "value", html.escape(text)))
             threading.Thread(target=agent.share_when_ready, args=arguments, name="acon-shares", daemon=True).start()
-        self.panel.machine = machine
+        self.panel.started(machine)
+        self._show_guest(machine)
+
+    def _show_guest(self, machine: vm.Machine) -> None:
+        """Show a running guest: its console, and what it uses from now on."""
         self.cpu.value = ""
-        if self.panel.console is not None:
-            self.panel.console.close()
-        self.panel.console = ConsoleView(machine)
         self.badge.value = _badge(machine.accelerator, machine.host.kvm_why)
-        self.console.children = [self.panel.console.widget()]
+        self.console.children = [self.panel.console.widget()] if self.panel.console is not None else []
         threading.Thread(target=self._follow, args=(machine,), name="acon-panel-live", daemon=True).start()
 
     def _stop(self) -> None:

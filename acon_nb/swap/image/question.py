@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from acon_nb.errors import InvalidInput
+from acon_nb.swap.setups import by_name
 from acon_nb.units import parse_bytes, parse_ns
 from acon_nb.validation import Meta, OneOf, check_fields
 from acon_nb.vm import Clock
@@ -56,6 +57,8 @@ class ImageQuestion:
             raise InvalidInput("at", "", "is empty", hint="such as 0.5x,0.75x,1x of the peak, or 256M")
         for text in self.at:
             available_of(text, 1 << 30)
+        for name in self.setups:
+            by_name(name)
         if len(set(self.at)) < len(self.at):
             raise InvalidInput("at", ",".join(self.at), "has a share twice", hint="name each once")
         if self.ready and not self.driver:
