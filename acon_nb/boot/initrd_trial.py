@@ -14,6 +14,7 @@ from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.study.host_lock import run_locked
 from acon_nb.units import parse_bytes
 from acon_nb.vm import DiskSpec, End, Machine, Outcome, VmSpec, disk
+from acon_nb.vm.spec import kernel_init_bytes
 
 _BEGIN, _END = "acon: shown", "acon: end"
 _MOST_DISKS = 8
@@ -32,6 +33,12 @@ def disk_sizes(disks: Sequence[str]) -> list[int]:
     if len(disks) > _MOST_DISKS:
         raise InvalidInput("disks", len(disks), f"are more than {_MOST_DISKS}", hint="try fewer")
     return [parse_bytes(size, field="disks", bare="M") for size in disks]
+
+
+def checked_kernel(path: str | Path) -> Path:
+    """Return the path of a kernel. Errors: `InvalidInput` for a file that is missing or not a bzImage."""
+    kernel_init_bytes(Path(path))
+    return Path(path)
 
 
 def try_initrd(
