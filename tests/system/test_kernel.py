@@ -32,6 +32,7 @@ from acon_nb.kernel.expressions import evaluate
 from acon_nb.kernel.kconfig import read_symbols, unmet
 from acon_nb.progress import CancelToken, TextProgress
 from acon_nb.study.host_lock import host_lock
+from acon_nb.vm import Clock
 
 pytestmark = pytest.mark.system
 
@@ -313,6 +314,25 @@ def test_an_option_that_is_m_is_a_module_that_a_guest_loads(store, tmp_path):
     loaded = initrd.create(tree, tmp_path / "two.cpio")
     row = boot.run(boot.BootCell(name="modules", kernel=image.image, initrd=loaded.path, timeout_s=300))
     assert any("zram: Added device" in record.text for record in row.log)
+
+
+@pytest.mark.weekly
+def test_the_fast_profile_is_fast_and_keeps_the_mitigations(store, guide_kernel, boot_initrd):
+    """From reset to /init at most 130 million instructions, and at most 20 MiB between MemTotal and MemAvailable."""
+    image = kernel.build(kernel.BuildSpec(profiles=("fast",)), cache=store, on_progress=TextProgress(every_s=30))
+    row = boot.run(boot.BootCell(name="fast", kernel=image.image, initrd=boot_initrd, clock=Clock.INSTRUCTIONS))
+    assert row.guest_ns["reset_to_init"] <= 130_000_000
+    assert row.memtotal_bytes - row.memavailable_bytes <= 20 << 20
+    guide, fast = (vulnerabilities(one.image, boot.default_initrd()) for one in (guide_kernel, image))
+    assert "meltdown:Mitigation: PTI" in guide
+    assert fast == guide
+
+
+def vulnerabilities(image: Path, initrd_path: Path) -> str:
+    command = "cd /sys/devices/system/cpu/vulnerabilities && grep . *"
+    argv = [sys.executable, "-m", "acon_nb.cli", "run", str(image), "--exec", command]
+    environment = {**os.environ, "RD": str(initrd_path)}
+    return subprocess.run(argv, env=environment, check=True, capture_output=True, text=True, timeout=600).stdout
 
 
 @pytest.mark.weekly
