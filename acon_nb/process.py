@@ -14,6 +14,7 @@ import os
 import selectors
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections import deque
@@ -44,6 +45,25 @@ class Completed:
     tail: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RawTerminal:
+    """A terminal in raw mode, and its attributes before: the supervisor restores it when its owner is killed."""
+
+    fd: int
+    before: str
+    raw: str
+
+    @classmethod
+    def of(cls, fd: int, before: list[Any]) -> RawTerminal:
+        """The terminal as it is now, with what `termios.tcgetattr` returned before."""
+        return cls(fd=fd, before=_as_json(before), raw=_as_json(termios.tcgetattr(fd)))
+
+
+def _as_json(attributes: list[Any]) -> str:
+    *numbers, characters = attributes
+    return json.dumps([*numbers, [char if isinstance(char, int) else char[0] for char in characters]])
+
+
 class Child:
     """A running program. Leaving the context (or `close`) ends it and everything it started.
 
@@ -60,6 +80,7 @@ class Child:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        terminal: RawTerminal | None = None,
     ) -> None:
         self.argv = tuple(str(word) for word in argv)
         self.cwd = cwd
@@ -69,8 +90,14 @@ class Child:
         self._buffer = b""
         control_r, self._control = os.pipe()
         self._status, status_w = os.pipe()
+        tty_fd = -1
         try:
-            descriptors = (str(os.getpid()), str(control_r), str(status_w))
+            descriptors = [str(os.getpid()), str(control_r), str(status_w)]
+            fds = [control_r, status_w, *pass_fds]
+            if terminal is not None:
+                tty_fd = os.dup(terminal.fd)  # standard input of the supervisor is another
+                descriptors += [str(tty_fd), terminal.before, terminal.raw]
+                fds.append(tty_fd)
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_SUPERVISOR), *descriptors, "--", *self.argv],
                 stdin=stdin,
@@ -78,7 +105,7 @@ class Child:
                 stderr=stderr,
                 cwd=cwd,
                 env=None if env is None else dict(env),
-                pass_fds=(control_r, status_w, *pass_fds),
+                pass_fds=fds,
                 start_new_session=True,
             )
         except OSError:
@@ -86,6 +113,8 @@ class Child:
             os.close(self._status)
             raise
         finally:
+            if tty_fd >= 0:
+                os.close(tty_fd)
             os.close(control_r)
             os.close(status_w)
         try:

@@ -1,9 +1,13 @@
 """Runs one program and ends it, and everything it started, when its owner dies.
 
-This file is a program of its own (`python -I -S process_supervisor.py OWNER_PID CONTROL_FD STATUS_FD -- ARGV...`) and
+This file is a program of its own (`python -I -S process_supervisor.py OWNER_PID CONTROL_FD STATUS_FD [TTY_FD BEFORE
+RAW] -- ARGV...`) and
 imports only modules that load quickly. It is the parent of the program and a child subreaper, so daemonised
 descendants are reparented to it. It notices the owner's death (by SIGKILL too) through a pidfd, which unlike a pipe
 cannot be kept open by another process; if the supervisor itself is killed, PR_SET_PDEATHSIG ends the program.
+
+A terminal that the owner has put into raw mode is restored when the owner dies, unless its mode is another one by then:
+BEFORE and RAW are its attributes as JSON.
 
 Control: one byte, `T` (SIGTERM) or `K` (SIGKILL); end of file means `T`, then `K` after two seconds.
 Status: the line `pid N`, then `exit N`, `signal N` or `error ERRNO`.
@@ -21,6 +25,7 @@ import time
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 2.0
+DYING_MS = 200
 
 
 def start(argv: list[str], prctl: "ctypes._NamedFuncPointer", keep: set[int]) -> int:
@@ -104,19 +109,46 @@ def reap_orphans(pid: int, events_fd: int) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
-def watch(pid: int, owner_fd: int, control_fd: int, child_fd: int) -> int:
-    """Wait for the program to end, acting on control bytes meanwhile; return its raw wait status."""
+def attributes(fd: int) -> "list[object]":
+    """A terminal's attributes, its special characters as numbers."""
+    import termios
+
+    *numbers, characters = termios.tcgetattr(fd)
+    return [*numbers, [char if isinstance(char, int) else char[0] for char in characters]]
+
+
+def restore(terminal: list[str]) -> None:
+    """Restore the terminal of an owner that died, if it is still as the owner left it."""
+    if not terminal:
+        return
+    import json
+    import termios
+
+    fd = int(terminal[0])
+    try:
+        if attributes(fd) == json.loads(terminal[2]):
+            termios.tcsetattr(fd, termios.TCSANOW, json.loads(terminal[1]))
+    except (OSError, termios.error):
+        pass
+
+
+def watch(pid: int, owner_fd: int, control_fd: int, child_fd: int) -> "tuple[int, bool]":
+    """Wait for the program to end, acting on control bytes meanwhile.
+
+    Returns its raw wait status, and whether the owner let it go before its end, by closing or by dying.
+    """
     poll = select.poll()
     events_fd = child_events()
     reap_orphans(pid, events_fd)
     for fd in (owner_fd, control_fd, child_fd, events_fd):
         poll.register(fd, select.POLLIN)
     deadline = None
+    let_go = False
     while True:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
         ready = {fd for fd, _ in poll.poll(timeout)}
         if child_fd in ready:
-            return os.waitpid(pid, 0)[1]
+            return os.waitpid(pid, 0)[1], let_go
         if events_fd in ready:
             reap_orphans(pid, events_fd)
         if deadline is not None and time.monotonic() >= deadline:
@@ -131,6 +163,7 @@ def watch(pid: int, owner_fd: int, control_fd: int, child_fd: int) -> int:
                 signal_group(pid, signal.SIGTERM)
             gone = gone or not word
         if gone:
+            let_go = True
             for fd in (owner_fd, control_fd):
                 try:
                     poll.unregister(fd)
@@ -142,7 +175,9 @@ def watch(pid: int, owner_fd: int, control_fd: int, child_fd: int) -> int:
 
 def main() -> int:
     owner, control_fd, status_fd = (int(word) for word in sys.argv[1:4])
-    argv = sys.argv[5:]
+    dashes = sys.argv.index("--")
+    terminal, argv = sys.argv[4:dashes], sys.argv[dashes + 1 :]
+    terminal_fds = {int(word) for word in terminal[:1]}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # only the owner decides, through the control pipe
     prctl = ctypes.CDLL(None).prctl
@@ -153,7 +188,7 @@ def main() -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        pid = start(argv, prctl, {owner_fd, control_fd, status_fd})
+        pid = start(argv, prctl, {owner_fd, control_fd, status_fd, *terminal_fds})
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
     except OSError as error:
@@ -162,7 +197,7 @@ def main() -> int:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    keep = {control_fd, status_fd, owner_fd}
+    keep = {control_fd, status_fd, owner_fd, *terminal_fds}
     for name in os.listdir("/proc/self/fd"):  # descriptors passed to the program must not stay open here
         if int(name) > 2 and int(name) not in keep:
             try:
@@ -173,7 +208,7 @@ def main() -> int:
         os.write(status_fd, f"pid {pid}\n".encode())
     except BrokenPipeError:
         pass
-    raw = watch(pid, owner_fd, control_fd, os.pidfd_open(pid))
+    raw, let_go = watch(pid, owner_fd, control_fd, os.pidfd_open(pid))
     signal_group(pid, signal.SIGKILL)
     reap_descendants()
     code = os.waitstatus_to_exitcode(raw)
@@ -181,6 +216,11 @@ def main() -> int:
         os.write(status_fd, (f"exit {code}\n" if code >= 0 else f"signal {-code}\n").encode())
     except BrokenPipeError:
         pass
+    if terminal and let_go:
+        poll = select.poll()
+        poll.register(owner_fd, select.POLLIN)
+        if poll.poll(DYING_MS):  # its descriptors are closed a little before it is dead
+            restore(terminal)
     return 0
 
 

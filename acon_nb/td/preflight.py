@@ -127,7 +127,7 @@ def _check_shares(spec: VmSpec) -> None:
     lacking = [option for option in _9P if kernel.complete and kernel.options.get(option, "n") == "n"]
     if lacking:
         names = ", ".join(f"CONFIG_{option}" for option in lacking)
-        sets = " ".join(f"--set {option}=y" for option in ("NET_9P", *_9P))
+        sets = " ".join(f"--set {option}=y" for option in ("NETWORK_FILESYSTEMS", "NET_9P", *_9P))
         hint = f"acon-nb kernel build --profile guide {sets}; or copy files by --put and --get"
         raise InvalidInput("share", spec.shares[0].guest, f"the kernel has no {names}", hint=hint)
 

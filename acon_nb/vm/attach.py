@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import signal
 import termios
 import threading
 import time
@@ -12,6 +13,7 @@ import tty
 from collections.abc import Callable, Iterator
 
 from acon_nb.errors import AconError
+from acon_nb.process import RawTerminal
 from acon_nb.vm.machine import Machine
 from acon_nb.vm.outcome import Outcome
 from acon_nb.vm.typist import Typist
@@ -32,7 +34,8 @@ def attach(
 ) -> Outcome:
     """Run a machine (made with `mux` or `interactive`) with these descriptors as its console; return its outcome.
 
-    A terminal at `keys_fd` is in raw mode meanwhile, so that ^C and ^Z go to the guest, and is restored afterwards.
+    A terminal at `keys_fd` is in raw mode meanwhile, so that ^C and ^Z go to the guest, and is restored afterwards,
+    even if this process is killed; its size and TERM reach a guest with our /init.
     A script on a pipe or in a file is typed line by line, each as soon as the guest waits for it (`Typist`); at its
     end the guest keeps running, and `on_notice` is called. A reader of the output that is slow makes the guest wait,
     but never its end; one that is gone ends the guest, as it would end a program. `on_start` is called in a thread of
@@ -45,7 +48,7 @@ def attach(
     notice = on_notice or (lambda _: None)
     keys = threading.Thread(target=feed, args=(machine, keys_fd, stop_r, notice), name="acon-keys", daemon=True)
     try:
-        with raw_terminal(keys_fd):
+        with _window_of(machine, keys_fd), raw_terminal(keys_fd) as machine.terminal:
             machine.start()
             keys.start()
             if on_start is not None:
@@ -189,14 +192,31 @@ def _chunks(fd: int, stop_fd: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def raw_terminal(fd: int) -> Iterator[None]:
+def raw_terminal(fd: int) -> Iterator[RawTerminal | None]:
     """Put a terminal into raw mode, so that ^C and ^Z are keys like others; anything else stays as it is."""
     if not os.isatty(fd):
-        yield
+        yield None
         return
     before = termios.tcgetattr(fd)
     tty.setraw(fd, termios.TCSADRAIN)
     try:
-        yield
+        yield RawTerminal.of(fd, before)
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def _window_of(machine: Machine, fd: int) -> Iterator[None]:
+    """Tell the guest the size of the terminal, and each new one."""
+    if not os.isatty(fd):
+        yield
+        return
+    machine.window.set_from(fd)
+    if threading.current_thread() is not threading.main_thread():  # signals reach only that one
+        yield
+        return
+    before = signal.signal(signal.SIGWINCH, lambda *_: machine.window.set_from(fd))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)

@@ -16,6 +16,7 @@ from acon_nb.vm.spec import DIGESTS, Clock, VmSpec, quote_address
 
 RESULTS_PORT = "acon.results"
 EXEC_PORT = "acon.exec"
+TERMINAL_PORT = "acon.terminal"
 _MACHINES = {
     "q35": "q35,hpet=off",  # the guide's `-no-hpet`, an option that QEMU 9 removed
     "microvm": "microvm,acpi=on,pit=on,pic=on,rtc=on",
@@ -52,6 +53,7 @@ class Channels:
     commands_fd: int | None = None
     results_fd: int | None = None
     exec_fd: int | None = None
+    terminal_fd: int | None = None
     trace: Path | None = None
     plugin: str | None = None  # as of `counting.plugin_option`
     paused: bool = False
@@ -200,7 +202,7 @@ def _clock(spec: VmSpec) -> list[str]:
 
 def _console(spec: VmSpec, channels: Channels) -> list[str]:
     """Options of the console: serial port and hvc0 share a transcript, so no output from before hvc0 exists is lost."""
-    count = 4 if spec.results_port or channels.exec_fd is not None else 1
+    count = 4 if spec.results_port or channels.exec_fd is not None or channels.terminal_fd is not None else 1
     ports = ["-device", f"{_virtio('virtio-serial', spec)},id=vser,max_ports={count}", "-device"]
     if channels.serial_fd is not None:
         backends = ["-chardev", f"socket,id=serial,fd={channels.serial_fd}"]
@@ -219,9 +221,11 @@ def _console(spec: VmSpec, channels: Channels) -> list[str]:
 
 def _results(spec: VmSpec, channels: Channels) -> list[str]:
     commands: list[str] = []
-    if channels.exec_fd is not None:
-        commands = ["-chardev", f"socket,id=exec,fd={channels.exec_fd}"]
-        commands += ["-device", f"virtserialport,chardev=exec,name={EXEC_PORT}"]
+    ports = {"exec": (channels.exec_fd, EXEC_PORT), "terminal": (channels.terminal_fd, TERMINAL_PORT)}
+    for name, (fd, port) in ports.items():
+        if fd is not None:
+            commands += ["-chardev", f"socket,id={name},fd={fd}"]
+            commands += ["-device", f"virtserialport,chardev={name},name={port}"]
     if not spec.results_port:
         return commands
     backend = (

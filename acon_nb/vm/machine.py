@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from acon_nb.cache import writable_folder
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.host import probe_kvm, probe_qemu
+from acon_nb.process import RawTerminal
 from acon_nb.progress import CancelToken
 from acon_nb.vm import monitor, preflight
 from acon_nb.vm.command import Capabilities, accelerator_of
@@ -34,6 +35,7 @@ from acon_nb.vm.qemu_run import START_S, Guest, QemuRun
 from acon_nb.vm.ready import Ready
 from acon_nb.vm.spec import VmSpec
 from acon_nb.vm.ssh import ssh, ssh_rule
+from acon_nb.vm.window import Window
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -70,7 +72,8 @@ class Machine:
     (`vm.counting`), for the outcome's `snapshots`; with `calls`, functions by address, also by call stack,
     and with `programs` user space also by page of a file. `until` ends
     the guest as soon as it is ready, which is then its end (`READY`). `agent`: the spec is one of `agent.prepare`, and
-    `execute` runs commands in the guest.
+    `execute` runs commands in the guest. `window`, if it is set before the start, and `terminal`, if it is in raw mode,
+    are those of the terminal in front of the console (`attach` sets both).
     """
 
     def __init__(
@@ -111,6 +114,8 @@ class Machine:
         self._attended = attended
         self._on_message = on_message
         self._on_notice = on_notice
+        self.window = Window()
+        self.terminal: RawTerminal | None = None
         self._cancel = CancelToken()
         self._thread: threading.Thread | None = None
         self._outcome: Outcome | None = None
@@ -313,6 +318,8 @@ class Machine:
             counter=self._counter,
             cancel=self._cancel,
             agent=self._agent,
+            window=self.window,
+            terminal=self.terminal,
         )
 
     def _kvm_failed_at_once(self, outcome: Outcome) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from qemu.qmp import QMPClient, QMPError
 
 from acon_nb.host import QemuMemory, qemu_memory
-from acon_nb.process import Child
+from acon_nb.process import Child, RawTerminal
 from acon_nb.progress import CancelToken
 from acon_nb.vm import monitor
 from acon_nb.vm.command import Capabilities, Channels, accelerator_of, argument_list, paste
@@ -34,6 +34,7 @@ from acon_nb.vm.plumbing import held, socket_pairs, take_messages
 from acon_nb.vm.ready import Ready, ReadyWatch, Rule
 from acon_nb.vm.spec import VmSpec
 from acon_nb.vm.states import Halt, States
+from acon_nb.vm.window import Window
 
 _log = logging.getLogger(__name__)
 _CANCEL_POLL_S = 0.1
@@ -59,6 +60,8 @@ class Guest:
     counter: Counter | None
     cancel: CancelToken
     agent: Agent | None
+    window: Window
+    terminal: RawTerminal | None
 
 
 class QemuRun:
@@ -100,6 +103,8 @@ class QemuRun:
             names += ["mux"] if self.guest.mux else ["serial", "hvc"]
         if self.guest.agent is not None:
             names.append("exec")
+        if self.guest.window.is_set:
+            names.append("terminal")
         wall_ns = time.time_ns() - time.monotonic_ns()  # the trace has wall-clock times
         with contextlib.ExitStack() as stack:
             stack.enter_context(held(self.guest.folder))
@@ -110,7 +115,9 @@ class QemuRun:
             started_ns = time.monotonic_ns()
             try:
                 fds = [end.fileno() for end in theirs.values()]
-                child = stack.enter_context(Child(argv, stdin=subprocess.DEVNULL, stderr=errors, pass_fds=fds))
+                child = stack.enter_context(
+                    Child(argv, stdin=subprocess.DEVNULL, stderr=errors, pass_fds=fds, terminal=self.guest.terminal)
+                )
             finally:
                 for end in theirs.values():
                     end.close()
@@ -119,6 +126,10 @@ class QemuRun:
             if self.guest.agent is not None:
                 self.guest.agent.connect(ours["exec"].dup())
                 ours["exec"].close()
+            if "terminal" in ours:
+                self.guest.window.connect(ours["terminal"].dup())
+                ours["terminal"].close()
+                stack.callback(self.guest.window.close)
             ended_by = await self._watch(child, ours)
             ended_ns = time.monotonic_ns()
             returncode = child.poll()

@@ -170,7 +170,9 @@ def test_files_go_in_before_the_command_and_come_out_after_it(shell: vm.VmSpec, 
 
 @pytest.mark.weekly
 def test_a_folder_of_the_host_is_shared(shell: vm.VmSpec, tmp_path: Path, store: Cache) -> None:
-    built = kernel.build(kernel.BuildSpec(settings=("NET_9P=y", "NET_9P_VIRTIO=y", "9P_FS=y")), cache=store)
+    built = kernel.build(
+        kernel.BuildSpec(settings=("NETWORK_FILESYSTEMS=y", "NET_9P=y", "NET_9P_VIRTIO=y", "9P_FS=y")), cache=store
+    )
     (tmp_path / "ro").mkdir()
     (tmp_path / "rw").mkdir()
     (tmp_path / "ro/file").write_text("of the host\n")
