@@ -62,6 +62,15 @@ class _Run(click.Command):
 @click.option("--mrconfigid", help="48 bytes as hex or base64, like --mrowner and --mrownerconfig.")
 @click.option("--mrowner")
 @click.option("--mrownerconfig")
+@click.option("--attributes", help="The TD's 64 bits, such as 0x10000000 (upstream).")
+@click.option(
+    "--sept-ve-disable/--no-sept-ve-disable", default=None, help="Bit 28 of a TD's attributes; default: QEMU's."
+)
+@click.option("--debug", is_flag=True, default=None, help="A debug TD, which only Intel's former fork offers.")
+@click.option("--memory-backend", type=click.Choice(["ram", "memfd"]), help="QEMU's object for the memory.")
+@click.option("--hugepages", type=click.Choice(["2M", "1G"]), help="The guest's memory in reserved pages of this size.")
+@click.option("--numa", type=int, help="NUMA nodes of the guest, which share vCPUs and memory equally.")
+@click.option("--host-nodes", help="The host's NUMA nodes that the memory comes from, such as 0-1.")
 @click.option("--exec", "command", help="Run a command in the guest's shell and end with its exit status.")
 @click.option("--share", "shares", multiple=True, help="HOST:GUEST, a folder by 9p; read-only unless :rw follows.")
 @click.option("--put", "puts", multiple=True, help="HOST:GUEST, a file that goes into the guest before --exec.")

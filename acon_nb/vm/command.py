@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from acon_nb.errors import InvalidInput
+from acon_nb.vm.memory import backend_of_machine, memory_arguments
 from acon_nb.vm.spec import DIGESTS, Clock, VmSpec, quote_address
 
 RESULTS_PORT = "acon.results"
@@ -83,7 +84,7 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = 
         "-m",
         f"{spec.memory_bytes // (1 << 20)}M",
     ]
-    argv += _console(spec, channels) + _results(spec, channels)
+    argv += memory_arguments(spec) + _console(spec, channels) + _results(spec, channels)
     argv += _disks(spec) + _shares(spec) + _network(spec) + _vsock(spec, channels)
     if spec.balloon:
         argv += ["-device", _virtio("virtio-balloon", spec)]
@@ -129,7 +130,7 @@ def _machine(spec: VmSpec, host: Capabilities) -> list[str]:
     if spec.td is not None:
         return _td(spec)
     accelerator = accelerator_of(spec, host)
-    machine = _MACHINES[spec.machine]
+    machine = _MACHINES[spec.machine] + backend_of_machine(spec)
     if accelerator == "kvm":
         # The guide's CPU: `-kvm-steal-time,pmu=off`.
         return ["-accel", "kvm", "-machine", machine, "-cpu", "host,-kvm-steal-time,pmu=off"]
@@ -149,7 +150,7 @@ def _td(spec: VmSpec) -> list[str]:
         argv += ["-machine", f"q35,memory-backend=ram1,{guard}", "-no-hpet", "-cpu", "host,-kvm-steal-time,pmu=off"]
     else:
         argv = ["-object", json.dumps(tdx_guest(spec))]
-        argv += ["-machine", f"{_MACHINES['q35']},{guard}", "-cpu", "host,pmu=off"]
+        argv += ["-machine", f"{_MACHINES['q35']}{backend_of_machine(spec)},{guard}", "-cpu", "host,pmu=off"]
     return ["-accel", "kvm", *argv]
 
 
@@ -160,6 +161,11 @@ def tdx_guest(spec: VmSpec) -> dict[str, object]:
         digest = spec.digest(name)
         if digest is not None:
             values[name] = base64.b64encode(digest).decode()
+    bits = spec.attribute_bits
+    if bits is not None:
+        values["attributes"] = bits
+    if spec.sept_ve_disable is not None:
+        values["sept-ve-disable"] = spec.sept_ve_disable
     address = quote_address(spec.quote_socket)
     if address is not None:
         values["quote-generation-socket"] = address
@@ -170,6 +176,8 @@ def _fork_guest(spec: VmSpec) -> str:
     """The fork's tdx-guest object, in which digests are hex and the quote service is one word."""
     digests = ((name, spec.digest(name)) for name in DIGESTS)
     words = [f"{name}={digest.hex()}" for name, digest in digests if digest is not None]
+    for name, value in (("sept-ve-disable", spec.sept_ve_disable), ("debug", spec.debug)):
+        words += [] if value is None else [f"{name}={'on' if value else 'off'}"]
     words += [f"quote-generation-service={spec.quote_socket}"] if spec.quote_socket else []
     return ",".join(["tdx-guest,id=tdx", *words])
 

@@ -14,7 +14,7 @@ from acon_nb.errors import InvalidInput
 from acon_nb.units import parse_bytes
 from acon_nb.validation import read_text
 from acon_nb.vm.parts import DiskSpec, parse_forward, parse_share
-from acon_nb.vm.spec import VmSpec
+from acon_nb.vm.spec import DIGESTS, SWITCHES, VmSpec
 
 _SAME_FIELD = dict.fromkeys(("TCPFWD", "host_port", "guest_port", "address", "network"), "forwards")
 _SAME_FIELD["share"] = "shares"
@@ -39,6 +39,16 @@ def texts_of(spec: VmSpec) -> dict[str, str]:
         "td": spec.td or "",
         "td_flavour": spec.td_flavour or "upstream",
         "quote_socket": spec.quote_socket or "",
+        "mrconfigid": spec.mrconfigid or "",
+        "mrowner": spec.mrowner or "",
+        "mrownerconfig": spec.mrownerconfig or "",
+        "attributes": spec.attributes or "",
+        "sept_ve_disable": _switch(spec.sept_ve_disable),
+        "debug": _switch(spec.debug),
+        "memory_backend": spec.memory_backend or "",
+        "hugepages": spec.hugepages or "",
+        "numa": "" if spec.numa is None else str(spec.numa),
+        "host_nodes": spec.host_nodes or "",
         "timeout_s": "" if math.isinf(spec.timeout_s) else f"{spec.timeout_s:g}",
         "extra": shlex.join(spec.extra),
     }
@@ -56,7 +66,7 @@ def read_texts(texts: Mapping[str, str], base: VmSpec) -> tuple[VmSpec | None, d
     if values.get("forwards"):
         values["network"] = True
     if not values.get("td", base.td):
-        values |= dict.fromkeys(("td_flavour", "quote_socket", "mrconfigid", "mrowner", "mrownerconfig"))
+        values |= dict.fromkeys(("td_flavour", "quote_socket", *DIGESTS, *SWITCHES))
     spec: VmSpec | None = None
     try:
         spec = replace(base, **values)
@@ -74,6 +84,10 @@ def field_of(error: InvalidInput) -> str:
 def error_text(error: InvalidInput) -> str:
     """Return an error as shown next to its field: the reason and the hint."""
     return f"{error.reason}: {error.hint}" if error.hint else error.reason
+
+
+def _switch(value: bool | None) -> str:
+    return "" if value is None else "on" if value else "off"
 
 
 def _optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -126,6 +140,9 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "td": _optional(str),
     "td_flavour": lambda text: None if text == "upstream" else text,
     "quote_socket": _optional(str),
+    **dict.fromkeys(("mrconfigid", "mrowner", "mrownerconfig", "attributes", "host_nodes"), _optional(str)),
+    **{name: _field(name) for name in ("sept_ve_disable", "debug", "numa")},
+    **dict.fromkeys(("memory_backend", "hugepages"), _optional(str)),
     "timeout_s": _seconds,
     "extra": _words,
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from acon_nb.errors import InvalidInput, MissingRequirement
 from acon_nb.host import access_hint
 from acon_nb.vm.command import guest_cid
+from acon_nb.vm.memory import check_free_pages
 from acon_nb.vm.parts import DiskSpec, Forward
 from acon_nb.vm.spec import VmSpec
 
@@ -36,6 +37,7 @@ def check(spec: VmSpec, *, device: Path = VHOST_VSOCK) -> None:
         check_cid(cid, device)
     for disk in spec.disks:
         _check_disk(disk)
+    check_free_pages(spec)
 
 
 def _check_port(rule: Forward) -> None:

@@ -18,6 +18,7 @@ from acon_nb.cache import sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.units import format_bytes, parse_bytes
 from acon_nb.validation import Meta, OneOf, check_fields, check_given
+from acon_nb.vm.memory import check_memory
 from acon_nb.vm.parts import DiskSpec, Forward, Share, check_shares, parse_forward
 
 _MACHINE_MODEL = "no fast string instructions"  # of the instruction clock; change it with vm.command
@@ -52,6 +53,9 @@ _VARIABLES = {
     "td": "TD",
 }
 DIGESTS = ("mrconfigid", "mrowner", "mrownerconfig")
+SWITCHES = ("attributes", "sept_ve_disable", "debug")
+_SEPT_VE_DISABLE = 1 << 28
+_TD_ATTRIBUTES = _SEPT_VE_DISABLE | 1 << 30 | 1 << 63  # QEMU: target/i386/kvm/tdx.c, TDX_SUPPORTED_TD_ATTRS
 
 
 class Clock(StrEnum):
@@ -74,7 +78,10 @@ class VmSpec:
     the guide. `balloon` adds a virtio-balloon. `shares` are folders of the host, offered by 9p; the agent mounts them.
     `td` makes the guest a TD of that name, for upstream QEMU >= 10.1 or, with `td_flavour="fork"`, Intel's former fork.
     The TD's `quote_socket` is vsock:CID:PORT or unix:PATH; `mrconfigid`, `mrowner`, `mrownerconfig` are 48 bytes each,
-    as hex or base64. A field that is None is absent, also from the hash under which results are stored.
+    as hex or base64; `attributes` are its 64 bits (0x10000000), `sept_ve_disable` is one of them, `debug` another that
+    only the fork has. `memory_backend` is QEMU's for the memory, `hugepages` the size of its pages on the host,
+    `host_nodes` the host's NUMA nodes that it comes from, `numa` the number of the guest's own nodes.
+    A field that is None is absent, also from the hash under which results are stored.
     Source: the guide, "Launching TD". Errors: `InvalidInput` at construction.
     """
 
@@ -104,6 +111,13 @@ class VmSpec:
     mrconfigid: str | None = None
     mrowner: str | None = None
     mrownerconfig: str | None = None
+    attributes: str | None = None
+    sept_ve_disable: bool | None = None
+    debug: bool | None = None
+    memory_backend: Annotated[str, OneOf(("ram", "memfd"))] | None = None
+    hugepages: Annotated[str, OneOf(("2M", "1G"))] | None = None
+    numa: Annotated[int, Meta(ge=1, le=64)] | None = None
+    host_nodes: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -122,6 +136,7 @@ class VmSpec:
         self._check_firmware()
         self._check_td()
         self._check_memory()
+        check_memory(self)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], argv: Sequence[str] = (), **fields: Any) -> VmSpec:
@@ -177,7 +192,7 @@ class VmSpec:
 
     def _check_td(self) -> None:
         if self.td is None:
-            for name in ("td_flavour", "quote_socket", *DIGESTS):
+            for name in ("td_flavour", "quote_socket", *DIGESTS, *SWITCHES):
                 value = getattr(self, name)
                 if value is not None:
                     raise InvalidInput(name, value, "only applies to a TD", hint="set td to the TD's name")
@@ -196,6 +211,37 @@ class VmSpec:
         for name in DIGESTS:
             self.digest(name)
         quote_address(self.quote_socket, fork=self.is_fork)
+        self._check_attributes()
+
+    def _check_attributes(self) -> None:
+        """Refuse what QEMU refuses ("Invalid attributes", qemu_errors.toml), before it starts."""
+        if self.debug and not self.is_fork:
+            hint = "omit it: upstream QEMU offers no debug TD; Intel's former fork does (td_flavour=fork)"
+            raise InvalidInput("debug", self.debug, "is not an attribute that upstream QEMU allows", hint=hint)
+        if self.attributes is None:
+            return
+        if self.is_fork:
+            hint = "use debug and sept_ve_disable, which the fork has"
+            raise InvalidInput("attributes", self.attributes, "is not a property of the fork", hint=hint)
+        bits = self.attribute_bits
+        if bits is None:
+            raise InvalidInput("attributes", self.attributes, "is not a number of 64 bits", hint="such as 0x10000000")
+        if bits & ~_TD_ATTRIBUTES:
+            hint = "omit debug and others: SEPT_VE_DISABLE (bit 28), PKS (30) and PERFMON (63) are allowed"
+            raise InvalidInput(
+                "attributes", self.attributes, "has bits that QEMU refuses (Invalid attributes)", hint=hint
+            )
+        if self.sept_ve_disable is not None and bool(bits & _SEPT_VE_DISABLE) is not self.sept_ve_disable:
+            hint = "omit one of them: it is bit 28 of the attributes"
+            raise InvalidInput("sept_ve_disable", self.sept_ve_disable, "contradicts attributes", hint=hint)
+
+    @property
+    def attribute_bits(self) -> int | None:
+        """The TD's attributes as a number; None if there are none, or it is not one of 64 bits."""
+        if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}", self.attributes or ""):
+            return None
+        value = int(self.attributes or "", 0) if "x" in (self.attributes or "").lower() else int(self.attributes or "")
+        return value if value < 1 << 64 else None
 
     def digest(self, field: str) -> bytes | None:
         """Return the 48 bytes of `mrconfigid`, `mrowner` or `mrownerconfig`; None if it is not set."""

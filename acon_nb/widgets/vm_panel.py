@@ -40,10 +40,22 @@ _LABELS = {
     "td": "TD name (TD)",
     "td_flavour": "TD flavour",
     "quote_socket": "TD quote socket",
+    "mrconfigid": "TD mrconfigid",
+    "mrowner": "TD mrowner",
+    "mrownerconfig": "TD mrownerconfig",
+    "attributes": "TD attributes",
+    "sept_ve_disable": "TD sept-ve-disable",
+    "debug": "TD debug (fork)",
+    "memory_backend": "Memory back end",
+    "hugepages": "Huge pages",
+    "numa": "NUMA nodes",
+    "host_nodes": "Nodes of the host",
     "timeout_s": "Time limit / s",
     "extra": "More options",
 }
 _CHOICES = {"machine": ("q35", "microvm"), "accelerator": ("auto", "kvm", "tcg"), "td_flavour": ("upstream", "fork")}
+_CHOICES |= dict.fromkeys(("sept_ve_disable", "debug"), ("", "on", "off"))
+_CHOICES |= {"memory_backend": ("", "ram", "memfd"), "hugepages": ("", "2M", "1G")}
 _POINTS = 120
 _GRACE_S = 10.0
 

@@ -191,6 +191,8 @@ def check_published(value: dict[str, Any]) -> None:
             kind_of_socket = member.pop("type")
             assert set(member) == set(schema["SocketAddress"][kind_of_socket])
             assert all(isinstance(word, str) for word in member.values())
+        elif kind in ("uint64", "bool"):
+            assert type(member) is {"uint64": int, "bool": bool}[kind]
         else:
             raise AssertionError(f"{name} is written by nothing so far: check its type here")
 
@@ -202,6 +204,8 @@ def check_published(value: dict[str, Any]) -> None:
         {"quote_socket": "vsock:2:4050"},
         {"quote_socket": "unix:/run/a,b c.sock", "mrconfigid": DIGEST.hex()},
         {"mrowner": base64.b64encode(DIGEST).decode(), "mrownerconfig": "00" * 48},
+        {"attributes": "0x8000000050000000", "sept_ve_disable": True},
+        {"sept_ve_disable": False},
     ],
 )
 def test_upstreams_td_has_the_published_form(folder: Path, fields: dict[str, str]) -> None:
@@ -247,6 +251,15 @@ def test_the_forks_td_is_the_guides(folder: Path) -> None:
         ("quote_socket", {"quote_socket": "unix:/x", "td_flavour": "fork"}),
         ("mrowner", {"mrowner": "00" * 47}),
         ("mrowner", {"mrowner": "not base64!"}),
+        ("debug", {"debug": True}),
+        ("attributes", {"attributes": "0x1"}),
+        ("attributes", {"attributes": "much"}),
+        ("attributes", {"attributes": "0x1" + "0" * 16}),
+        ("attributes", {"attributes": "0x10000000", "td_flavour": "fork"}),
+        ("sept_ve_disable", {"attributes": "0x10000000", "sept_ve_disable": False}),
+        ("attributes", {"td": None, "attributes": "0x10000000"}),
+        ("debug", {"td": None, "debug": True}),
+        ("hugepages", {"td_flavour": "fork", "hugepages": "2M"}),
         ("td", {"td": ""}),
         ("td", {"td": "-x"}),
         ("mrconfigid", {"td": None, "mrconfigid": "00" * 48}),
