@@ -35,7 +35,7 @@ from acon_nb.vm.qemu_run import START_S, Guest, QemuRun
 from acon_nb.vm.ready import Ready
 from acon_nb.vm.spec import VmSpec
 from acon_nb.vm.ssh import ssh, ssh_rule
-from acon_nb.vm.window import Window
+from acon_nb.vm.window import TerminalWindow
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -114,7 +114,7 @@ class Machine:
         self._attended = attended
         self._on_message = on_message
         self._on_notice = on_notice
-        self.window = Window()
+        self.window = TerminalWindow()
         self.terminal: RawTerminal | None = None
         self._cancel = CancelToken()
         self._thread: threading.Thread | None = None

@@ -34,7 +34,7 @@ from acon_nb.vm.plumbing import held, socket_pairs, take_messages
 from acon_nb.vm.ready import Ready, ReadyWatch, Rule
 from acon_nb.vm.spec import VmSpec
 from acon_nb.vm.states import Halt, States
-from acon_nb.vm.window import Window
+from acon_nb.vm.window import TerminalWindow
 
 _log = logging.getLogger(__name__)
 _CANCEL_POLL_S = 0.1
@@ -60,7 +60,7 @@ class Guest:
     counter: Counter | None
     cancel: CancelToken
     agent: Agent | None
-    window: Window
+    window: TerminalWindow
     terminal: RawTerminal | None
 
 

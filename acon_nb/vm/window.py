@@ -17,7 +17,7 @@ _LIMIT = 9999
 DEFAULT_TERM = "linux"  # the kernel's
 
 
-class Window:
+class TerminalWindow:
     """The window of one machine's console; it has none until `set`. Safe from any thread and in a signal handler."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from acon_nb.vm import Capabilities, Channels, VmSpec, argument_list
-from acon_nb.vm.window import Window
+from acon_nb.vm.window import TerminalWindow
 from tests.unit import bzimages
 
 OWNER = """
@@ -69,7 +69,7 @@ def test_a_mode_that_another_has_set_since_is_kept(terminal: int) -> None:
 
 
 def test_a_guest_gets_the_size_first_and_each_new_one() -> None:
-    window = Window()
+    window = TerminalWindow()
     assert not window.is_set
     window.set(50, 132, "xterm-256color")
     ours, theirs = socket.socketpair()
@@ -85,7 +85,7 @@ def test_a_guest_gets_the_size_first_and_each_new_one() -> None:
 
 
 def test_a_guest_that_never_reads_holds_nothing_up() -> None:
-    window = Window()
+    window = TerminalWindow()
     ours, theirs = socket.socketpair()
     window.connect(theirs)
     for rows in range(1, 9999):
