@@ -8,13 +8,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from acon_nb.errors import InvalidInput
 from acon_nb.units import format_bytes
-
-if TYPE_CHECKING:
-    from acon_nb.vm.spec import VmSpec
 
 _PAGES = {"2M": 2 << 20, "1G": 1 << 30}
 _NODES = re.compile(r"[0-9]{1,3}(-[0-9]{1,3})?(,[0-9]{1,3}(-[0-9]{1,3})?)*")
@@ -22,7 +19,28 @@ _HUGE = Path("/sys/kernel/mm/hugepages")
 FIELDS = ("memory_backend", "hugepages", "numa", "host_nodes")
 
 
-def check_memory(spec: VmSpec) -> None:
+class _Spec(Protocol):
+    """What matters here of a `VmSpec`, which checks itself by this module."""
+
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def vcpus(self) -> int: ...
+    @property
+    def machine(self) -> str: ...
+    @property
+    def is_fork(self) -> bool: ...
+    @property
+    def memory_backend(self) -> str | None: ...
+    @property
+    def hugepages(self) -> str | None: ...
+    @property
+    def numa(self) -> int | None: ...
+    @property
+    def host_nodes(self) -> str | None: ...
+
+
+def check_memory(spec: _Spec) -> None:
     """Refuse memory that QEMU cannot give such a guest. Errors: `InvalidInput`."""
     for name in FIELDS:
         if spec.is_fork and getattr(spec, name) is not None:
@@ -47,7 +65,7 @@ def check_memory(spec: VmSpec) -> None:
         raise InvalidInput("host_nodes", spec.host_nodes, "is not a list of NUMA nodes", hint="such as 0 or 0-1,3")
 
 
-def check_free_pages(spec: VmSpec, folder: Path = _HUGE) -> None:
+def check_free_pages(spec: _Spec, folder: Path = _HUGE) -> None:
     """Refuse huge pages that this host has not reserved. Errors: `InvalidInput`."""
     if spec.hugepages is None:
         return
@@ -64,12 +82,12 @@ def check_free_pages(spec: VmSpec, folder: Path = _HUGE) -> None:
         raise InvalidInput("hugepages", spec.hugepages, reason, hint=hint)
 
 
-def backend_of_machine(spec: VmSpec) -> str:
+def backend_of_machine(spec: _Spec) -> str:
     """What -machine says of the memory; "" for QEMU's own memory, and for nodes, which have theirs."""
     return ",memory-backend=ram0" if _has_backend(spec) and spec.numa is None else ""
 
 
-def memory_arguments(spec: VmSpec) -> list[str]:
+def memory_arguments(spec: _Spec) -> list[str]:
     """The options of memory back ends and NUMA nodes."""
     if not _has_backend(spec) and spec.numa is None:
         return []
@@ -91,7 +109,7 @@ def memory_arguments(spec: VmSpec) -> list[str]:
     return argv
 
 
-def _has_backend(spec: VmSpec) -> bool:
+def _has_backend(spec: _Spec) -> bool:
     return any(value is not None for value in (spec.memory_backend, spec.hugepages, spec.host_nodes))
 
 
