@@ -12,6 +12,8 @@ from pathlib import Path
 
 from acon_nb.errors import InvalidInput, MissingRequirement
 from acon_nb.host import access_hint
+from acon_nb.host.facts import memory_available_bytes
+from acon_nb.units import format_bytes
 from acon_nb.vm.command import guest_cid
 from acon_nb.vm.memory import check_free_pages
 from acon_nb.vm.parts import DiskSpec, Forward
@@ -21,6 +23,8 @@ VHOST_VSOCK = Path("/dev/vhost-vsock")
 _SET_OWNER = 0xAF01  # VHOST_SET_OWNER, include/uapi/linux/vhost.h
 _SET_GUEST_CID = 0x4008AF60  # VHOST_VSOCK_SET_GUEST_CID
 _LOCK_FIRST, _LOCK_BYTES = 100, 200  # the bytes by which QEMU locks an image (block/file-posix.c)
+_MOST_VCPUS = 288  # of q35 and microvm in QEMU 7.2, as it reports for -smp 999
+_MORE_VCPUS = (8, 0, 0)  # later versions were not tried: they refuse what they cannot take at the start
 _FLOCK = "hhqqi4x"  # struct flock of a 64-bit Linux
 
 
@@ -38,6 +42,20 @@ def check(spec: VmSpec, *, device: Path = VHOST_VSOCK) -> None:
     for disk in spec.disks:
         _check_disk(disk)
     check_free_pages(spec)
+
+
+def check_size(spec: VmSpec, qemu_version: tuple[int, int, int]) -> None:
+    """Refuse memory that this host does not have, and more vCPUs than its QEMU takes. Errors: `InvalidInput`.
+
+    Quick enough for a form that checks while someone types.
+    """
+    have = memory_available_bytes()
+    if spec.memory_bytes > have:
+        reason = f"this host has {format_bytes(have)} available"
+        raise InvalidInput("memory_bytes", format_bytes(spec.memory_bytes), reason, hint="give less")
+    if spec.vcpus > _MOST_VCPUS and qemu_version < _MORE_VCPUS:
+        reason = f"{spec.machine} takes up to {_MOST_VCPUS} in this QEMU"
+        raise InvalidInput("vcpus", spec.vcpus, reason, hint="give fewer")
 
 
 def _check_port(rule: Forward) -> None:

@@ -19,6 +19,7 @@ from acon_nb.jupyter import show
 from acon_nb.td import preflight
 from acon_nb.units import format_bytes, format_seconds
 from acon_nb.vm import form, tables
+from acon_nb.vm.preflight import check_size
 from acon_nb.widgets import sparkline
 from acon_nb.widgets.console import ConsoleView
 from acon_nb.widgets.parts import accessible, error_line, with_error
@@ -221,8 +222,11 @@ class _View:
         if self.host is None:
             return
         try:
+            check_size(self.panel.spec, self.host.version)
             rows = vm.explain(self.panel.spec, self.host)
         except InvalidInput as error:  # such as a KVM that this host lacks
+            self.valid = False
+            self._enable()
             self._show_errors({form.field_of(error): form.error_text(error)})
             return
         self.command.value = f"<b>qemu-system-x86_64</b>{''.join(map(_option, rows))}"

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import acon_nb
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "docker": "docker-py"}
@@ -112,3 +114,18 @@ def test_rooms_are_reached_by_attribute_and_others_are_named() -> None:
     assert {"kernel", "initrd", "vm", "__version__"} <= set(dir(acon_nb))
     with pytest.raises(AttributeError, match="no_such_room"):
         acon_nb.no_such_room  # noqa: B018
+
+
+def test_the_citation_is_of_this_version_and_licence() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == acon_nb.__version__
+    assert citation["license"] == PROJECT["project"]["license"]
+    assert citation["authors"]
+
+
+def test_issue_forms_ask_for_what_is_needed() -> None:
+    for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")):
+        form = yaml.safe_load(path.read_text())
+        assert path.name == "config.yml" or {"name", "description", "body"} <= set(form)
+        assert all(field["attributes"]["label"] for field in form.get("body", []))

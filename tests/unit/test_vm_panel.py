@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from acon_nb import vm
+from acon_nb.errors import InvalidInput
+from acon_nb.vm.preflight import check_size
 from acon_nb.widgets.vm_panel import VmPanel
+from tests.unit import bzimages
 
 module = sys.modules[VmPanel.__module__]  # the package has a function of this name
 
@@ -82,3 +88,34 @@ def test_outside_notebooks_the_spec_decides(cell: Any) -> None:
     cell("")
     assert panel("spec").machine is first.machine
     assert panel("other").machine is None
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    return bzimages.write(tmp_path / "bzImage")
+
+
+@pytest.mark.parametrize(("field", "value"), [("memory_bytes", 900 << 40), ("vcpus", 999)])
+def test_a_size_that_cannot_be_is_refused_while_it_is_typed(kernel: Path, field: str, value: int) -> None:
+    good = vm.VmSpec(kernel=kernel)
+    check_size(good, (7, 2, 0))
+    with pytest.raises(InvalidInput) as caught:
+        check_size(dataclasses.replace(good, **{field: value}), (7, 2, 0))
+    assert caught.value.field == field
+
+
+def test_a_kvm_that_cannot_start_leaves_start_disabled(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = vm.Capabilities(qemu=Path("/usr/bin/qemu-system-x86_64"), kvm=False, kvm_why="no /dev/kvm")
+    monkeypatch.setattr(module.vm, "capabilities", lambda: host)
+    view = module._View(VmPanel(vm.VmSpec(kernel=kernel)))
+    deadline = time.monotonic() + 60
+    while view.start.disabled:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    view.fields["accelerator"].value = "kvm"
+    assert view.start.disabled
+    assert "no /dev/kvm" in view.errors["accelerator"].value
+    view.fields["accelerator"].value = "tcg"
+    assert not view.start.disabled
+    view.fields["memory_bytes"].value = "900T"
+    assert view.start.disabled

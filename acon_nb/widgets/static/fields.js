@@ -1,12 +1,10 @@
 // Marks fields as invalid for assistive technology, with the error below them as their description.
-let count = 0;
-
 function mark(form) {
   for (const field of form.querySelectorAll(".acon-field")) {
     const input = field.querySelector("input, textarea, select");
     const error = field.parentElement.querySelector(".acon-error");
     if (!input || !error) continue;
-    error.id ||= `acon-error-${count++}`;
+    error.id ||= `acon-error-${crypto.randomUUID()}`;
     const invalid = String(error.textContent.trim() !== "");
     if (input.getAttribute("aria-invalid") === invalid) continue;
     input.setAttribute("aria-invalid", invalid);
