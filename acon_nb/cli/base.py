@@ -16,6 +16,8 @@ import click
 import acon_nb
 from acon_nb.errors import AconError, NoSpace
 
+_SENTENCE = 1000  # characters of a command's first sentence
+
 
 def open_missing_descriptors() -> None:
     """Open what cron and services may have closed of standard input, output and error: on /dev/null.
@@ -34,7 +36,24 @@ def open_missing_descriptors() -> None:
 open_missing_descriptors()
 
 
-class _Group(click.Group):
+class WholeHelp(click.Group):
+    """Lists its commands with whole sentences: click cuts them at the width of the terminal."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, one.get_short_help_str(_SENTENCE)) for name, one in commands if one is not None and not one.hidden
+        ]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+WholeHelp.group_class = WholeHelp
+
+
+class _Group(WholeHelp):
     """Prints errors of the package without a traceback and ends with their exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:

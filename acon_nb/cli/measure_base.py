@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from acon_nb.cli.base import main
+from acon_nb.cli.base import WholeHelp, main
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.progress import TextProgress, silent
 
@@ -24,7 +24,7 @@ _FILES = {"file", "log", "quote", "prediction", "table", "kernel", "firmware", "
 _FILES |= {"VMLINUZ", "RD", "BIOS", "shim", "capture", "collateral", "uki", "certificate"}
 
 
-class MeasureGroup(click.Group):
+class MeasureGroup(WholeHelp):
     """Ends with one exit status for each kind of result, and without a traceback for any input."""
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -46,6 +46,14 @@ def test_every_command_has_help(path: tuple[str, ...]) -> None:
     assert len(result.stdout.splitlines()) > 3
 
 
+@pytest.mark.parametrize("group", ["", "bench", "kernel", "initrd", "measure"])
+def test_the_help_of_a_group_has_whole_sentences(group: str) -> None:
+    text = CliRunner().invoke(main, [*group.split(), "--help"]).output
+    listed = text.partition("Commands:")[2]
+    assert listed.count("\n") > 3
+    assert "..." not in listed
+
+
 def test_the_version_is_told() -> None:
     assert acon_nb.__version__ in call("--version").stdout
 
