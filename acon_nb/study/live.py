@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from acon_nb.cache import atomic_file
+from acon_nb.cache import atomic_file, raising_no_space
 from acon_nb.errors import AconError, Cancelled, InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, Progress, TextProgress, silent
 from acon_nb.results.store import Store
@@ -53,7 +53,7 @@ def alone(store: Store, study: str) -> Iterator[None]:
 def published(store: Store, study: str, state: Callable[[], StudyState], stop: CancelToken) -> Iterator[OnProgress]:
     """Let others follow the study that runs in this block, and cancel it; yields where its progress is logged.
 
-    Call it with the study's lock held (`alone`).
+    Call it with the study's lock held (`alone`).  Errors: `NoSpace`.
     """
     request = _file(store.folder, study, _CANCEL)
     request.unlink(missing_ok=True)
@@ -75,7 +75,7 @@ def published(store: Store, study: str, state: Callable[[], StudyState], stop: C
     _write(store.folder, study, state())
     thread = threading.Thread(target=follow, name="acon-published", daemon=True)
     end, why = "done", ""
-    with _file(store.folder, study, _LOG).open("w") as log:
+    with raising_no_space(store.folder), _file(store.folder, study, _LOG).open("w") as log:
         thread.start()
         try:
             yield TextProgress(log, every_s=1.0)

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from acon_nb.cli import main
-from acon_nb.errors import Cancelled, InvalidInput
+from acon_nb.errors import Cancelled, InvalidInput, NoSpace
 from acon_nb.progress import Progress
 from acon_nb.study import live
 from acon_nb.widgets import watch
@@ -152,3 +152,16 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
         live.attach(tmp_path)
     with pytest.raises(InvalidInput, match="holds no study"):
         watch(tmp_path / "nothing", "sizes")
+
+
+def test_a_log_that_fills_the_disk_ends_the_study_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(SLOW)
+    from slow_study import study
+
+    one = study(runs=1)
+    real = live._file
+    full = Path("/dev/full")
+    monkeypatch.setattr(live, "_file", lambda *place: full if place[-1] == live._LOG else real(*place))
+    with pytest.raises(NoSpace):
+        one.run()
