@@ -86,6 +86,8 @@ def main() -> int:
     host = vm.capabilities()
     seconds: dict[str, list[float]] = {"ours": [], "bare": []}
     with tempfile.TemporaryDirectory() as name, host_lock(shared=False, on_progress=TextProgress()):
+        Path(name, "temporary").mkdir()
+        tempfile.tempdir = f"{name}/temporary"  # others' files are none of ours
         tree = initrd.tree_of("busybox")
         initrd.gen_init(tree)
         small = initrd.create(tree, Path(name, "initrd.cpio"))

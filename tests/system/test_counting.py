@@ -19,9 +19,9 @@ from acon_nb.study.functions import functions_of, starts_of
 from acon_nb.study.plan import Plan
 from acon_nb.study.whole import run_plan
 from acon_nb.vm import Capabilities, Clock, Machine, Moment, VmSpec, capabilities
+from tests.system.qemus import SUITES, fetch_qemu
 
 pytestmark = pytest.mark.system
-SUITES = {"trixie": 10, "sid": 11}  # the suite's QEMU is of this version or later
 
 
 def initrd_of(name: str, folder: Path) -> Path:
@@ -98,55 +98,12 @@ def test_the_parts_of_each_row_add_up_to_the_clock(guide_kernel, boot_initrd):
     assert row["functions"].splitlines()[0].startswith("(before the kernel, above 1 MiB) ")
 
 
-def fetch_qemu(suite: str, folder: Path) -> Path:
-    """Unpack a suite's QEMU with its libraries below `folder`; returns a script that runs it."""
-    uris = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    mirror = next((line.removeprefix("Debian ") for line in uris if line.startswith("Debian ")), None)
-    if mirror is None:
-        pytest.skip("apt of this host has no source labelled Debian")
-    for name in (
-        "etc/apt/trusted.gpg.d",
-        "var/lib/apt/lists/partial",
-        "var/cache/apt/archives/partial",
-        "var/lib/dpkg",
-    ):
-        (folder / name).mkdir(parents=True)
-    (folder / "var/lib/dpkg/status").touch()
-    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    (folder / "etc/apt/sources.list").write_text(f"deb [signed-by={keys}] {mirror} {suite} main\n")
-    settings = {
-        "Dir::State": folder / "var/lib/apt", "Dir::State::status": folder / "var/lib/dpkg/status",
-        "Dir::Cache": folder / "var/cache/apt", "Dir::Etc::sourcelist": folder / "etc/apt/sources.list",
-        "Dir::Etc::sourceparts": "/dev/null", "APT::Sandbox::User": "root", "APT::Install-Recommends": "false",
-        "Acquire::Languages": "none",
-    }  # fmt: skip
-    apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in settings.items())]
-    packages = ["qemu-system-x86", "seabios", "libc6"]
-    for command in (["update"], ["-y", "--download-only", "install", *packages]):
-        done = subprocess.run([*apt, *command], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"{suite} cannot be fetched: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
-    root = folder / "root"
-    for package in (folder / "var/cache/apt/archives").glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, root], check=True)
-    libraries = root / "usr/lib/x86_64-linux-gnu"
-    script = folder / "qemu"
-    script.write_text(
-        f"#!/bin/sh\nexec {libraries}/ld-linux-x86-64.so.2 --library-path {libraries}"
-        f' {root}/usr/bin/qemu-system-x86_64 -L {root}/usr/share/qemu -L {root}/usr/share/seabios "$@"\n'
-    )
-    script.chmod(0o755)
-    return script
-
-
 @pytest.mark.weekly
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_plugin_counts_in_a_later_qemu(suite, guide_kernel, tmp_path):
     if shutil.which("apt-get") is None:
         pytest.skip("QEMUs of other suites come by apt")
-    qemu = fetch_qemu(suite, tmp_path / suite)
+    qemu = fetch_qemu(suite)
     said = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout
     version = tuple(map(int, re.search(r"version (\d+)\.(\d+)\.(\d+)", said).groups()))
     assert version[0] >= SUITES[suite]
