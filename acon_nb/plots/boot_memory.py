@@ -72,7 +72,7 @@ def plot_qemu_memory(rows: pd.DataFrame) -> Figure:
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
     ax.set_yticks(range(len(medians)), [f"{cell}\nn = {int((rows['cell'] == cell).sum())}" for cell in medians.index])
     ax.set_ylim(len(medians) - 0.5, -0.5)
-    ax.set_xlabel("MiB of the host (PSS of QEMU when the guest reported; medians)")
+    ax.set_xlabel("MiB of the host\n(PSS of QEMU when the guest reported; medians)")
     figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize=8)
     figure.suptitle("What a guest takes of its host")
     return figure

@@ -23,6 +23,7 @@ _KINDS = frozenset("dDrR")  # of System.map: data, and data that are only read
 _COLLECTED = re.compile(r"__(?:start|stop)_|__initcall_|kallsyms_|linux_banner|__ksymtab|.*_(?:end|start)$")
 _HIGH = b"\xff\xff\xff\xff"  # the upper half of an address of the kernel
 _POINTER_BYTES = 8
+_LOW_BYTES = 4  # of a pointer, before those that all of the kernel have in common
 _ADDRESS = b"ADDRESS."
 
 
@@ -61,9 +62,9 @@ def values_of(kernel: Path, changed_ns: int) -> frozenset[tuple[str, str]]:
 def without_addresses(value: bytes) -> bytes:
     """A value with a mark in place of each address of the kernel, and without zeros at its end: they may be padding."""
     made = bytearray(value)
-    at = made.find(_HIGH, _POINTER_BYTES // 2)
+    at = made.find(_HIGH, _LOW_BYTES)
     while at >= 0:
-        begin = at - _POINTER_BYTES // 2
+        begin = at - _LOW_BYTES
         if 0x80 <= made[at - 1] < 0xC0:  # of the kernel's image
             made[begin : at + len(_HIGH)] = _ADDRESS
             at = made.find(_HIGH, at + _POINTER_BYTES)
