@@ -58,7 +58,8 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
 @initrd_group.command("from")
 @click.argument("image", required=False)
 @click.argument("dirs", nargs=-1)
-@click.option("-o", "output", type=_FOLDER, required=True, help="FILE.cpio[.gz|.bz2|.xz|.zst|.lz4]")
+@click.option("-o", "output", type=_FOLDER, required=True, help="FILE.cpio[.gz|.bz2|.xz|.zst|.lz4]; FILE.raw")
+@click.option("--root", type=click.Choice(["erofs", "squashfs"]), help="Make a read-only root on a disk (FILE.raw).")
 @click.option("--edits", type=_FOLDER, multiple=True, help="A folder of files to add to the image.")
 @click.option("--early/--no-early", default=True, help="Keep the early archive (microcode) of cpio:F; default: yes.")
 @_build_options
@@ -68,6 +69,7 @@ def initrd_from(
     image: str | None,
     dirs: tuple[str, ...],
     output: Path,
+    root: str | None,
     edits: tuple[Path, ...],
     early: bool,
     as_json: bool,
@@ -75,17 +77,23 @@ def initrd_from(
 ) -> None:
     """Make an initrd from IMAGE (or DIRS of it), with /init added; nothing is unpacked to disk.
 
+    With --root: a disk that the kernel mounts without an initrd and checks by dm-verity. It needs the printed words on
+    the kernel command line, which have the root hash, and a kernel with the options of the profile verity-root.
+
     IMAGE: busybox, dir:D, tar:F, cpio:F (an initrd; it keeps its own /init), docker-archive:F, oci:P, docker:NAME,
     podman:NAME or an engine's NAME[:TAG]. After the F and P of archives, :NAME, @sha256:DIGEST or @0 selects one of
     several images.
     """
     from acon_nb import initrd
-    from acon_nb.initrd import guide
+    from acon_nb.initrd import guide, root_disk
     from acon_nb.initrd.check import boot_warnings
 
     variables = guide.Variables.of_environment()
-    target = guide.image_path(output, output, variables)
-    initrd.suffix_of(target)
+    target = output if root else guide.image_path(output, output, variables)
+    if root is None:
+        initrd.suffix_of(target)
+    else:
+        root_disk.require(target, root)
     tree = _built_or_named(image, dirs, **options)
     if not early:
         tree.early = None
@@ -95,7 +103,12 @@ def initrd_from(
     for folder in edits:
         initrd.overlay(tree, folder)
     initrd.gen_init(tree, force=variables.force)
+    if root is not None:
+        root_disk.adapt(tree)
     warn([*tree.warnings(), *boot_warnings(tree)])
+    if root is not None:
+        _print_root(root_disk.create_root(tree, target, root, mtime=variables.mtime, on_progress=_progress()), as_json)
+        return
     mtime = initrd.DEFAULT_MTIME if variables.mtime is None else variables.mtime
     _print_image(initrd.create(tree, target, mtime=mtime, owner=None, on_progress=TextProgress()), as_json)
 
@@ -346,3 +359,12 @@ def _print_image(image: Any, as_json: bool) -> None:
         print_json(asdict(image))
     else:
         click.echo(f"{image.path}: {format_bytes(image.bytes)} ({format_bytes(image.archive_bytes)} unpacked)")
+
+
+def _print_root(disk: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(disk))
+        return
+    size, data = format_bytes(disk.bytes), format_bytes(disk.data_bytes)
+    click.echo(f"{disk.path}: {size} ({disk.filesystem} {data}, then its hash tree)\nroot hash: {disk.root_hash}")
+    click.echo(f"boot it: {disk.launch}")
