@@ -183,10 +183,10 @@ def _add_hashes(image: Path, data_bytes: int, cancel: CancelToken | None) -> str
         on_line=lines.append,
         cancel=cancel,
     )
-    found = _ROOT_HASH.search("\n".join(lines))
-    if found is None:
+    match = _ROOT_HASH.search("\n".join(lines))
+    if match is None:
         raise CommandFailed(("veritysetup", "format"), 0, tail=lines, hint="its output has no root hash: report this")
-    return found[1]
+    return match[1]
 
 
 def _squashfs(archive: Path, image: Path, mtime: int, cancel: CancelToken | None) -> None:
