@@ -8,6 +8,7 @@ import pytest
 
 from acon_nb import reports
 from acon_nb.jupyter import notebooks
+from tests.notebooks.pages import shown
 
 pytestmark = pytest.mark.system
 
@@ -35,7 +36,7 @@ def test_it_tells_each_cells_time_initcalls_and_memory(told):
 
 def test_the_report_has_its_figures_and_tables(told):
     folder, _ = told
-    html = (folder / "boot.html").read_text()
+    html = shown(folder / "boot.html")
     assert html.count('src="data:image/png;base64,') == 5
     assert "watermarks and low-memory reserve" in html
     assert "memory=256M compared with memory=192M" in html

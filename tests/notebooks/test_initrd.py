@@ -9,13 +9,14 @@ import pytest
 
 from acon_nb import reports
 from acon_nb.jupyter import notebooks
+from tests.notebooks.pages import shown
 
 pytestmark = pytest.mark.system
 NOTEBOOK = notebooks.folder() / "02_initrd.ipynb"
 
 
 def text_of(path):
-    return html.unescape(path.read_text())
+    return html.unescape(shown(path))
 
 
 def test_the_guides_busybox_with_a_swap_line(guide_kernel, tmp_path):
@@ -26,7 +27,7 @@ def test_the_guides_busybox_with_a_swap_line(guide_kernel, tmp_path):
     assert "/dev/vda" in text
     swap = next(line for line in text.splitlines() if line.startswith("Swap:"))
     assert swap.split()[1] in ("255", "256")
-    assert page.read_text().count('src="data:image/png;base64,') == 2
+    assert shown(page).count('src="data:image/png;base64,') == 2
 
 
 def test_the_guides_second_example_with_encrypted_disks(guide_kernel, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from acon_nb import reports
 from acon_nb.jupyter import notebooks, report
+from tests.notebooks.pages import shown
 
 pytestmark = pytest.mark.system
 
@@ -14,7 +15,7 @@ def test_it_reports_applied_options_reasons_and_sizes(tmp_path):
     parameters = {"profiles": "guide", "settings": ""}
     lines = reports.make(notebooks.folder() / "01_kernel.ipynb", tmp_path / "kernel.html", parameters)
     assert "requested options applied" in lines[1]
-    html = (tmp_path / "kernel.html").read_text()
+    html = shown(tmp_path / "kernel.html")
     assert "INTEL_TDX_GUEST" in html
     assert html.count('src="data:image/png;base64,') == 1
 

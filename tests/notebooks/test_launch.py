@@ -8,6 +8,7 @@ import pytest
 
 from acon_nb import reports
 from acon_nb.jupyter import notebooks
+from tests.notebooks.pages import shown
 
 pytestmark = pytest.mark.system
 
@@ -29,7 +30,7 @@ def test_the_guest_is_launched_typed_at_and_ends(launched):
 
 def test_the_report_shows_the_console_and_the_explained_td(launched):
     folder, _ = launched
-    html = (folder / "launch.html").read_text()
+    html = shown(folder / "launch.html")
     assert "root@vm" in html
     assert "the-end" in html
     assert "confidential-guest-support=tdx" in html

@@ -11,6 +11,7 @@ import pytest
 
 from acon_nb import reports
 from acon_nb.jupyter import notebooks
+from tests.notebooks.pages import shown
 
 pytestmark = pytest.mark.system
 NOTEBOOK = notebooks.folder() / "06_measured_boot.ipynb"
@@ -34,7 +35,7 @@ def test_the_reference_boot_confirms_the_prediction(measured):
 
 def test_the_report_shows_the_chain_and_its_sources(measured):
     folder, _ = measured
-    page = html.unescape((folder / "measure.html").read_text())
+    page = html.unescape(shown(folder / "measure.html"))
     assert page.count('src="data:image/png;base64,') == 2
     for text in ("efaf8931bbfa33a81b8792fbf9e2ccc239d53204", "Exit Boot Services Returned with Success", "mr_td "):
         assert text in page
@@ -46,5 +47,5 @@ def test_the_report_shows_the_chain_and_its_sources(measured):
 def test_a_log_of_another_boot_differs_and_is_explained_event_by_event(measured):
     folder, lines = measured
     assert lines[3].startswith("Compared: different: RTMR[0]: TD HOB")
-    page = html.unescape((folder / "measure.html").read_text())
+    page = html.unescape(shown(folder / "measure.html"))
     assert "kernel (Authenticode hash) differs: expected sha384" in page

@@ -8,6 +8,7 @@ import pytest
 
 from acon_nb import reports, results
 from acon_nb.jupyter import notebooks
+from tests.notebooks.pages import shown
 
 pytestmark = pytest.mark.system
 NOTEBOOK = notebooks.folder() / "05_memory_compression.ipynb"
@@ -48,7 +49,7 @@ def test_a_question_is_answered_in_words_first(tmp_path):
     rows = results.load(tmp_path / "out", "swap", "tiny")
     assert set(rows["end"]) == {"powered_off"}
     assert set(rows["factor_pressure"].dropna()) >= {1.2}
-    text = html.unescape(page.read_text())
+    text = html.unescape(shown(page))
     assert "bit for bit" in text
     assert "Calibration, instructions clock: fault, decompression and copy take" in text
     assert "no absolute figure is that of hardware" in text

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from acon_nb import boot
 from acon_nb.cli import main
 from acon_nb.results.store import Store
+from tests.notebooks.pages import shown
 
 pytestmark = pytest.mark.system
 
@@ -70,7 +71,7 @@ def test_a_night_that_is_slower_than_those_before_ends_with_1_and_still_reports(
     summary = json.loads((folder / "report/nightly.json").read_text())
     assert (summary["verdict"], summary["passed"], summary["nights"]) == ("worse", False, 9)
     assert len(history.load("boot", "night")) == 36, "the night was there: nothing is measured twice"
-    html = (folder / "report/nightly.html").read_text()
+    html = shown(folder / "report/nightly.html")
     assert html.index("REGRESSION") < html.index("<table"), "the verdict is first"
     assert html.count('src="data:image/png') == 2
 

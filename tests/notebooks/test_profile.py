@@ -11,6 +11,7 @@ import pytest
 from acon_nb import reports
 from acon_nb.jupyter import notebooks
 from acon_nb.profile.model import load
+from tests.notebooks.pages import shown
 
 pytestmark = pytest.mark.system
 NOTEBOOK = "07_profile.ipynb"
@@ -40,7 +41,7 @@ def test_it_says_what_each_boot_executed_and_how_they_differ(made):
 
 def test_the_report_has_figures_tables_and_a_flame_graph_and_loads_nothing(made):
     folder, _ = made
-    text = (folder / "profile.html").read_text()
+    text = shown(folder / "profile.html")
     assert text.count('src="data:image/png;base64,') == 3
     assert text.count("<iframe") == 1
     (page,) = re.findall(r'srcdoc="([^"]*)"', text)

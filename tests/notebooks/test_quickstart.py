@@ -9,6 +9,7 @@ import pytest
 from acon_nb import reports, results
 from acon_nb.errors import AconError
 from acon_nb.jupyter import notebooks
+from tests.notebooks.pages import shown
 
 pytestmark = pytest.mark.system
 NOTEBOOK = notebooks.folder() / "10_quickstart.ipynb"
@@ -25,7 +26,7 @@ def test_it_answers_which_swap(tmp_path):
     assert any("exploratory" in line for line in lines)
     rows = results.load(tmp_path / "rows", "swap", "quickstart")
     assert set(rows["end"]) == {"powered_off"}
-    assert (tmp_path / "quick.html").read_text().count('src="data:image/png;base64,') == 2
+    assert shown(tmp_path / "quick.html").count('src="data:image/png;base64,') == 2
 
 
 def test_a_wrong_parameter_is_refused_before_anything_is_built(tmp_path):

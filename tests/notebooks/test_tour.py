@@ -12,6 +12,7 @@ from acon_nb.jupyter import notebooks
 from acon_nb.results.store import Store
 from acon_nb.swap.analysis.rows import without_calibrations
 from acon_nb.swap.experiment import determinism
+from tests.notebooks.pages import shown
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -38,7 +39,7 @@ def test_it_ends_in_five_findings(tour):
 
 def test_the_report_is_one_file_that_loads_nothing(tour):
     folder, _ = tour
-    html = (folder / "tour.html").read_text()
+    html = shown(folder / "tour.html")
     assert html.count('src="data:image/png;base64,') == 4
     assert html.count('<img alt="') == 4
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", html)
@@ -82,4 +83,4 @@ def test_the_swap_guests_repeat_and_are_calibrated(tour):
     rows = Store(folder / "data").load("swap", "tour")
     assert list(determinism(rows)["same"]) == [True]
     assert rows["dilation_lz4_decompress"].notna().sum() == 1, "the codec cell"
-    assert "Determinism: 1 of 1 repeated runs gave the same" in (folder / "tour.html").read_text()
+    assert "Determinism: 1 of 1 repeated runs gave the same" in shown(folder / "tour.html")

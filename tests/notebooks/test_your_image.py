@@ -9,6 +9,7 @@ import pytest
 
 from acon_nb import reports, results
 from acon_nb.jupyter import notebooks
+from tests.notebooks.pages import shown
 from tests.system.engines import saved_redis
 
 pytestmark = [pytest.mark.system, pytest.mark.weekly]
@@ -30,7 +31,7 @@ def test_it_answers_which_swap_an_image_needs(tmp_path):
     assert any("none at 0.6x" in line and "out of memory in 1 of 1 runs" in line for line in lines)
     rows = results.load(tmp_path / "out", "swap", "image-busybox")
     assert set(rows["factor_workload"]) == {"program", "codec"}
-    assert "Its pages compress by" in html.unescape(page.read_text())
+    assert "Its pages compress by" in html.unescape(shown(page))
     assert "widgets" not in json.loads((tmp_path / "image.ipynb").read_text())["metadata"]
 
 
@@ -53,4 +54,4 @@ def test_it_answers_for_a_server_from_docker_save(tmp_path):
     assert any(line.startswith("At 0.7x: zram-zstd is the only one that gets through") for line in lines)
     rows = results.load(tmp_path / "out", "swap", "image-redis")
     assert set(rows["factor_driver"]) >= {"redis-benchmark -n 30000 -r 100000000 -d 1500 -t set -q"}
-    assert "none at 0.7x" in html.unescape(page.read_text())
+    assert "none at 0.7x" in html.unescape(shown(page))
