@@ -89,6 +89,14 @@ def default_root() -> Path:
     return root
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all in it; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def writable_folder(path: Path, mode: int = 0o777) -> Path:
     """Create a folder, and its parents, unless it exists; return it. Errors: `NoSpace`, `NotWritable`."""
     with writing(path):
@@ -216,8 +224,8 @@ class Cache:
         Errors: `Cancelled`.
         """
         locks = writable_folder(self.root / "locks")
-        lock = filelock.FileLock(locks / f"{name}.lock")
-        holder = locks / f"{name}.holder"
+        path = locks / f"{name}.lock"
+        lock = filelock.FileLock(path)
         started = time.monotonic()
         while True:
             try:
@@ -230,14 +238,11 @@ class Cache:
                     return
             if cancel is not None:
                 cancel.check()
-            waited = f"{time.monotonic() - started:.0f} s: {_holder(holder)} works on the same"
+            waited = f"{time.monotonic() - started:.0f} s: {_holder(path)} works on the same"
             on_progress(Progress("wait for another process", None, waited))
         try:
-            with writing(holder):
-                holder.write_text(str(os.getpid()))
             yield True
         finally:
-            holder.unlink(missing_ok=True)
             lock.release()
 
     def workdir(self, kind: str, inputs: Mapping[str, Any]) -> Path:
@@ -287,12 +292,14 @@ class Cache:
         return False
 
 
-def _holder(path: Path) -> str:
-    """Who holds a lock, as its holder wrote it; a process that was killed may have left its own."""
+def _holder(lock: Path) -> str:
+    """Who holds a lock, by the kernel's list of locks (proc_locks(5)); in another container it cannot be seen."""
     try:
-        pid = int(path.read_text())
+        inode = lock.stat().st_ino
+        fields = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        pid = next(int(one[4]) for one in fields if one[1] == "FLOCK" and one[5].endswith(f":{inode}"))
         return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError, StopIteration):
         return "another process"
 
 

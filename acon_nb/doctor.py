@@ -16,7 +16,7 @@ from acon_nb.cache import default_root, writable_folder, writing
 from acon_nb.errors import AconError
 from acon_nb.guest.programs import missing_parts
 from acon_nb.host.wall_clock import wall_clock_facts
-from acon_nb.initrd.root_disk import FILESYSTEMS, missing_tools
+from acon_nb.initrd import root_disk
 from acon_nb.tdx import find_firmware
 from acon_nb.units import format_bytes
 from acon_nb.vm.preflight import VHOST_VSOCK
@@ -209,7 +209,9 @@ def _twin() -> Finding:
 
 def _root_disk() -> Finding:
     feature = "read-only roots on a disk (acon-nb initrd from ... --root erofs|squashfs)"
-    missing = {name: package for kind in FILESYSTEMS for name, package in missing_tools(kind).items()}
+    missing = {
+        name: package for kind in root_disk.FILESYSTEMS for name, package in root_disk.missing_tools(kind).items()
+    }
     if not missing:
         return Finding(what="root disks", state="ok", detail="mkfs.erofs, sqfstar, veritysetup", feature=feature)
     detail, fix = f"missing: {', '.join(missing)}", f"apt-get install {' '.join(missing.values())}"

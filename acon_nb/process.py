@@ -29,6 +29,7 @@ from acon_nb.progress import CancelToken
 
 _log = logging.getLogger(__name__)
 _SUPERVISOR = Path(__file__).with_name("process_supervisor.py")
+_SYSTEM = ("/usr/sbin", "/sbin")
 _TAIL_LINES = 20
 _POLL_S = 0.1
 
@@ -230,6 +231,11 @@ class Child:
                     self.argv[0], "a command", hint=f"install it, then check with: command -v {self.argv[0]}"
                 ) from error
             raise error
+
+
+def search_path() -> str:
+    """Return PATH, with the folders of the system's programs behind it, where a user's shell does not look."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM])
 
 
 def run(

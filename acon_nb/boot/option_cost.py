@@ -68,7 +68,7 @@ def plan_of(
     """Build the kernel with all options, and make the plan: it, and a kernel from its .config without each option."""
     whole = kernel.BuildSpec(profiles=spec.profiles, source=spec.source)
     image = kernel.build(whole, cache=cache, on_progress=on_progress, cancel=cancel)
-    values = dotconfig.parse(image.config.read_text())
+    values = dotconfig.read(image.config)
     for option in spec.options:
         if values.get(option) != "y":
             reason = f"is not on in the kernel of {','.join(spec.profiles)}"

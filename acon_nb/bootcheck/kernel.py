@@ -68,7 +68,7 @@ def read(kernel: Path, *, cache: Cache | None = None) -> Kernel:
     if not complete:
         for path in (built, beside):
             if path is not None and path.stat().st_size <= _CONFIG_LIMIT_BYTES:
-                options, complete = dotconfig.parse(path.read_text(errors="replace")), True
+                options, complete = dotconfig.read(path), True
                 break
     bits = struct.unpack_from("<H", head, bzimage.XLOADFLAGS)[0] & _64BIT
     return Kernel(

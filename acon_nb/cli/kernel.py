@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,55 +180,36 @@ def kernel_cost(
     per_option: bool,
     profile: str,
     options: str,
-    source: str,
-    memory: str,
     out: Path | None,
     plot: Path | None,
     as_json: bool,
+    **guest: str,
 ) -> None:
     """Measure what each group of options adds to image, memory and boot: one build and boot each (an hour cold)."""
     from acon_nb import plots, results
     from acon_nb.boot import kernel_cost as cost
-
-    if per_option:
-        _option_cost(groups, profile, options, source, memory, out, plot, as_json)
-        return
-    chosen = tuple(name for name in groups.split(",") if name) or cost.default_groups()
-    spec = cost.CostSpec(groups=chosen, source=source, memory=memory)
-    if plot is not None:
-        plots.picture_format(plot)
-    steps = cost.measure(spec, out=results.Store(out) if out else None, on_progress=TextProgress())
-    if plot is not None:
-        plots.save(plots.plot_cost(steps), plot)
-    if as_json:
-        print_json({"steps": json.loads(steps.to_json(orient="records"))})
-    else:
-        click.echo(cost.cost_table(steps).to_string(index=False))
-
-
-def _option_cost(
-    groups: str,
-    profile: str,
-    options: str,
-    source: str,
-    memory: str,
-    out: Path | None,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
-    from acon_nb import results
     from acon_nb.boot import option_cost
     from acon_nb.errors import InvalidInput
     from acon_nb.validation import words
 
-    if groups or plot is not None:
-        raise InvalidInput("per_option", "yes", "leaves options out of one kernel", hint="omit --groups and --plot")
-    spec = option_cost.OptionCostSpec(profiles=words(profile), options=words(options), source=source, memory=memory)
-    costs = option_cost.measure(spec, out=results.Store(out) if out else None, on_progress=TextProgress())
-    if as_json:
-        print_json({"options": json.loads(costs.to_json(orient="records"))})
+    table: Callable[[Any], Any]
+    if per_option:
+        if groups or plot is not None:
+            raise InvalidInput("per_option", "yes", "leaves options out of one kernel", hint="omit --groups and --plot")
+        spec = option_cost.OptionCostSpec(profiles=words(profile), options=words(options), **guest)
+        name, measure, table = "options", partial(option_cost.measure, spec), option_cost.cost_table
     else:
-        click.echo(option_cost.cost_table(costs).to_string(index=False))
+        chosen = tuple(group for group in groups.split(",") if group) or cost.default_groups()
+        name, measure, table = "steps", partial(cost.measure, cost.CostSpec(groups=chosen, **guest)), cost.cost_table
+        if plot is not None:
+            plots.picture_format(plot)
+    rows = measure(out=results.Store(out) if out else None, on_progress=TextProgress())
+    if plot is not None:
+        plots.save(plots.plot_cost(rows), plot)
+    if as_json:
+        print_json({name: json.loads(rows.to_json(orient="records"))})
+    else:
+        click.echo(table(rows).to_string(index=False))
 
 
 @kernel_group.command("unused")

@@ -5,6 +5,7 @@ The archive and its keys are those that the host's apt uses; only the suite is a
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -83,7 +84,7 @@ def _update(suite: str, root: Path, lists: apt.Lists, on_progress: OnProgress) -
         temporary.write_text(f"deb {signed}{archive} {suite} main\n")
     on_progress(Progress(f"fetch the lists of {suite}", None))
     try:
-        process.run(["apt-get", "update", "-q", *lists.options, *apt.AS_ONESELF], timeout_s=600)
+        process.run(["apt-get", "update", "-q", *lists.options, *apt.AS_ONESELF], env=_environment(), timeout_s=600)
     except CommandFailed as error:
         lines = [line for line in error.details if line.startswith(("E:", "W:"))] or list(error.details)
         if any("does not have a Release file" in line or " 404 " in line for line in (*lines, *error.details)):
@@ -91,6 +92,10 @@ def _update(suite: str, root: Path, lists: apt.Lists, on_progress: OnProgress) -
         hint = "check the network, or name a source that is here: a folder or a tarball"
         raise AconError(f"the lists of {suite} cannot be fetched", details=lines, hint=hint) from error
     (root / "updated").touch()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C"}  # its messages are read
 
 
 def _archive(suite: str) -> str:

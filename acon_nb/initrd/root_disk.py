@@ -31,7 +31,6 @@ _BLOCK_BYTES = 4096
 _SECTOR_BYTES = 512
 _NO_SALT = "-"
 _NAMESPACE = uuid.UUID("6f6d0f0e-4f2b-5d0c-9a43-1c2ab1a0f9d7")
-_SYSTEM = "/usr/sbin:/sbin"  # where veritysetup is, and a user does not look
 _ROOT_HASH = re.compile(r"Root hash:\s+([0-9a-f]{64})")
 PACKAGES: Mapping[str, str] = MappingProxyType(
     {
@@ -255,15 +254,11 @@ def _reads_tar() -> bool:
 
 
 def _environment() -> dict[str, str]:
-    return {"PATH": _path(), "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _path() -> str:
-    return f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM}"
+    return {"PATH": process.search_path(), "LC_ALL": "C", "TZ": "UTC"}
 
 
 def _which(name: str) -> str | None:
-    return shutil.which(name, path=_path())
+    return shutil.which(name, path=process.search_path())
 
 
 def _need(name: str) -> str:

@@ -46,7 +46,7 @@ class BuildSpec:
         check_fields(self)
         if self.config is not None and not self.config.is_file():
             raise InvalidInput("config", self.config, "is not a file", hint="give a kernel's .config")
-        if self.config is not None and not dotconfig.parse(self.config.read_text(errors="replace")):
+        if self.config is not None and not dotconfig.read(self.config):
             raise InvalidInput("config", self.config, "contains no kernel options", hint="give a kernel's .config")
         if self.rename and self.config is None:
             raise InvalidInput("rename", "yes", "needs a config to start from", hint="give --config FILE")
@@ -251,7 +251,7 @@ def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
 
     What only some requests bring in has an entry only then, so that it renews no other kernel of the cache.
     """
-    values = dotconfig.parse(spec.config.read_text(errors="replace")) if spec.config else {}
+    values = dotconfig.read(spec.config) if spec.config else {}
     values |= {request.option: request.value for request in plan.requests}
     files = embedded.digests(values, plan.tree)
     modules = "m" in values.values() or values.get("MODULES") == "y"

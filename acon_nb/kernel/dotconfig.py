@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from acon_nb.errors import KernelConfigError
 from acon_nb.kernel.features import OptionRequest
@@ -40,6 +41,11 @@ class OptionResult:
     why: str = ""
     proposal: tuple[tuple[str, str], ...] = ()
     rule: str = ""
+
+
+def read(path: Path) -> dict[str, str]:
+    """Read a .config file (see `parse`). Errors: `OSError`."""
+    return parse(path.read_text(errors="replace"))
 
 
 def parse(text: str) -> dict[str, str]:

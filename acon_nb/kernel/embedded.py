@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from acon_nb.cache import atomic_file, key_of, sha256_file
+from acon_nb.cache import atomic_file, key_of, remove, sha256_file
 from acon_nb.errors import InvalidInput
+from acon_nb.kernel.pins import GENERATED_KEY
 from acon_nb.kernel.source import SourceTree
 
 _RECORD = "embedded.json"
-_GENERATED = "certs/signing_key.pem"  # pins.py makes it
 # By option: what in the build folder is made of the file (patterns), to be made again when its content changes
 _MADE = {
     "INITRAMFS_SOURCE": ("usr/*", "usr/.*"),
@@ -52,7 +51,7 @@ def remove_outdated(work: Path, held: Mapping[str, str]) -> None:
         if before.get(option) != held.get(option):
             for pattern in _MADE[option]:
                 for path in work.glob(pattern):
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+                    remove(path)
     if before != held:
         with atomic_file(record) as temporary:
             temporary.write_text(json.dumps(dict(held)))
@@ -63,12 +62,13 @@ def _paths(option: str, values: Mapping[str, str], tree: SourceTree) -> Iterator
     if option == "EXTRA_FIRMWARE":
         folder = tree.path / (values.get("EXTRA_FIRMWARE_DIR") or "/lib/firmware")
     for word in values.get(option, "").split():
-        if word in ("n", _GENERATED) or word.startswith("pkcs11:"):
+        if word in ("n", GENERATED_KEY) or word.startswith("pkcs11:"):
             continue
         path = folder / word
         if not path.exists():
-            reason = "names a file that is not there"
-            raise InvalidInput("settings", f"{option}={values[option]}", reason, hint="give an absolute path")
+            reason = f"names a file that is not there: {path}"
+            hint = "correct the path; one that is not absolute is looked for there"
+            raise InvalidInput("settings", f"{option}={values[option]}", reason, hint=hint)
         if option == "INITRAMFS_SOURCE" and not Path(word).is_absolute():
             reason = "has a relative path, which kbuild would look for in its build folder"
             raise InvalidInput("settings", f"{option}={values[option]}", reason, hint="give an absolute path")

@@ -84,7 +84,7 @@ def _start_from_nearest(
     """Create `folder` as a copy of the nearest of the tree and its base, or empty; return whether it is a copy."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     candidates = {
-        path.parent: (len(dotconfig.diff(dotconfig.parse(path.read_text(errors="replace")), values)), origin.path)
+        path.parent: (len(dotconfig.diff(dotconfig.read(path), values)), origin.path)
         for origin in (tree, tree.base)
         if origin is not None
         for path in folder.parent.glob(f"{_family(origin, purpose)}-*/.config")

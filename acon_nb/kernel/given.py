@@ -49,4 +49,4 @@ def results(
 
 
 def _values(config: Path) -> dict[str, str]:
-    return dotconfig.parse(config.read_text(errors="replace"))
+    return dotconfig.read(config)

@@ -42,7 +42,6 @@ PINS: Mapping[str, str] = {
 _EPOCH_S = "946684800"  # the timestamp above, for what else is started by make
 # Kconfig records the version of any Rust compiler it finds, and IKCONFIG puts it into the image.
 VARIABLES = ("ARCH=x86_64", "RUSTC=false", "BINDGEN=false")
-_SYSTEM = ("/usr/sbin", "/sbin")
 _INHERITED = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "CCACHE_DIR", "CCACHE_CONFIGPATH")
 
 
@@ -58,8 +57,7 @@ def argument_list(tree: SourceTree, work: Path, *, afresh: bool = False) -> list
 def environment() -> dict[str, str]:
     """Return the environment of `make`: only paths and caches are inherited, so MAKEFLAGS and CFLAGS do not leak in."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    path = os.pathsep.join([inherited.get("PATH", os.defpath), *_SYSTEM])  # where depmod is, and a user does not look
-    return {**inherited, "PATH": path, **PINS, "SOURCE_DATE_EPOCH": _EPOCH_S, "LC_ALL": "C"}
+    return {**inherited, "PATH": process.search_path(), **PINS, "SOURCE_DATE_EPOCH": _EPOCH_S, "LC_ALL": "C"}
 
 
 def compile_image(
@@ -98,7 +96,7 @@ def compile_image(
 
 def has_modules(work: Path) -> bool:
     """Whether an option of the configured folder `work` is m."""
-    return "m" in dotconfig.parse((work / ".config").read_text()).values()
+    return "m" in dotconfig.read(work / ".config").values()
 
 
 def install_modules(tree: SourceTree, work: Path, folder: Path, log: Path, cancel: CancelToken | None) -> None:
@@ -117,7 +115,7 @@ def install_modules(tree: SourceTree, work: Path, folder: Path, log: Path, cance
 
 def require_depmod() -> None:
     """Raise `MissingRequirement` if depmod, which lists modules, is missing."""
-    if shutil.which("depmod", path=environment()["PATH"]) is None:
+    if shutil.which("depmod", path=process.search_path()) is None:
         raise MissingRequirement("depmod", "a kernel with modules", hint="apt-get install kmod, or set no option to m")
 
 
@@ -225,7 +223,7 @@ def _dry_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) -> int:
 
 
 def _options_on(work: Path) -> int:
-    return sum(value == "y" for value in dotconfig.parse((work / ".config").read_text()).values())
+    return sum(value == "y" for value in dotconfig.read(work / ".config").values())
 
 
 def _errors_in(log: Path) -> Sequence[str]:

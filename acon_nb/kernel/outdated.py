@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from acon_nb.cache import atomic_file
+from acon_nb.cache import remove as remove_path
 from acon_nb.kernel.source import SourceTree
 
 _RECORD = "sources.json"
@@ -196,9 +196,5 @@ def _makefiles(work: Path, tree: SourceTree) -> str:
 def _empty(work: Path) -> None:
     """Remove all of a build folder but its .config."""
     for path in work.iterdir():
-        if path.name == ".config":
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        if path.name != ".config":
+            remove_path(path)

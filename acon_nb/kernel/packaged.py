@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,11 +57,12 @@ def packaged(
 
 
 def _rows(lists: apt.Lists) -> list[PackagedSource]:
+    newest_of = functools.cache(lambda name: apt.find(name, lists).version)
     rows = []
     for listed in apt.versions(PACKAGE, lists):
         source = f"debian:{listed.name.removeprefix(PACKAGE)}"
         if DEBIAN.fullmatch(source):
-            newest = apt.find(listed.name, lists).version == listed.version
+            newest = newest_of(listed.name) == listed.version
             source += "" if newest else f"={listed.version}"
             source += f"@{lists.suite}" if lists.suite else ""
             rows.append(

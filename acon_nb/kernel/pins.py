@@ -7,6 +7,7 @@ Source: Documentation/kbuild/reproducible-builds.rst.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -23,7 +24,7 @@ NOT_SECRET = (
     "the key that signs its modules is derived from the source, so that the same source gives the same kernel: it "
     "is not a secret. Give a key of your own with --set MODULE_SIG_KEY=/PATH/KEY.pem"
 )
-_GENERATED_KEY = "certs/signing_key.pem"  # the default of MODULE_SIG_KEY, which kbuild would generate
+GENERATED_KEY = "certs/signing_key.pem"  # the default of MODULE_SIG_KEY, which kbuild would generate
 _KEY_FILE = "acon-signing-key.pem"
 _SEED_SCRIPT = "acon-randstruct-seed.sh"
 _KEY_TYPE = "MODULE_SIG_KEY_TYPE_"
@@ -67,7 +68,7 @@ def _btf_is_reproducible(tree: Path) -> bool:
 def variables(tree: SourceTree, work: Path) -> tuple[str, ...]:
     """Return the variables of `make` that the options in `work`/.config ask for."""
     config = work / ".config"
-    values = dotconfig.parse(config.read_text(errors="replace")) if config.is_file() else {}
+    values = dotconfig.read(config) if config.is_file() else {}
     made: list[str] = []
     if values.get("DEBUG_INFO") == "y":
         maps = f"-fdebug-prefix-map={work}=. -fdebug-prefix-map={tree.path}=."
@@ -81,9 +82,9 @@ def variables(tree: SourceTree, work: Path) -> tuple[str, ...]:
 
 def prepare(tree: SourceTree, work: Path) -> None:
     """Write the files that the `variables` name, and remove what kbuild made of others."""
-    values = dotconfig.parse((work / ".config").read_text(errors="replace"))
+    values = dotconfig.read(work / ".config")
     if _has_generated_key(values) and _is_new(work / f"{_KEY_FILE}.seed", tree.identity):
-        (work / _GENERATED_KEY).unlink(missing_ok=True)
+        (work / GENERATED_KEY).unlink(missing_ok=True)
         with atomic_file(work / _KEY_FILE) as temporary:
             temporary.write_bytes(_signing_key(tree.identity))
     if values.get("RANDSTRUCT") == "y" and _is_new(work / f"{_SEED_SCRIPT}.seed", tree.identity):
@@ -104,11 +105,11 @@ def _is_new(record: Path, seed: str) -> bool:
 
 def has_public_key(config: Path) -> bool:
     """Whether a built kernel trusts the key that is derived from its source (`NOT_SECRET`)."""
-    return _has_generated_key(dotconfig.parse(config.read_text(errors="replace")))
+    return _has_generated_key(dotconfig.read(config))
 
 
 def _has_generated_key(values: Mapping[str, str]) -> bool:
-    return values.get("MODULE_SIG_KEY") == _GENERATED_KEY
+    return values.get("MODULE_SIG_KEY") == GENERATED_KEY
 
 
 def _signing_key(seed: str) -> bytes:
@@ -161,10 +162,16 @@ def _numbers(seed: str, bits: int) -> Iterator[int]:
 
 def _is_prime(number: int) -> bool:
     """Miller and Rabin's test: no small factor, and no witness among 40 bases (an error below 2^-80)."""
-    if math.gcd(number, math.factorial(2000)) != 1:
+    if math.gcd(number, _small_numbers()) != 1:
         return False
     twos = ((number - 1) & -(number - 1)).bit_length() - 1
     return all(_passes(base, number, twos) for base in range(2, 42))
+
+
+@functools.cache
+def _small_numbers() -> int:
+    """The product of the numbers up to 2000, which most candidates have a factor in common with."""
+    return math.factorial(2000)
 
 
 def _passes(base: int, number: int, twos: int) -> bool:

@@ -78,7 +78,7 @@ def report(
     """
     store = cache or Cache()
     path = config_path(kernel, config)
-    values = dotconfig.parse(path.read_text(errors="replace"))
+    values = dotconfig.read(path)
     if not values:
         raise InvalidInput("config", path, "contains no kernel options", hint="give the kernel's .config")
     covered = coverage(kernel, profiles, build=build, cache=store)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from acon_nb import process
 from acon_nb.errors import MissingRequirement
 from acon_nb.kernel import make
 from acon_nb.kernel.source import SourceTree
@@ -55,7 +56,7 @@ def test_modules_are_built_where_an_option_is_m(tmp_path: Path) -> None:
 
 
 def test_depmod_is_found_where_a_user_does_not_look_and_else_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make, "_SYSTEM", ())
+    monkeypatch.setattr(process, "_SYSTEM", ())
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MissingRequirement, match="depmod") as caught:
         make.require_depmod()

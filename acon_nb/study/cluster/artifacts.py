@@ -11,13 +11,12 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from acon_nb.cache import default_root, raising_no_space, require_space, writable_folder
+from acon_nb.cache import default_root, raising_no_space, remove, require_space, writable_folder
 from acon_nb.errors import AconError
 
 PIECE_BYTES = 4 << 20
@@ -111,10 +110,7 @@ def pieces(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _throw_away(path: Path, why: str) -> None:
     _log.warning("%s %s: removed", path, why)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    remove(path)
 
 
 def _checked(form: re.Pattern[str], text: str) -> str:
