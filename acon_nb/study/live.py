@@ -53,7 +53,7 @@ def alone(store: Store, study: str) -> Iterator[None]:
 def published(store: Store, study: str, state: Callable[[], StudyState], stop: CancelToken) -> Iterator[OnProgress]:
     """Let others follow the study that runs in this block, and cancel it; yields where its progress is logged.
 
-    Call it with the study's lock held (`alone`).  Errors: `NoSpace`.
+    Call it with the study's lock held (`alone`). Errors: `NoSpace`.
     """
     request = _file(store.folder, study, _CANCEL)
     request.unlink(missing_ok=True)
@@ -87,6 +87,23 @@ def published(store: Store, study: str, state: Callable[[], StudyState], stop: C
             thread.join()
             _write(store.folder, study, dataclasses.replace(state(), phase=end, error=why))
             request.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def measuring(
+    store: Store, study: str, state: Callable[[], StudyState], on_progress: OnProgress, stop: CancelToken
+) -> Iterator[OnProgress]:
+    """Run a study in this block, alone and where others can follow it; yields where to report its progress.
+
+    Errors: `AconError` where it runs already, `NoSpace`.
+    """
+    with alone(store, study), published(store, study, state, stop) as log:
+
+        def tell(event: Progress) -> None:
+            on_progress(event)
+            log(event)
+
+        yield tell
 
 
 @dataclass(frozen=True)
@@ -210,10 +227,15 @@ def attach(folder: Path, study: str = "") -> RunningStudy:
 
 
 def join(
-    store: Store, study: str, on_progress: OnProgress, cancel: CancelToken, attached: Callable[[RunningStudy], None]
+    store: Store,
+    study: str,
+    on_progress: OnProgress,
+    cancel: CancelToken,
+    attached: Callable[[RunningStudy | None], None],
 ) -> None:
-    """Follow another run of a study to its end, if there is one, as if it were one's own; call `attached` first.
+    """Follow another run of a study to its end, if there is one, as if it were one's own.
 
+    `attached` is called with it, and with None once none runs.
     Errors: `Cancelled` if it was cancelled. One that failed or was killed is not an error: what is missing is run now.
     """
     other = RunningStudy(store.folder, study)
@@ -221,16 +243,7 @@ def join(
         attached(other)
         on_progress(Progress(f"study {study}", None, f"runs already ({other.owner}): attached to it"))
         other.wait(on_progress=on_progress, cancel=cancel)
-
-
-def both(*receivers: OnProgress) -> OnProgress:
-    """Return what passes each event on to several receivers."""
-
-    def tell(event: Progress) -> None:
-        for receiver in receivers:
-            receiver(event)
-
-    return tell
+    attached(None)
 
 
 def _file(folder: Path, study: str, suffix: str) -> Path:

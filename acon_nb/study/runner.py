@@ -164,15 +164,10 @@ class Study:
         stop = cancel or CancelToken()
         with self._board.phases():
             live.join(self.store, self.plan.name, on_progress, stop, self._follow)
-            self._follow(None)
             if self.expected is not None:
                 on_progress(Progress(f"plan {self.plan.name}", 0.0, self.expected.text()))
             self.check()
-            with (
-                live.alone(self.store, self.plan.name),
-                live.published(self.store, self.plan.name, lambda: self._board.state, stop) as log,
-            ):
-                tell = live.both(on_progress, log)
+            with live.measuring(self.store, self.plan.name, lambda: self._board.state, on_progress, stop) as tell:
                 self.experiment.prepare(jobs=self.jobs, on_progress=tell, cancel=stop)
                 stop.check()
                 self._measure(tell, stop)

@@ -93,12 +93,8 @@ class ClusterStudy:
         stop = cancel or CancelToken()
         with self._board.phases():
             live.join(self.store, self.plan.name, on_progress, stop, self._follow)
-            self._follow(None)
-            with (
-                live.alone(self.store, self.plan.name),
-                live.published(self.store, self.plan.name, lambda: self._board.state, stop) as log,
-            ):
-                self._measure(live.both(on_progress, log), stop)
+            with live.measuring(self.store, self.plan.name, lambda: self._board.state, on_progress, stop) as tell:
+                self._measure(tell, stop)
 
     def _follow(self, other: live.RunningStudy | None) -> None:
         self._other = other
