@@ -25,7 +25,7 @@ from acon_nb.study.functions import check_counting, functions_of, starts_of, sys
 from acon_nb.study.kernels import spec_of
 from acon_nb.study.plan import Level, Plan, PlanCell, PlannedRun
 from acon_nb.study.runner import Measured
-from acon_nb.swap import calibration, data, guest_report, knobs, limits, needs, profiling, program_report
+from acon_nb.swap import calibration, data, guest_report, knobs, limits, needs, profiling, program_report, workloads
 from acon_nb.swap.cell import SwapCell, cell_initrd, check_unpacking, image_of
 from acon_nb.swap.derived import derived_columns
 from acon_nb.swap.factor_checks import PROGRAM_ONLY, SWAP_ONLY
@@ -103,6 +103,7 @@ class SwapExperiment:
         check_counting(self._host.qemu, clocks, profile=self._profile, cache=self._store, on_progress=on_progress)
         for factors in self._factors.values():
             limits.check_host(factors, self._host, on_progress)
+            workloads.check_packages(factors.workload_name)
         for number, (label, factors) in enumerate(self._factors.items()):
             on_progress(Progress("prepare the cells", number / len(self._factors), label))
             if cancel is not None:

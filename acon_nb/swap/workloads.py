@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from acon_nb import results
 from acon_nb.errors import InvalidInput
+from acon_nb.host.apt_closure import closure
 from acon_nb.validation import closest
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ _TABLE = Path(__file__).with_name("workloads.toml")
 @dataclass(frozen=True, kw_only=True)
 class FieldWorkload:
     """A named workload: `what` it does, its Debian `packages`, `program` (its arguments), `user`, what it `reports`,
-    the `memory` of a guest that it needs at least, the `boot_room` to unpack its packages, its shape's `source`."""
+    the `memory` of a guest that it needs at least, the `boot_room` to unpack its packages, its shape's `source`.
+
+    `since` is the first release of Debian with these packages, where not all that are supported have them.
+    """
 
     name: str
     what: str
@@ -34,6 +38,7 @@ class FieldWorkload:
     boot_room: str
     source: str
     user: str = ""
+    since: str = ""
 
     def factors(self) -> dict[str, str]:
         """The factors that it stands for."""
@@ -58,6 +63,22 @@ def named(name: str) -> FieldWorkload:
     if name not in workloads():
         raise InvalidInput("workload_name", name, "is not known", hint=closest(name, workloads()))
     return workloads()[name]
+
+
+def check_packages(name: str) -> None:
+    """Check that this host's apt has the packages of a workload ("": none).
+
+    Errors: `InvalidInput` that names the workload and the release of Debian that has them; those of `closure`.
+    """
+    one = workloads().get(name)
+    if one is None or not one.since:
+        return
+    try:
+        closure(one.packages.split())
+    except InvalidInput as error:
+        reason = f"needs the packages {one.packages}, which {one.since} is the first to have"
+        hint = "use a host of that release, or an image that has them (docs/your-image.md)"
+        raise InvalidInput("workload_name", name, reason, hint=hint) from error
 
 
 def table() -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytest
 
 from acon_nb.stats.comparison import Verdict
 from acon_nb.swap.image import words
-from acon_nb.swap.image.answers import Answers, answers_of
+from acon_nb.swap.image.answers import Answers, SetupAnswer, answers_of
 from acon_nb.swap.image.corpus import CorpusSummary
 from acon_nb.swap.image.plan import UNLIMITED, Place
 from tests.unit.test_image_question import found
@@ -52,7 +52,9 @@ def made(seeds: int = 5, *, rows: tuple[dict[str, Any], ...] = (), **changes: An
 def test_each_set_up_has_its_ratio_and_what_it_saves() -> None:
     by_name = {(one.at, one.setup): one for one in made().answers}
     assert by_name["0.5x", "zram-zstd"].ratio_to_unlimited == pytest.approx(1.5)
-    assert by_name["0.5x", "disk"].ratio_to_unlimited == pytest.approx(3.0)
+    disk = by_name["0.5x", "disk"]
+    assert disk.ratio_to_unlimited == pytest.approx(3.0)
+    assert (disk.ratio_seeds, disk.interval) == (5, "bootstrap 95 %, 5 seeds")
     assert by_name["0.5x", "disk"].saved_bytes == 100 * MIB
     assert by_name["1x", "none"].saved_bytes == 0
     dead = by_name["0.5x", "none"]
@@ -163,4 +165,21 @@ def test_the_words_name_the_peak_the_pages_and_every_set_up() -> None:
     assert len([line for line in lines if line.startswith("  ")]) == 6
     assert words.measured_lines(found(), None)[-1].startswith("No sample of its pages")
     table = words.answer_table(answers)
-    assert list(table["time / unlimited"])[:1] == ["1.50"]
+    assert list(table["time / unlimited"])[:1] == ["1.50 [1.50, 1.50]"]
+
+
+def test_a_ratio_has_the_interval_of_its_seeds_and_names_its_kind() -> None:
+    """Ratios of 2.0 to 2.8: three seeds show their range, one seed shows no interval."""
+    ratios = {1: 2.0, 2: 2.8, 3: 2.2}
+
+    def answer(seeds: int) -> SetupAnswer:
+        rows = [row_of("disk", PLACES[1], seed, ratios[seed] * seed) for seed in range(1, seeds + 1)]
+        rows += [row_of("none", PLACES[2], seed, float(seed)) for seed in range(1, seeds + 1)]
+        (one,) = answers_of(pd.DataFrame(rows), (PLACES[1], PLACES[2]), PEAK, clock="instructions").answers
+        return one
+
+    three = answer(3)
+    assert (three.ratio_to_unlimited, three.ratio_low, three.ratio_high) == pytest.approx((2.2, 2.0, 2.8))
+    line = words.answer_line(three, "its time")
+    assert "takes 2.20 [2.00, 2.80] times as long as without a limit (its time; range of 3 seeds)" in line
+    assert "takes 2.00 times as long as without a limit (its time; 1 seed)" in words.answer_line(answer(1), "its time")

@@ -40,6 +40,29 @@ def test_what_does_not_go_together_is_refused_by_name() -> None:
         assert error.value.field == "packages"
 
 
+def test_packages_that_this_release_lacks_are_refused_by_the_workloads_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(names: list[str]) -> None:
+        raise InvalidInput("package", names[0], "is not in apt's lists", hint="apt-get update")
+
+    monkeypatch.setattr(workloads, "closure", none)
+    with pytest.raises(InvalidInput, match=r"workload_name='valkey': needs.*Debian 13 \(trixie\) is the first"):
+        workloads.check_packages("valkey")
+    workloads.check_packages("redis")
+    workloads.check_packages("")
+
+
+def test_every_workload_that_swap_is_measured_with_is_known_by_name() -> None:
+    names = {"redis", "valkey", "memcached", "compile", "usemem", "memhog", "sqlite", "postgres", "jvm", "node"}
+    assert {*names, "stress-ng", "fio", "python"} == set(workloads.workloads())
+
+
+def test_postgres_keeps_its_data_where_the_working_set_fits() -> None:
+    """The root may take half of the memory and holds the packages: a database there filled it."""
+    text = " ".join(program_of(SwapFactors(workload_name="postgres", memory="768M", pressure=0.2)).argv)
+    assert "cd /fill" in text
+    assert "/tmp" not in text
+
+
 def test_the_command_lists_them() -> None:
     rows = json.loads(CliRunner().invoke(main, ["bench", "workloads", "--json"]).output)
     assert {"sqlite", "python", "redis", "postgres", "jvm", "node", "fio"} <= {row["name"] for row in rows}

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from acon_nb.stats import inference
+from acon_nb.stats.intervals import interval_words
 from acon_nb.stats.seeds import Seeds
 from acon_nb.swap.analysis.best import Best, Ranking
 from acon_nb.swap.analysis.choices import Choice
@@ -32,7 +33,8 @@ class SetupAnswer:
 
     `end` is how its guests ended (of those that ended badly, if any did), `ended_well` how many of `runs` ended well.
     `ratio_to_unlimited` is the median of the ratios, seed by seed, of its time and that without a limit (1.2: 20 %
-    longer); of a server that runs for a time, that of the operations that it reports, turned over. `saved_bytes` is
+    longer); of a server that runs for a time, that of the operations that it reports, turned over. `ratio_low` and
+    `ratio_high` are its interval over `ratio_seeds` of them, of the kind `interval`. `saved_bytes` is
     what the guest needs less than for the whole peak, `pool_saved_bytes` the most that the pool of compressed pages
     saved while it ran (looked at every 0.25 s). Costs are medians: `elapsed_ns` and CPU of the guest's clock, faults
     that had to read, `p99_ns` of the latencies that the program reports. What is not known is None.
@@ -46,6 +48,9 @@ class SetupAnswer:
     ended_well: int
     runs: int
     ratio_to_unlimited: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    ratio_seeds: int = 0
     saved_bytes: int | None = None
     pool_saved_bytes: float | None = None
     elapsed_ns: float | None = None
@@ -56,6 +61,11 @@ class SetupAnswer:
     disk_written_bytes: float | None = None
     operations_per_s: float | None = None
     p99_ns: float | None = None
+
+    @property
+    def interval(self) -> str:
+        """What the interval of the ratio is: "range of 3 seeds", "bootstrap 95 %, 5 seeds"; "" without a ratio."""
+        return interval_words(self.ratio_seeds) if self.ratio_seeds else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +97,8 @@ class Answers:
         all of them in `by_at`."""
         by_at = [asdict(one) for one in self.best]
         first = next((one for one in by_at if one["setups"]), {"at": None, "setups": (), "verdict": "no_values"})
-        return {"answers": [asdict(one) for one in self.answers], "best": {**first, "by_at": by_at}}
+        answers = [{**asdict(one), "interval": one.interval} for one in self.answers]
+        return {"answers": answers, "best": {**first, "by_at": by_at}}
 
 
 @dataclass(frozen=True)
@@ -174,10 +185,13 @@ def _answer(
     good = [row for row, end in zip(records, ends, strict=True) if end is GuestResult.WELL]
     bad = [end for end in ends if end is not GuestResult.WELL]
     end = Counter(bad).most_common(1)[0][0] if bad else GuestResult.WELL
+    ratios = _ratios(_values(rows, counted), base, counted)
+    ratio = inference.ratio_of_pairs(ratios) if ratios else None
     return SetupAnswer(
         at=place.at, setup=setup, available_bytes=place.available_bytes, memory_bytes=place.memory_bytes,
         end=str(end), ended_well=len(good), runs=len(records),
-        ratio_to_unlimited=_ratio(_values(rows, counted), base, counted),
+        ratio_to_unlimited=ratio.ratio if ratio else None, ratio_low=ratio.low if ratio else None,
+        ratio_high=ratio.high if ratio else None, ratio_seeds=len(ratios),
         saved_bytes=max(0, peak_bytes - place.available_bytes) if records and not bad else None,
         pool_saved_bytes=_pool_saved(good), elapsed_ns=_median(good, "program_elapsed_ns"),
         user_cpu_ns=_median(good, "user_cpu_ns"), system_cpu_ns=_median(good, "system_cpu_ns"),
@@ -187,12 +201,11 @@ def _answer(
     )  # fmt: skip
 
 
-def _ratio(values: Mapping[int, float | None], base: Mapping[int, float | None], counted: _Counted) -> float | None:
-    pairs = [(value, base.get(seed)) for seed, value in values.items()]
+def _ratios(values: Mapping[int, float | None], base: Mapping[int, float | None], counted: _Counted) -> list[float]:
+    """How many times as long as without a limit, for each seed in which both ended well."""
+    pairs = [(value, base.get(seed)) for seed, value in sorted(values.items())]
     ratios = [one / other for one, other in pairs if one is not None and other is not None]
-    if not ratios:
-        return None
-    return statistics.median(1 / ratio if counted.more_is_better else ratio for ratio in ratios)
+    return [1 / ratio for ratio in ratios] if counted.more_is_better else ratios
 
 
 def _pool_saved(records: Sequence[Mapping[Any, Any]]) -> float | None:
@@ -203,7 +216,7 @@ def _pool_saved(records: Sequence[Mapping[Any, Any]]) -> float | None:
         samples = json.loads(text) if isinstance(text, str) and text else []
         saved = [one["pool_stored_bytes"] - one["pool_bytes"] for one in samples if "pool_stored_bytes" in one]
         values += [max(saved)] if saved else []
-    return statistics.median(values) if values else None
+    return inference.median(values) if values else None
 
 
 def _p99(records: Sequence[Mapping[Any, Any]]) -> float | None:
@@ -214,12 +227,12 @@ def _p99(records: Sequence[Mapping[Any, Any]]) -> float | None:
         by_name = json.loads(text) if isinstance(text, str) and text else {}
         own = [one["p99_ns"] for name, one in by_name.items() if name != DRIVER and one.get("p99_ns") is not None]
         values += [max(own)] if own else []
-    return statistics.median(values) if values else None
+    return inference.median(values) if values else None
 
 
 def _median(records: Sequence[Mapping[Any, Any]], column: str) -> float | None:
     values = [value for row in records if not math.isnan(value := value_in(row, column))]
-    return statistics.median(values) if values else None
+    return inference.median(values) if values else None
 
 
 def _best(place: Place, names: Mapping[Choice, str], best: Best, made: Sequence[SetupAnswer]) -> BestAt:

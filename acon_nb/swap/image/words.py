@@ -73,11 +73,25 @@ def answer_line(answer: SetupAnswer, counted: str) -> str:
     if answer.ended_well < answer.runs:
         text = GuestResult(answer.end).text
         return f"  {where}: {text} in {answer.runs - answer.ended_well} of {answer.runs} runs."
-    costs = [_cost(answer.ratio_to_unlimited) + (f" ({counted})" if answer.ratio_to_unlimited else "")]
+    costs = [_answer_cost(answer, counted)]
     costs += [f"{format_seconds(answer.system_cpu_ns / 1e9)} of CPU in the kernel"] if answer.system_cpu_ns else []
     costs += [f"{answer.major_faults:,.0f} faults that read"] if answer.major_faults is not None else []
     costs += [f"p99 {format_seconds(answer.p99_ns / 1e9)}"] if answer.p99_ns is not None else []
     return f"  {where}: {', '.join(costs)}."
+
+
+def _answer_cost(answer: SetupAnswer, counted: str) -> str:
+    if answer.ratio_to_unlimited is None:
+        return _cost(None)
+    return f"takes {_ratio_text(answer)} times as long as without a limit ({counted}; {answer.interval})"
+
+
+def _ratio_text(answer: SetupAnswer) -> str:
+    """The ratio with its interval, if it has one: "1.50 [1.44, 1.58]"."""
+    if answer.ratio_to_unlimited is None:
+        return ""
+    span = "" if answer.ratio_seeds < 2 else f" [{answer.ratio_low:.2f}, {answer.ratio_high:.2f}]"
+    return f"{answer.ratio_to_unlimited:.2f}{span}"
 
 
 def _cost(ratio: float | None) -> str:
@@ -94,7 +108,10 @@ def question_table(question: ImageQuestion) -> pd.DataFrame:
 
 
 def answer_table(answers: Answers) -> pd.DataFrame:
-    """A row for each set-up at each share: how it ended, its time compared with no limit, what it saves and costs."""
+    """A row for each set-up at each share: how it ended, its time compared with no limit, what it saves and costs.
+
+    The interval of the time is in brackets, and its kind a column.
+    """
     return results.frame(
         {
             "at": one.at,
@@ -102,7 +119,8 @@ def answer_table(answers: Answers) -> pd.DataFrame:
             "available": format_bytes(one.available_bytes),
             "ended well": f"{one.ended_well} of {one.runs}",
             "end": GuestResult(one.end).text,
-            "time / unlimited": "" if one.ratio_to_unlimited is None else f"{one.ratio_to_unlimited:.2f}",
+            "time / unlimited": _ratio_text(one),
+            "interval": one.interval,
             "saves": "" if one.saved_bytes is None else format_bytes(one.saved_bytes),
             "kernel CPU": "" if one.system_cpu_ns is None else format_seconds(one.system_cpu_ns / 1e9),
             "faults that read": "" if one.major_faults is None else f"{one.major_faults:,.0f}",
