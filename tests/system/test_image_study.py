@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -169,6 +173,47 @@ def test_a_command_that_answers_nothing_ends_by_its_reason(argv, fields, words, 
     with pytest.raises(InvalidInput) as error:
         image_study(asked("busybox", *argv, **fields))
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01" + bytes(43), "of another processor"),
+        (b"#!/no/such/interpreter\n", "loader or interpreter"),
+    ],
+    ids=["arm64", "no interpreter"],
+)
+def test_a_program_that_cannot_start_here_ends_by_its_reason(data, words, study_kernel, tmp_path):
+    (tmp_path / "program").write_bytes(data)
+    (tmp_path / "program").chmod(0o755)
+    with pytest.raises(InvalidInput, match="does not start") as error:
+        image_study(asked(f"dir:{tmp_path}", "/program"))
+    assert words in error.value.hint
+
+
+def test_control_c_ends_the_command_and_nothing_is_lost(planted, study_kernel, tmp_path):
+    """After the first row: the command says so, ends with status 1 and without a guest, and resumes."""
+    options = ["--image", planted, "--at", "0.8x", "--setups", "zram-lz4", "--seeds", "2"]
+    program = ["--command", "/bin/planted", "32"]
+    argv = [sys.executable, "-m", "acon_nb.cli", "bench", "swap", "--out", tmp_path, "--parallel", "1", *options]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whatever the shell of the tests does
+    command = subprocess.Popen([*argv, *program], preexec_fn=listens, **silent)
+    try:
+        while command.poll() is None and not list(tmp_path.rglob("*.parquet")):
+            time.sleep(0.1)
+        command.send_signal(signal.SIGINT)
+        _, said = command.communicate(timeout=60)
+    finally:
+        command.kill()
+    assert command.returncode == 1
+    assert said.decode().splitlines()[-1] == "acon-nb: interrupted; finished parts are kept"
+    assert b"Traceback" not in said
+    kept = set(Store(tmp_path).load("swap")["run_id"])
+    assert kept
+    (answer,) = json.loads(answered(tmp_path, *options, "--json", *program).stdout)["answers"]
+    assert answer["ended_well"] == 2
+    assert kept < set(Store(tmp_path).load("swap")["run_id"])
 
 
 def test_a_peak_that_is_larger_than_the_host_is_refused(planted, study_kernel, monkeypatch):

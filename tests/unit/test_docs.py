@@ -384,6 +384,13 @@ def test_commands_are_found_in_a_text() -> None:
     ]
 
 
+@pytest.mark.parametrize("path", [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.toml")], ids=name_of)
+def test_every_command_that_a_message_advises_exists(path: Path) -> None:
+    for group, name in re.findall(r"acon-nb ([a-z]+) ([a-z][a-z-]*)", path.read_text()):
+        if isinstance(command := main.commands.get(group), click.Group):
+            assert name in command.commands, f"acon-nb {group} {name}"
+
+
 # --- what is executed ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import zlib
@@ -266,6 +267,15 @@ def test_a_run_that_answers_nothing_is_refused_by_its_reason(
     assert error.value.hint
     for line in event.get("output", "").splitlines():
         assert line in error.value.details
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOEXEC, "of another processor"), (errno.ENOENT, "loader"), (errno.EACCES, "modes")]
+)
+def test_a_command_that_does_not_start_has_a_way_out_for_its_reason(number: int, words: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        _refuse(found(failed=f"the command (x): {os.strerror(number)}", status=127 << 8), Running(argv=("x",)))
+    assert words in error.value.hint
 
 
 def test_a_good_run_is_not_refused() -> None:

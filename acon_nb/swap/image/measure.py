@@ -6,6 +6,7 @@ OOM killer, as long as this host has it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -42,6 +43,13 @@ _NETWORK = re.compile(
     re.IGNORECASE,
 )
 _SHOWN_LINES = 12
+_START_HINT = "acon-nb initrd tar IMAGE | tar -tv shows the image's files, their modes and owners"
+_START_HINTS = {
+    os.strerror(errno.ENOENT): "name a program of the image, with its path if it is not in PATH; if it is there"
+    " (acon-nb initrd tar IMAGE | tar -tv), then the loader or interpreter that it names is not",
+    os.strerror(errno.ENOEXEC): "the program is of another processor, or a script without its first line (#!):"
+    " take the image for x86-64 (--platform linux/amd64)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +194,7 @@ def _refuse(program: MeasuredProgram, running: Running) -> None:
     command = " ".join(running.argv)
     after = f"after {format_seconds(program.elapsed_ns / 1e9)} of the guest's time"
     if program.failed:
-        hint = "name a program of the image, with its path if it is not in PATH; acon-nb initrd list shows its files"
+        hint = next((hint for words, hint in _START_HINTS.items() if words in program.failed), _START_HINT)
         raise InvalidInput("command", command, f"does not start: {program.failed}", hint=hint, details=shown)
     if program.end == "limit":
         hint = "a server needs a time (--for 30s), or --driver and --ready; a long job a higher --limit"
