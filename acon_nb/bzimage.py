@@ -5,6 +5,8 @@ Source: Linux Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 
 from __future__ import annotations
 
+import struct
+
 PE_HEADER = 0x3C  # offset of the offset of the PE header, if the kernel has an EFI stub
 SETUP_SECTORS = 0x1F1
 VIDEO_MODE = 0x1FA
@@ -29,3 +31,9 @@ SECTOR_BYTES = 512
 def is_bzimage(head: bytes) -> bool:
     """Whether a file whose first bytes are `head` (at least `HEADER_BYTES`) is a bzImage."""
     return len(head) >= HEADER_BYTES and head[BOOT_FLAG:JUMP] == b"\x55\xaa" and head[MAGIC:PROTOCOL] == b"HdrS"
+
+
+def release(image: bytes) -> str:
+    """The kernel's release ("6.12.5-cloud") of a bzImage, of which the setup code (64 KiB at most) is enough."""
+    start = JUMP + struct.unpack_from("<H", image, VERSION_TEXT)[0]
+    return image[start : start + 256].split(b"\0")[0].split(b" ")[0].decode("ascii", "replace")

@@ -8,6 +8,7 @@ const ALIVE_MS = 5000; // how often a view reports what it has shown; Python the
 const SILENT_MS = 13000; // after this long without an answer the kernel is gone or busy
 const ACK_BYTES = 32768;
 const PIECE_BYTES = 16384; // of what is typed or pasted, per message
+const SETTLED_MS = 200; // a size that no other follows within this time reaches the guest
 const LEAVE_MS = 2000; // Esc Esc Tab within this time leaves the terminal: all other keys are the guest's
 // Queries that a terminal answers by itself: only the leading view may, and never those in replayed output.
 const QUERIES = [
@@ -208,9 +209,14 @@ function render({ model, el }) {
       send({ kind: "input", view, number: number++ }, bytes.slice(at, at + PIECE_BYTES));
   };
   const want = () => send({ kind: "want", view, position: output.shown });
+  let settling = 0;
+  const fitted = () => { // only the last size of a drag: messages may overtake each other
+    clearTimeout(settling);
+    settling = setTimeout(() => send({ kind: "size", view, rows: term.rows, columns: term.cols }), SETTLED_MS);
+  };
   const output = new Output(term, want);
 
-  button(bar, "Fit the guest", "Type a stty command that sets this terminal's size in the guest", () => {
+  button(bar, "Fit the guest", "Type a stty command that sets this terminal's size, in a guest without our /init", () => {
     type(encoder.encode(`stty rows ${term.rows} cols ${term.cols}\r`));
     term.focus();
   });
@@ -249,7 +255,10 @@ function render({ model, el }) {
   term.parser.registerDcsHandler({ intermediates: "$", final: "q" }, () => !output.answers);
   term.onData((text) => type(encoder.encode(text)));
   term.onBinary((text) => type(Uint8Array.from(text, (letter) => letter.charCodeAt(0))));
-  term.onResize(({ cols, rows }) => { size.textContent = `${cols} × ${rows}`; });
+  term.onResize(({ cols, rows }) => {
+    size.textContent = `${cols} × ${rows}`;
+    fitted();
+  });
   keys(term);
 
   // Fitting waits until Lab has put the view into the page, then follows its size.
@@ -260,6 +269,7 @@ function render({ model, el }) {
       term.open(screen);
       term.textarea.setAttribute("aria-describedby", leave.id);
       want();
+      fitted();
     }
     fit.fit();
   });
@@ -272,6 +282,7 @@ function render({ model, el }) {
   showState();
   return () => {
     clearInterval(alive);
+    clearTimeout(settling);
     watcher.disconnect();
     model.off("msg:custom", receive);
     model.off("change:state", showState);

@@ -8,9 +8,9 @@ from typing import Any
 
 from acon_nb import kernel_line
 from acon_nb.agent.files import NO_TRANSFERS, REFUSED, Transfers, get, mount_shares, put
-from acon_nb.agent.guest import READY
+from acon_nb.agent.guest import READY, prepare
 from acon_nb.errors import AconError, GuestFailed
-from acon_nb.vm import Machine, Outcome
+from acon_nb.vm import Machine, Outcome, VmSpec
 from acon_nb.vm.commands import Executed, GuestCommand
 from acon_nb.vm.typist import Typist
 
@@ -30,6 +30,15 @@ def await_ready(machine: Machine) -> None:
         agent.wait(lambda: agent.set_up, lambda: machine.running)
     elif not Typist(machine).wait():
         raise GuestFailed("the guest ended before it was ready for commands", end="not_ready")
+
+
+def with_shares(spec: VmSpec) -> VmSpec:
+    """Return the spec of a guest with a shell whose shares an agent mounts; the same spec if it has none.
+
+    Make its machine with `agent=bool(spec.shares)`, and call `share_when_ready` when it runs.
+    Errors: those of `prepare`.
+    """
+    return prepare(spec, has_shell=True) if spec.shares else spec
 
 
 def share_when_ready(machine: Machine, on_notice: Callable[[str], None]) -> None:

@@ -115,13 +115,8 @@ def _facts(image: bytes) -> dict[str, Any]:
         "options": _shown_by_symbols(inner) if options is None else options,
         "complete": options is not None,
         "image_bytes": _memory_bytes(inner),
-        "release": _release(image),
+        "release": bzimage.release(image),
     }
-
-
-def _release(image: bytes) -> str:
-    start = bzimage.JUMP + struct.unpack_from("<H", image, bzimage.VERSION_TEXT)[0]
-    return image[start : start + 256].split(b"\0")[0].split(b" ")[0].decode("ascii", "replace")
 
 
 def _embedded(inner: bytes) -> dict[str, str] | None:

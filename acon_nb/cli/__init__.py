@@ -1,7 +1,7 @@
 """`acon-nb`: one thin command per capability.
 
 `--json` prints a single JSON object on standard output; progress and errors go to standard error. Exit status: 0 for
-success, 1 for a failure, 2 for invalid usage.
+success, 1 for a failure, 2 for invalid usage, 130 after ^C (SIGINT), when what the command had started has ended.
 """
 
 from __future__ import annotations

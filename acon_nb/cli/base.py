@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ import click
 import acon_nb
 from acon_nb.errors import AconError, NoSpace
 
+INTERRUPTED = 128 + signal.SIGINT
 _SENTENCE = 1000  # characters of a command's first sentence
 
 
@@ -72,7 +74,7 @@ class _Group(WholeHelp):
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("acon-nb: interrupted; finished parts are kept", err=True)
-            ctx.exit(1)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=_Group)

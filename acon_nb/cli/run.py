@@ -124,7 +124,7 @@ def run_command(
             raise click.UsageError("--detach runs no command: --exec, --put and --get end with their guest")
         _execute(spec, command, files, name, as_json=as_json)
         return
-    launched = agent.prepare(spec, has_shell=True) if shares else spec
+    launched = agent.with_shares(spec)
     if detach:
         machine = preflight.machine(launched, interactive=True, agent=bool(shares))
         runs.detach(machine, name, lambda: agent.share_when_ready(machine, lambda _: None) if shares else None)

@@ -48,7 +48,7 @@ def attach(
     notice = on_notice or (lambda _: None)
     keys = threading.Thread(target=feed, args=(machine, keys_fd, stop_r, notice), name="acon-keys", daemon=True)
     try:
-        with _window_of(machine, keys_fd), raw_terminal(keys_fd) as machine.terminal:
+        with following(keys_fd, lambda: machine.window.set_from(keys_fd)), raw_terminal(keys_fd) as machine.terminal:
             machine.start()
             keys.start()
             if on_start is not None:
@@ -206,16 +206,16 @@ def raw_terminal(fd: int) -> Iterator[RawTerminal | None]:
 
 
 @contextlib.contextmanager
-def _window_of(machine: Machine, fd: int) -> Iterator[None]:
-    """Tell the guest the size of the terminal, and each new one."""
+def following(fd: int, on_size: Callable[[], None]) -> Iterator[None]:
+    """Call `on_size` now and whenever the terminal at a descriptor has a new size, then in a signal handler."""
     if not os.isatty(fd):
         yield
         return
-    machine.window.set_from(fd)
+    on_size()
     if threading.current_thread() is not threading.main_thread():  # signals reach only that one
         yield
         return
-    before = signal.signal(signal.SIGWINCH, lambda *_: machine.window.set_from(fd))
+    before = signal.signal(signal.SIGWINCH, lambda *_: on_size())
     try:
         yield
     finally:

@@ -72,8 +72,8 @@ class Machine:
     (`vm.counting`), for the outcome's `snapshots`; with `calls`, functions by address, also by call stack,
     and with `programs` user space also by page of a file. `until` ends
     the guest as soon as it is ready, which is then its end (`READY`). `agent`: the spec is one of `agent.prepare`, and
-    `execute` runs commands in the guest. `window`, if it is set before the start, and `terminal`, if it is in raw mode,
-    are those of the terminal in front of the console (`attach` sets both).
+    `execute` runs commands in the guest. `window` and `terminal`, if it is in raw mode, are those of the terminal in
+    front of the console (`attach` sets both); the size of the window reaches a guest with a console whenever it is set.
     """
 
     def __init__(

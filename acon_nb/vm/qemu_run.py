@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 from qemu.qmp import QMPClient, QMPError
 
+from acon_nb import bzimage, kernel_line
 from acon_nb.host import QemuMemory, qemu_memory
 from acon_nb.process import Child, RawTerminal
 from acon_nb.progress import CancelToken
@@ -32,14 +34,15 @@ from acon_nb.vm.diagnosis import console_device, hint_for, panic_lines, plain_li
 from acon_nb.vm.outcome import TAIL_LINES, Message, Outcome, full_disk_note, kernel_entry_ns, name_end
 from acon_nb.vm.plumbing import held, socket_pairs, take_messages
 from acon_nb.vm.ready import Ready, ReadyWatch, Rule
-from acon_nb.vm.spec import VmSpec
+from acon_nb.vm.spec import Clock, VmSpec
 from acon_nb.vm.states import Halt, States
-from acon_nb.vm.window import TerminalWindow
+from acon_nb.vm.window import TerminalWindow, pass_sizes, takes_sizes
 
 _log = logging.getLogger(__name__)
 _CANCEL_POLL_S = 0.1
 _DRAIN_S = 2.0
 _PANIC_S = 2.0
+_SETUP_BYTES = 64 << 10  # of a bzImage, more than its setup code ever has
 START_S = 20.0
 
 
@@ -93,6 +96,24 @@ class QemuRun:
         """QEMU's process id; None before it runs."""
         return None if self.child is None else self.child.pid
 
+    @property
+    def _has_window(self) -> bool:
+        """Whether the guest gets a port for the size of its window, which may come later: a notebook's, or `attach`.
+
+        On the instruction clock, where the host's timing should not show, only if there is a window already, and in
+        a guest of commands (`agent.prepare`), whose console has no shell, too.
+        """
+        if self.guest.window.is_set:
+            return True
+        has_shell = self.guest.agent is None or kernel_line.parse(self.guest.spec.append).value("INIT") is None
+        return self.guest.console is not None and self.guest.spec.clock is Clock.WALL and has_shell
+
+    def _release(self) -> str:
+        """The kernel's release; "" if it cannot be read."""
+        with contextlib.suppress(OSError, struct.error), self.guest.spec.kernel.open("rb") as file:
+            return bzimage.release(file.read(_SETUP_BYTES))
+        return ""
+
     async def run(self) -> Outcome:
         """Start QEMU, follow it to its end, and say how that was."""
         self.loop = asyncio.get_running_loop()
@@ -103,7 +124,7 @@ class QemuRun:
             names += ["mux"] if self.guest.mux else ["serial", "hvc"]
         if self.guest.agent is not None:
             names.append("exec")
-        if self.guest.window.is_set:
+        if self._has_window:
             names.append("terminal")
         wall_ns = time.time_ns() - time.monotonic_ns()  # the trace has wall-clock times
         with contextlib.ExitStack() as stack:
@@ -275,6 +296,8 @@ class QemuRun:
         """QMP: the monitor for the commands of the machine's owner."""
         self.client, self.sampler = client, Sampler(client, self.pid or 0)
         self.ready.set()
+        if self._has_window and takes_sizes(self._release()) and console_device(self.guest.spec.append) == "hvc0":
+            await pass_sizes(self.guest.window, client, "mux" if self.guest.mux else "hvc")
         await asyncio.Event().wait()  # `_watch` cancels
 
     def _take(self, data: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 Each has a folder below `runs/` in the user cache. Its owner, the process that waits for the guest, holds a lock on it
 and serves the socket `control` in it: one request as a line of JSON ("kill", or "attach"), then, for "attach", the
-console's output as it is, and keys in frames (`_HEAD`: a kind and a length): K keys, W a window's rows and columns.
+console's output as it is, and what comes back in frames (`_HEAD`: a kind and a length): K keys, W the rows and columns
+of the window (`_SIZE`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from acon_nb.vm.plumbing import held
 _RECORD, _CONTROL, _OUTCOME = "run.json", "control", "outcome.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _HEAD = struct.Struct(">cH")
+_SIZE = struct.Struct(">HH")
 _REPLAY_BYTES = 64 << 10
 _SLOW_S = 1.0
 _END_S = 10.0
@@ -88,6 +90,11 @@ def keys(data: bytes) -> bytes:
     """The frames of keys."""
     pieces = (data[place : place + 0x8000] for place in range(0, len(data), 0x8000))
     return b"".join(_HEAD.pack(b"K", len(piece)) + piece for piece in pieces)
+
+
+def window(rows: int, columns: int) -> bytes:
+    """The frame of a new size of the window in front of the console."""
+    return _HEAD.pack(b"W", _SIZE.size) + _SIZE.pack(rows, columns)
 
 
 def check_name(name: str) -> str:
@@ -222,7 +229,7 @@ def _accept(server: socket.socket, machine: Machine) -> None:
 
 
 def _answer(link: socket.socket, machine: Machine) -> None:
-    with link, contextlib.suppress(OSError, ValueError, KeyError, TypeError, AconError):
+    with link, contextlib.suppress(OSError, ValueError, KeyError, TypeError, AconError, struct.error):
         link.settimeout(_SLOW_S)
         with link.makefile("rb", buffering=0) as file:  # what follows the line is not the request's
             request = json.loads(file.readline(4096))["do"]
@@ -253,6 +260,8 @@ def _attach(link: socket.socket, machine: Machine) -> None:
             data = _exactly(link, length, machine)
             if kind == b"K":
                 machine.console.write(data)
+            elif kind == b"W":
+                machine.window.set(*_SIZE.unpack(data))
     finally:
         unsubscribe()
 

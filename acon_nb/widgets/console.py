@@ -19,6 +19,7 @@ from acon_nb.vm.diagnosis import end_text, read_tail
 from acon_nb.widgets.session import headless, steady
 from acon_nb.widgets.stream import GATHER_S, KEEP_BYTES, Chunk, Streams
 
+ROWS, COLUMNS, TERM = 24, 80, "xterm-256color"
 _TAIL_LINES = 40
 _IDLE_S = 1.0
 
@@ -26,7 +27,7 @@ _IDLE_S = 1.0
 class ConsoleView:
     """A view of the console of an interactive `machine`; `rows` is the terminal's initial height."""
 
-    def __init__(self, machine: Machine, *, rows: int = 24) -> None:
+    def __init__(self, machine: Machine, *, rows: int = ROWS) -> None:
         self.machine = machine
         self.rows = rows
         self._feed: _Feed | None = None
@@ -65,7 +66,7 @@ class ConsoleView:
         display(self.report() if headless() else self.widget())
 
 
-def console(machine: Machine, *, rows: int = 24) -> ConsoleView:
+def console(machine: Machine, *, rows: int = ROWS) -> ConsoleView:
     """Create a console of `machine`, to be the last value of a cell. `rows` is the terminal's initial height."""
     return ConsoleView(machine, rows=rows)
 
@@ -160,6 +161,8 @@ class _Feed:
                 self._complaint = ""
                 typed = self._streams.typed(view, int(content["number"]), bytes(buffers[0]), now)
                 self._write(typed)  # inside the lock: the next message may come in another thread
+            elif kind == "size":
+                self._machine.window.set(int(content["rows"]), int(content["columns"]), TERM)
             elif kind == "want":
                 self._streams.want(view, int(content["position"]), now)
             elif kind == "bye":

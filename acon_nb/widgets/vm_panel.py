@@ -21,7 +21,7 @@ from acon_nb.units import format_bytes, format_seconds
 from acon_nb.vm import form, tables
 from acon_nb.vm.preflight import check_size
 from acon_nb.widgets import sparkline
-from acon_nb.widgets.console import ConsoleView
+from acon_nb.widgets.console import COLUMNS, ROWS, TERM, ConsoleView
 from acon_nb.widgets.parts import accessible, error_line, with_error
 from acon_nb.widgets.session import cell_now, headless, steady
 
@@ -234,8 +234,9 @@ class _View:
     def _start(self) -> None:
         spec = self.panel.spec
         has_agent = bool(spec.shares)  # which mounts them
-        launched = agent.prepare(spec, has_shell=True) if has_agent else spec
-        machine = preflight.machine(launched, interactive=True, agent=has_agent).start()
+        machine = preflight.machine(agent.with_shares(spec), interactive=True, agent=has_agent)
+        machine.window.set(ROWS, COLUMNS, TERM)  # until the console in the page knows its size
+        machine.start()
         if has_agent:
             arguments = (machine, lambda text: setattr(self.error, "value", html.escape(text)))
             threading.Thread(target=agent.share_when_ready, args=arguments, name="acon-shares", daemon=True).start()

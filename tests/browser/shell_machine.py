@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import signal
+import struct
+import termios
 import threading
 from pathlib import Path
 
@@ -15,7 +18,7 @@ class ShellMachine:
     end = "hung up"
 
     def __init__(self, transcript, argv=("bash", "--norc", "--noprofile")):
-        self.console = self
+        self.console = self.window = self
         self.transcript = Path(transcript)
         self.running = True
         self._lock = threading.RLock()
@@ -45,6 +48,10 @@ class ShellMachine:
 
     def write(self, data):
         os.write(self._fd, data)
+
+    def set(self, rows, columns, term):
+        """The window's new size, as a guest's /init sets it."""
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def send_line(self, text):
         self.write(text.encode() + b"\r")

@@ -48,9 +48,24 @@ def says(page, number, text):
     screens(page).nth(number).get_by_text(text).first.wait_for()
 
 
+def follows(page):
+    """The guest's console has the size of the view, which is shown as "96 × 12"."""
+    columns, rows = page.locator(".acon-console-size").first.inner_text().split(" × ")
+    type_into(
+        page, 0, f'clear; until [ "$(stty size)" = "{rows} {columns}" ]; do sleep 0.1; done; echo fits $((6*7))\n'
+    )
+    says(page, 0, re.compile("^fits 42"))
+    return int(columns)
+
+
 def test_a_person_types_reads_reloads_reconnects_floods_copies_and_ends(run_cells, look, reload, tmp_path, lab_log):
     page = run_cells
     says(page, 0, "$")
+    wide = follows(page)
+    page.set_viewport_size({"width": 900, "height": 700})
+    page.wait_for_function(f"!document.querySelector('.acon-console-size').textContent.startsWith('{wide} ')")
+    assert follows(page) < wide
+    page.set_viewport_size({"width": 1280, "height": 720})
     line = "echo $((6*7))-The-quick-brown-fox-jumps-over-the-lazy-dog-0123456789"
     type_into(page, 0, f"{line}\n")
     says(page, 0, "42-The-quick-brown-fox-jumps-over-the-lazy-dog-0123456789")

@@ -78,6 +78,46 @@ def test_a_detached_guest_is_listed_read_typed_at_and_ended(place: Path) -> None
     assert "one does not run" in refused.stderr
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_guest_and_then_the_command(place: Path, number: signal.Signals, status: int) -> None:
+    owner = launch(place, "mine")
+    wait_for(lambda: [row["name"] for row in listed(place)] == ["mine"])
+    wait_for(lambda: bool(descendants(owner.pid)))
+    started = descendants(owner.pid)
+    owner.send_signal(number)
+    assert owner.wait(30) == status
+    assert not [pid for pid in started if parent_of(pid)], "something outlived the command"
+    assert ("interrupted" in owner.stderr.read().decode()) is (number == signal.SIGINT)  # type: ignore[union-attr]
+    (row,) = listed(place, "--all")
+    assert not row["running"]
+
+
+def test_an_interrupted_follower_of_logs_leaves_the_guest(place: Path) -> None:
+    assert call(place, "run", "--name", "one", "--detach", "vmlinuz").returncode == 0
+    words = [sys.executable, "-m", "acon_nb.cli", "logs", "-f", "one"]
+    follower = subprocess.Popen(words, cwd=place, env=environment(place), stderr=subprocess.PIPE)
+    time.sleep(3)
+    follower.send_signal(signal.SIGINT)
+    assert follower.wait(30) == 130
+    assert [row["name"] for row in listed(place)] == ["one"]
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent of a process; None if that has ended, whether or not it was reaped."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return None
+    return None if state == "Z" else int(parent)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below one."""
+    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    children = [one for one in pids if parent_of(one) == pid]
+    return children + [below for one in children for below in descendants(one)]
+
+
 def test_a_guest_of_a_terminal_is_listed_and_dies_with_its_owner(place: Path) -> None:
     owner = launch(place, "mine")
     wait_for(lambda: [row["name"] for row in listed(place)] == ["mine"])

@@ -11,6 +11,7 @@ import pytest
 
 from acon_nb import vm, widgets
 from acon_nb.jupyter.channel import PageChannels
+from acon_nb.vm.window import TerminalWindow
 from acon_nb.widgets.console import Transcript, _Feed
 
 
@@ -38,7 +39,9 @@ def guest(tmp_path: Path):
     console = vm.Console(tmp_path / "console.log")
     ours, theirs = socket.socketpair()
     console.connect({"serial": ours}, "serial")
-    machine = SimpleNamespace(console=console, running=True, wait=lambda: SimpleNamespace(end="powered_off"))
+    machine = SimpleNamespace(
+        console=console, running=True, window=TerminalWindow(), wait=lambda: SimpleNamespace(end="powered_off")
+    )
     yield machine, theirs
     machine.running = False
     theirs.close()
@@ -82,6 +85,18 @@ def test_the_end_is_shown_the_thread_goes_and_comes_for_a_page_loaded_again(gues
     until(lambda: widget.ended and widget.state == "ended: powered off" and feed._sender is None)
     widget.receive(widget, {"kind": "want", "view": "late", "position": -1}, [])
     until(lambda: widget.shown("late") == b"last words" and feed._sender is None)
+
+
+def test_the_size_of_a_view_becomes_that_of_the_guests_window(guest) -> None:
+    machine, _ = guest
+    widget = Widget()
+    feed = _Feed(machine, widget, PageChannels())
+    sizes: list[tuple[int, int]] = []
+    machine.window.follow(lambda rows, columns: sizes.append((rows, columns)))
+    for rows, columns in ((30, 100), (30, 100), (0, 0), (12, 40)):
+        widget.receive(widget, {"kind": "size", "view": "a", "rows": rows, "columns": columns}, [])
+    assert sizes == [(30, 100), (12, 40)]
+    feed.close()
 
 
 def test_a_guest_that_reads_nothing_is_reported_in_the_views_state(guest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import signal
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from qemu.qmp import ExecuteError, Message
+from qemu.qmp.models import ErrorResponse
 
 from acon_nb.vm import Capabilities, Channels, VmSpec, argument_list
-from acon_nb.vm.window import TerminalWindow
+from acon_nb.vm.window import TerminalWindow, pass_sizes, takes_sizes
 from tests.unit import bzimages
 
 OWNER = """
@@ -82,6 +85,60 @@ def test_a_guest_gets_the_size_first_and_each_new_one() -> None:
         assert file.read() == b"50 132 xterm-256color\n24 80 linux\n"
     window.set(10, 10)
     ours.close()
+
+
+def test_a_guest_without_a_window_is_told_so_and_gets_the_size_of_one_that_comes() -> None:
+    window = TerminalWindow()
+    ours, theirs = socket.socketpair()
+    window.connect(theirs)
+    window.set(40, 100)
+    window.close()
+    with ours.makefile("rb") as file:
+        assert file.read() == b"0 0 linux\n40 100 linux\n"
+    ours.close()
+
+
+class Monitor:
+    """A QEMU that knows a command, or does not."""
+
+    def __init__(self, *, known: bool) -> None:
+        self.known = known
+        self.asked: list[tuple[str, dict[str, object]]] = []
+
+    async def execute(self, command: str, arguments: dict[str, object]) -> None:
+        self.asked.append((command, arguments))
+        if not self.known:
+            error = {"error": {"class": "CommandNotFound", "desc": f"The command {command} has not been found"}}
+            raise ExecuteError(ErrorResponse(error), Message({"execute": command}), Message(error))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_qemu_gets_each_size_if_it_takes_one(known: bool) -> None:
+    window = TerminalWindow()
+    monitor = Monitor(known=known)
+
+    async def run() -> None:
+        window.set(30, 90)
+        passing = asyncio.create_task(pass_sizes(window, monitor, "hvc"))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        window.set(31, 91)
+        if known:
+            while len(monitor.asked) < 2:
+                await asyncio.sleep(0.01)
+            passing.cancel()
+        else:
+            await passing
+
+    asyncio.run(run())
+    window.set(32, 92)  # after the guest's end
+    sizes = [{"id": "hvc", "rows": 30, "cols": 90}, {"id": "hvc", "rows": 31, "cols": 91}]
+    assert monitor.asked == [("chardev-window-size-changed", size) for size in (sizes if known else sizes[:1])]
+
+
+def test_only_kernels_that_read_rows_as_rows_get_sizes_from_qemu() -> None:
+    assert [takes_sizes(release) for release in ("6.15.0", "7.3.4-cloud", "6.14.11", "6.1.0-37-amd64", "")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
 
 
 def test_a_guest_that_never_reads_holds_nothing_up() -> None:
