@@ -83,9 +83,13 @@ def default_root() -> Path:
 
     Errors: `InvalidInput` for a user without a home folder (no HOME, and no entry among the host's users).
     """
-    root = platformdirs.user_cache_path("acon_nb")
-    if root.parts[:1] == ("~",):
-        raise InvalidInput("HOME", "", "there is no home folder to cache in", hint="set XDG_CACHE_HOME to a folder")
+    no_home = InvalidInput("HOME", "", "there is no home folder to cache in", hint="set XDG_CACHE_HOME to a folder")
+    try:
+        root = platformdirs.user_cache_path("acon_nb")
+    except RuntimeError as error:  # of newer platformdirs
+        raise no_home from error
+    if root.parts[:1] == ("~",):  # of older ones
+        raise no_home
     return root
 
 

@@ -31,6 +31,13 @@ def study_kernel(store: Cache) -> kernel.KernelImage:
 
 
 @pytest.fixture(scope="session")
+def sharing_kernel(store: Cache) -> kernel.KernelImage:
+    """The guide's kernel with 9p over virtio."""
+    settings = ("NETWORK_FILESYSTEMS=y", "NET_9P=y", "NET_9P_VIRTIO=y", "9P_FS=y")
+    return kernel.build(kernel.BuildSpec(settings=settings), cache=store, on_progress=TextProgress(every_s=30))
+
+
+@pytest.fixture(scope="session")
 def tiny_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tiny.S, assembled."""
     folder = tmp_path_factory.mktemp("tiny")

@@ -169,19 +169,71 @@ def test_files_go_in_before_the_command_and_come_out_after_it(shell: vm.VmSpec, 
 
 
 @pytest.mark.weekly
-def test_a_folder_of_the_host_is_shared(shell: vm.VmSpec, tmp_path: Path, store: Cache) -> None:
-    built = kernel.build(
-        kernel.BuildSpec(settings=("NETWORK_FILESYSTEMS=y", "NET_9P=y", "NET_9P_VIRTIO=y", "9P_FS=y")), cache=store
-    )
-    (tmp_path / "ro").mkdir()
-    (tmp_path / "rw").mkdir()
-    (tmp_path / "ro/file").write_text("of the host\n")
+def test_a_folder_of_the_host_is_shared(shell: vm.VmSpec, tmp_path: Path, sharing_kernel: kernel.KernelImage) -> None:
+    for name in ("ro", "rw", "a folder, with blanks: and more"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(f"of {name}\n")
     env = launch_environment(shell)
-    argv = [sys.executable, "-m", "acon_nb.cli", "run", str(built.image), "--timeout", "120"]
-    argv += ["--share", "ro:/mnt/ro", "--share", "rw:/mnt/rw:rw", "--exec"]
-    script = "cat /mnt/ro/file; echo guest >/mnt/rw/new; echo x >/mnt/ro/new"
+    argv = [sys.executable, "-m", "acon_nb.cli", "run", str(sharing_kernel.image), "--timeout", "120"]
+    argv += ["--share", "ro:/mnt/ro", "--share", "rw:/mnt/rw:rw"]
+    argv += ["--share", "a folder, with blanks: and more:/mnt/a b,c", "--exec"]
+    script = "cat /mnt/ro/file '/mnt/a b,c/file'; echo guest >/mnt/rw/new; rm /mnt/rw/file; echo x >/mnt/ro/new"
     done = subprocess.run([*argv, script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "of the host\n"), done.stderr
+    assert (done.returncode, done.stdout) == (1, "of ro\nof a folder, with blanks: and more\n"), done.stderr
     assert "Read-only file system" in done.stderr
     assert (tmp_path / "rw/new").read_text() == "guest\n"
+    assert not (tmp_path / "rw/file").exists()
     assert not (tmp_path / "ro/new").exists()
+
+
+@pytest.mark.weekly
+def test_a_guest_gets_no_more_of_a_share_than_the_host_allows(
+    shell: vm.VmSpec, tmp_path: Path, sharing_kernel: kernel.KernelImage
+) -> None:
+    """What lies outside, behind a link or `..`; names that the host does not take; a folder mounted writable again."""
+    (tmp_path / "secret").write_text("secret\n")
+    (tmp_path / "ro").mkdir()
+    (tmp_path / "rw").mkdir()
+    (tmp_path / "rw/link").symlink_to(tmp_path / "secret")
+    shares = (
+        vm.Share(host=tmp_path / "ro", guest="/mnt/ro"),
+        vm.Share(host=tmp_path / "rw", guest="/mnt/rw", writable=True),
+    )
+    spec = replace(shell, kernel=sharing_kernel.image, shares=shares)
+    with vm.Machine(agent.prepare(spec), host=vm.capabilities(), interactive=True, agent=True) as machine:
+        machine.start()
+        agent.await_ready(machine)
+        agent.mount_shares(machine)
+
+        def sh(script: str) -> tuple[int, bytes]:
+            done = machine.execute(["sh", "-c", script])
+            return done.status, done.stdout + done.stderr
+
+        status, text = sh("cat /mnt/rw/link")
+        assert status == 1
+        assert b"secret" not in text, "a link is followed in the guest, not on the host"
+        assert sh("ls /mnt/rw/..")[1].split() == [b"ro", b"rw"]
+        status, text = sh("mount -o remount,rw /mnt/ro && echo x >/mnt/ro/new")
+        assert (status, b"Read-only file system" in text) == (1, True), "QEMU refuses it, whatever the guest mounts"
+        assert sh(f"echo x >/mnt/rw/{'n' * 256}")[0] == 1
+        assert sh("mkdir /mnt/rw/d && mv /mnt/rw/d /mnt/rw/e && ln -s /x /mnt/rw/l && readlink /mnt/rw/l") == (
+            0,
+            b"/x\n",
+        )
+    assert not (tmp_path / "ro/new").exists()
+    assert (tmp_path / "rw/e").is_dir()
+
+
+@pytest.mark.weekly
+def test_a_kernel_without_9p_is_refused_by_name_or_the_guest_says_so(shell: vm.VmSpec, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    argv = [sys.executable, "-m", "acon_nb.cli", "run", str(shell.kernel), "--share", "d:/mnt", "--exec", "true"]
+    env = launch_environment(shell)
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the kernel has no CONFIG_NET_9P_VIRTIO, CONFIG_9P_FS" in done.stderr
+    spec = replace(shell, shares=(vm.Share(host=tmp_path / "d", guest="/mnt"),))
+    machine = vm.Machine(agent.prepare(spec), host=vm.capabilities(), interactive=True, agent=True)
+    with pytest.raises(GuestFailed, match="is not shared at /mnt: /mnt: No such device") as caught:
+        agent.run_command(machine, ["true"])
+    assert "CONFIG_9P_FS" in caught.value.hint

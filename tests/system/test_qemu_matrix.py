@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from acon_nb import agent, initrd, kernel, vm
+from acon_nb import agent, host, initrd, kernel, vm
+from acon_nb.boot import BootCell
 from acon_nb.cache import Cache
+from acon_nb.errors import CommandTimeout
+from acon_nb.study.functions import starts_of
 from tests.system.qemus import SUITES, fetch_qemu
+from tests.system.test_counting import initrd_of
 
 pytestmark = [pytest.mark.system, pytest.mark.weekly]
 LETTERS = {"p": vm.End.POWERED_OFF, "r": vm.End.RESET, "h": vm.End.HANG}
@@ -20,19 +29,15 @@ LETTERS = {"p": vm.End.POWERED_OFF, "r": vm.End.RESET, "h": vm.End.HANG}
 KVM_CHECKS = ("Could not access KVM kernel module", "TDX", "tdx", "KVM is not supported", "failed to initialize kvm")
 
 
-@pytest.fixture(params=["host", *SUITES])
+@pytest.fixture(scope="module", params=["host", *SUITES])
 def capabilities(request: pytest.FixtureRequest) -> vm.Capabilities:
     if request.param == "host":
         return replace(vm.capabilities(), kvm=False)
     if shutil.which("apt-get") is None:
         pytest.skip("QEMUs of other suites come by apt")
-    path = fetch_qemu(request.param)
-    text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-    match = re.search(r"version (\d+)\.(\d+)\.(\d+)", text)
-    assert match is not None
-    version = (int(match[1]), int(match[2]), int(match[3]))
-    assert version[0] >= SUITES[request.param]
-    return vm.Capabilities(qemu=path, version=version)
+    info = host.probe_qemu(fetch_qemu(request.param))
+    assert info.version[0] >= SUITES[request.param]
+    return vm.Capabilities(qemu=info.path, version=info.version, string_flags=info.string_flags)
 
 
 @pytest.mark.parametrize("interactive", [False, True])
@@ -51,17 +56,148 @@ def test_ends_are_the_same_without_a_warning(
     assert outcome.stderr == ()
 
 
-def test_a_command_runs(
-    capabilities: vm.Capabilities, guide_kernel: kernel.KernelImage, store: Cache, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def shell(store: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An initrd of busybox with our /init."""
     tree = initrd.tree_of("busybox", cache=store)
     initrd.gen_init(tree)
-    image = initrd.create(tree, tmp_path / "initrd.cpio")
-    spec = vm.VmSpec(kernel=guide_kernel.image, initrd=image.path, memory_bytes=256 << 20, timeout_s=200)
-    machine = vm.Machine(agent.prepare(spec), host=capabilities, interactive=True, agent=True)
-    done, outcome = agent.run_command(machine, ["sh", "-c", "cat; exit 22"], stdin=b"here\n")
-    assert (done.status, done.stdout, outcome.end) == (22, b"here\n", vm.End.POWERED_OFF)
-    assert outcome.stderr == ()
+    return initrd.create(tree, tmp_path_factory.mktemp("shell") / "initrd.cpio").path
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two to share, one of whose names needs quoting."""
+    place = tmp_path_factory.mktemp("shared")
+    (place / "to read, only").mkdir()
+    (place / "to write").mkdir()
+    (place / "to read, only/file").write_text("of the host\n")
+    return place
+
+
+@pytest.fixture(scope="module")
+def guest(
+    capabilities: vm.Capabilities, sharing_kernel: kernel.KernelImage, shell: Path, folders: Path
+) -> Iterator[vm.Machine]:
+    """A guest with an agent and two shares; at its end QEMU must have said nothing."""
+    shares = (
+        vm.Share(host=folders / "to read, only", guest="/mnt/read"),
+        vm.Share(host=folders / "to write", guest="/mnt/write", writable=True),
+    )
+    spec = vm.VmSpec(
+        kernel=sharing_kernel.image, initrd=shell, memory_bytes=256 << 20, timeout_s=600, shares=shares, network=True
+    )
+    with vm.Machine(agent.prepare(spec), host=capabilities, interactive=True, agent=True) as machine:
+        machine.start()
+        agent.await_ready(machine)
+        agent.mount_shares(machine)
+        yield machine
+        outcome = machine.stop()
+    assert (outcome.end, outcome.stderr) == (vm.End.POWERED_OFF, ())
+
+
+def test_commands_run_with_their_streams_and_status(guest: vm.Machine) -> None:
+    done = guest.execute(["sh", "-c", "cat; echo err >&2; exit 22"], stdin=b"here\n")
+    assert (done.status, done.stdout, done.stderr) == (22, b"here\n", b"err\n")
+    assert guest.execute(["/no/such"]).status == 127
+    data = os.urandom(1 << 20)
+    assert guest.execute(["sha256sum"], stdin=data).stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
+
+
+def test_signals_and_a_time_limit_end_commands(guest: vm.Machine) -> None:
+    done = guest.execute(["sh", "-c", "kill -TERM $$"])
+    assert (done.status, done.signal) == (143, signal.SIGTERM)
+    with pytest.raises(CommandTimeout):
+        guest.execute(["sleep", "777"], timeout_s=1)
+    assert b"777" not in guest.execute(["sh", "-c", "sleep 0.5; ps | grep -v grep | grep 777"]).stdout
+
+
+def test_shares_are_read_and_written_as_asked(guest: vm.Machine, folders: Path) -> None:
+    done = guest.execute(["sh", "-c", "cat /mnt/read/file; echo guest >/mnt/write/new; echo x >/mnt/read/new"])
+    assert (done.status, done.stdout) == (1, b"of the host\n")
+    assert b"Read-only file system" in done.stderr
+    assert (folders / "to write/new").read_text() == "guest\n"
+    assert not (folders / "to read, only/new").exists()
+
+
+def test_no_qemu_passes_a_size_of_the_console_on(guest: vm.Machine) -> None:
+    """As vm/window.py says; one that does gets it there, and this list of versions ends."""
+    names = {one["name"] for one in guest.qmp("query-commands")}
+    assert ("chardev-window-size-changed" in names) is (guest.host.version >= (11, 2, 0))
+
+
+def test_a_guest_is_listed_attached_and_killed_by_name(
+    capabilities: vm.Capabilities, tiny_kernel: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "vmlinuz").symlink_to(tiny_kernel)
+    env = {
+        **os.environ, "ACON_NB_QEMU": str(capabilities.qemu), "XDG_CACHE_HOME": str(tmp_path / "cache"), "RD": "-",
+        "BIOS": "-", "M": "64m", "PYTHONPATH": str(Path.cwd()),
+    }  # fmt: skip
+
+    def call(*words: str, given: str = "") -> str:
+        argv = [sys.executable, "-m", "acon_nb.cli", *words]
+        done = subprocess.run(
+            argv, cwd=tmp_path, env=env, input=given, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert "warning" not in done.stderr.lower()
+        return done.stdout
+
+    for name in ("typed", "killed"):
+        call("run", "--accelerator", "tcg", "--name", name, "--detach", "vmlinuz", "-append", "e")
+    assert {row["name"] for row in json.loads(call("ps", "--json"))["guests"]} == {"typed", "killed"}
+    text = call("attach", "typed", given="abcq")
+    assert "READY" in text
+    assert "abc" in text
+    call("kill", "killed")
+    ends = {row["name"]: row["end"] for row in json.loads(call("ps", "--all", "--json"))["guests"]}
+    assert ends == {"typed": "powered_off", "killed": "killed"}
+
+
+@pytest.fixture(scope="module")
+def loops(guide_kernel: kernel.KernelImage, tmp_path_factory: pytest.TempPathFactory) -> vm.VmSpec:
+    """A guest on the instruction clock that runs two loops, and powers off."""
+    cell = BootCell(
+        name="loops", kernel=guide_kernel.image, initrd=initrd_of("loops", tmp_path_factory.mktemp("loops")),
+        clock=vm.Clock.INSTRUCTIONS,
+    )  # fmt: skip
+    append = cell.spec().append.replace("rdinit=/acon/init ", "")
+    return replace(cell.spec(), initrd=cell.initrd, append=append)
+
+
+@pytest.fixture(scope="module")
+def counts() -> dict[str, list[vm.Snapshot]]:
+    """What each version counted."""
+    return {}
+
+
+def test_the_instruction_clock_repeats(
+    capabilities: vm.Capabilities, loops: vm.VmSpec, counts: dict[str, list[vm.Snapshot]]
+) -> None:
+    runs = []
+    for _ in range(2):
+        with vm.Machine(loops, host=capabilities, count_by=starts_of(loops.kernel, loops.clock)) as machine:
+            outcome = machine.wait().check()
+        assert outcome.stderr == ()
+        runs.append(outcome.snapshots)
+    assert runs[0] == runs[1]
+    begins, ends = ([one for one in runs[0] if one.moment == moment] for moment in (vm.Moment.BEGIN, vm.Moment.END))
+    user = [end.counts[0] - begin.counts[0] for begin, end in zip(begins, ends, strict=True)]
+    assert user[1] - user[0] == 2 * 600_000, "a program's instructions are the same on all versions"
+    counts[".".join(map(str, capabilities.version))] = list(runs[0])
+
+
+def test_what_versions_count_differs_by_less_than_a_percent(
+    counts: dict[str, list[vm.Snapshot]], record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    """docs/clocks.md, which says what differs and why."""
+    if len(counts) < 2:
+        pytest.skip("one version only")
+    begins = {version: next(one for one in all_ if one.moment == vm.Moment.BEGIN) for version, all_ in counts.items()}
+    for version, one in begins.items():
+        record_testsuite_property(version, {"clock_ns": one.tsc_ns, "idle_ns": one.idle_ns, "counted": one.counted})
+    clocks = [one.tsc_ns for one in begins.values()]
+    assert max(clocks) < 1.01 * min(clocks), clocks
 
 
 def test_a_td_is_accepted_up_to_the_check_of_kvm(capabilities: vm.Capabilities, tiny_kernel: Path) -> None:

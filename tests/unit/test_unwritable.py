@@ -96,9 +96,16 @@ def test_a_launch_ends_as_named(unwritable: Path, tmp_path: Path, argv: list[str
     assert f"cannot write {unwritable}" in done.stderr
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_home(name: str) -> Path:
+    raise RuntimeError(f"could not determine the home directory for '~/.cache/{name}'")
+
+
+@pytest.mark.parametrize("answer", [lambda name: Path("~/.cache") / name, no_home])
+def test_a_user_without_a_home_is_told_what_to_set(
+    answer: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("~/.cache") / name)
+    monkeypatch.setattr("platformdirs.user_cache_path", answer)
     with pytest.raises(InvalidInput, match="no home folder") as caught:
         default_root()
     assert "XDG_CACHE_HOME" in caught.value.hint
