@@ -14,7 +14,8 @@ from acon_nb.changes.builds import CommitBuilds, with_options
 from acon_nb.changes.functions import CountChange, KernelChange
 from acon_nb.changes.repository import Repository, open_repository
 from acon_nb.errors import BuildFailed, GuestFailed, InvalidInput, KernelConfigError
-from acon_nb.kernel import make, requested_options
+from acon_nb.kernel import requested_options
+from acon_nb.kernel.toolchain import GCC
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.results import Store
 from acon_nb.validation import check_fields
@@ -274,7 +275,7 @@ def _identity(
         "profiles": list(build.profiles),
         "settings": list(build.settings),
         "config": sha256_file(build.config) if build.config else "",
-        "compilers": make.compilers(),
+        "compilers": GCC.versions(),
         "qemu": capabilities().version,
     }
 

@@ -19,8 +19,9 @@ from acon_nb.changes.repository import Repository, open_repository
 from acon_nb.changes.verdict import CellChange, SeriesVerdict
 from acon_nb.errors import InvalidInput
 from acon_nb.host import probe_qemu
-from acon_nb.kernel import BuildSpec, make
+from acon_nb.kernel import BuildSpec
 from acon_nb.kernel.features import patches as profile_patches
+from acon_nb.kernel.toolchain import GCC
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.results import Store
 from acon_nb.validation import OneOf, check_fields
@@ -296,7 +297,7 @@ def _environment(spec: SeriesSpec) -> dict[str, str]:
     options = [*spec.build.profiles, *(["a .config"] if spec.config else []), *spec.settings]
     return {
         "guests": f"QEMU {qemu.version_text} (TCG), 1 vCPU, instruction clock",
-        "compiler": make.compilers()[0],
+        "compiler": GCC.versions()[0],
         "options": ", ".join(options),
         "tool": f"acon-nb {acon_nb.__version__}",
     }

@@ -42,6 +42,8 @@ def _kernel_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--patch", "patches", type=click.Path(path_type=Path), multiple=True, help="A patch to apply to the source."
         ),
+        click.option("--cc", default="", help="The compiler, as kbuild's CC= (gcc-13, clang; default: gcc)."),
+        click.option("--llvm", default="", help="Build with LLVM's tools, as kbuild's LLVM= (1, -19, FOLDER/)."),
         click.option("--set", "settings", multiple=True, metavar="OPT=VAL", help="An option to set in addition."),
     ):
         command = option(command)
@@ -128,7 +130,8 @@ def kernel_check(as_json: bool, **fields: Any) -> None:
     rows, renamed = configured.results, configured.renamed
     if as_json:
         keys = ("option", "wanted", "got", "ok", "why")
-        print_json({"options": [{key: getattr(row, key) for key in keys} for row in rows], "renamed": renamed})
+        options = [{key: getattr(row, key) for key in keys} for row in rows]
+        print_json({"options": options, "renamed": renamed, "advice": configured.advice or None})
     else:
         for old, new in renamed.items():
             click.echo(f"CONFIG_{old} is CONFIG_{new} here: {configured.values.get(new, 'n')}")
@@ -136,6 +139,8 @@ def kernel_check(as_json: bool, **fields: Any) -> None:
             if not row.ok:
                 click.echo(f"CONFIG_{row.option} wanted {row.wanted}, is {row.got}: {row.why}")
         click.echo(dotconfig.summary(rows))
+        if configured.advice:
+            click.echo(configured.advice)
     if any(not row.ok and not row.optional for row in rows):
         sys.exit(1)
 

@@ -84,4 +84,4 @@ def describe(configuration: Configuration, option: str) -> OptionInfo:
 
 
 def _notes() -> Mapping[str, str]:
-    return {feature.option: feature.note for feature in catalogue() if not feature.rule}
+    return {feature.option: feature.text for feature in catalogue() if not feature.rule}

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from acon_nb import process
 from acon_nb.cache import Cache, atomic_file, key_of, require_space, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.kernel import dotconfig, embedded, features, folders, given, make, objects, outdated, pins, sizes
 from acon_nb.kernel.features import OptionRequest, requested_options
 from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch, require_unchanged
+from acon_nb.kernel.toolchain import Toolchain
 from acon_nb.kernel.why import propose
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.validation import check_fields
@@ -33,6 +33,8 @@ class BuildSpec:
     Some profiles bring a patch of their own, which is applied before `patches` (`features.patches`).
     `config` is a .config to start from instead of `make tinyconfig` (such as the guide's config-acon); no profile is
     needed then. `rename` requests its options under the names that they have in the source (`renames.became`).
+    `cc` is another compiler than gcc, and `llvm` (1, -VERSION, FOLDER/) builds with LLVM's tools, as kbuild's CC= and
+    LLVM= do (`toolchain.Toolchain`).
     """
 
     profiles: tuple[str, ...] = ("guide",)
@@ -41,9 +43,12 @@ class BuildSpec:
     patches: tuple[Path, ...] = ()
     config: Path | None = None
     rename: bool = False
+    cc: str = ""
+    llvm: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        Toolchain(cc=self.cc, llvm=self.llvm)
         if self.config is not None and not self.config.is_file():
             raise InvalidInput("config", self.config, "is not a file", hint="give a kernel's .config")
         if self.config is not None and not dotconfig.read(self.config):
@@ -52,6 +57,11 @@ class BuildSpec:
             raise InvalidInput("rename", "yes", "needs a config to start from", hint="give --config FILE")
         if self.config is None and not self.profiles:
             raise InvalidInput("profile", "", "is empty", hint="such as guide, or give a config to start from")
+
+    @property
+    def toolchain(self) -> Toolchain:
+        """What compiles it."""
+        return Toolchain(cc=self.cc, llvm=self.llvm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +99,7 @@ def build(
     `NoSpace`, `Cancelled`.
     """
     store = cache or Cache()
-    make.require_tools()
+    make.require_tools(spec.toolchain)
     plan = _plan(spec, store, on_progress, cancel, tree=tree)
     inputs = _inputs(spec, plan)
     purpose = {"compiler": inputs["compiler"], "profiles": spec.profiles, "start": inputs["start"]}
@@ -124,7 +134,8 @@ class Configuration:
     """A kernel that is configured but not compiled: its source tree, its options and their values.
 
     `results` holds the result of each requested option, and of each that a given .config sets; `renamed` the names that
-    options of that have in this tree, if they were asked for.
+    options of that have in this tree, if they were asked for. `advice` names groups that do not stand alone, if an
+    option was not applied.
     """
 
     tree: SourceTree
@@ -132,6 +143,7 @@ class Configuration:
     values: Mapping[str, str]
     results: tuple[dotconfig.OptionResult, ...]
     renamed: Mapping[str, str]
+    advice: str = ""
 
 
 def configure(
@@ -146,7 +158,7 @@ def configure(
     A request that was not applied is reported in `results`, not raised.
     """
     store = cache or Cache()
-    make.require_tools()
+    make.require_tools(spec.toolchain)
     plan = _plan(spec, store, on_progress, cancel, refuse=False)
     on_progress(Progress("configure kernel", 0.0))
     rows, dot_config = _configure(plan, store, cancel)
@@ -154,7 +166,15 @@ def configure(
     rows = _proposed(plan, store, rows, values, on_progress, cancel)
     on_progress(Progress("configure kernel", 1.0, dotconfig.summary(rows)))
     names = given.renamed(spec.config, plan.symbols) if spec.rename and spec.config is not None else {}
-    return Configuration(tree=plan.tree, symbols=plan.symbols, values=values, results=rows, renamed=names)
+    failed = any(not row.ok and not row.optional for row in rows)
+    return Configuration(
+        tree=plan.tree,
+        symbols=plan.symbols,
+        values=values,
+        results=rows,
+        renamed=names,
+        advice=plan.advice if failed else "",
+    )
 
 
 def check(
@@ -194,7 +214,9 @@ class _Plan:
     requests: tuple[OptionRequest, ...]
     symbols: Mapping[str, Symbol]
     start: Path | None
+    toolchain: Toolchain
     compiler: tuple[str, ...]
+    advice: str
 
 
 def _plan(
@@ -219,7 +241,16 @@ def _plan(
         )
     if refuse:
         dotconfig.refuse_impossible(requests, symbols)
-    return _Plan(tree=tree, requests=requests, symbols=symbols, start=spec.config, compiler=tuple(make.compilers()))
+    compiler = tuple(spec.toolchain.versions())
+    return _Plan(
+        tree=tree,
+        requests=requests,
+        symbols=symbols,
+        start=spec.config,
+        toolchain=spec.toolchain,
+        compiler=compiler,
+        advice=features.advice(spec.profiles) if spec.config is None else "",
+    )
 
 
 def source_of(spec: BuildSpec, store: Cache, on_progress: OnProgress, cancel: CancelToken | None) -> SourceTree:
@@ -274,12 +305,12 @@ def _inputs(spec: BuildSpec, plan: _Plan) -> dict[str, Any]:
 def _configure(plan: _Plan, store: Cache, cancel: CancelToken | None) -> tuple[tuple[dotconfig.OptionResult, ...], str]:
     """Return the result of each request, and the text of the .config."""
     with folders.configuring(store, plan.tree, plan.compiler) as work:
-        argv, environment = make.argument_list(plan.tree, work), make.environment()
+        argv = make.argument_list(plan.tree, work, plan.toolchain)
         path = work / ".config"
         # the same for all requests of a tree
         tiny = work / (f"tinyconfig-{key_of({'source': plan.tree.configuring})}" if plan.tree.place else "tinyconfig")
         if plan.start is None and not tiny.is_file():
-            process.run([*argv, "tinyconfig"], env=environment, timeout_s=300, cancel=cancel)
+            make.configure([*argv, "tinyconfig"], cancel)
             with atomic_file(tiny) as temporary:
                 shutil.copyfile(path, temporary)
         shutil.copyfile(plan.start or tiny, path)
@@ -287,7 +318,7 @@ def _configure(plan: _Plan, store: Cache, cancel: CancelToken | None) -> tuple[t
             file.write("\n")  # the last line of a given config may not end with a newline
             known = (request for request in plan.requests if request.option in plan.symbols)
             file.write(dotconfig.fragment(known, plan.symbols))
-        process.run([*argv, "olddefconfig"], env=environment, timeout_s=300, cancel=cancel)
+        make.configure([*argv, "olddefconfig"], cancel)
         text = path.read_text()
     values = dotconfig.parse(text)
     rows = dotconfig.compare(plan.requests, values, plan.symbols)
@@ -357,7 +388,7 @@ def _build(
     rows, dot_config = _configure(plan, store, cancel)
     values = dotconfig.parse(dot_config)
     if any(not row.ok and not row.optional for row in rows):
-        dotconfig.require(_proposed(plan, store, rows, values, on_progress, cancel))
+        dotconfig.require(_proposed(plan, store, rows, values, on_progress, cancel), plan.advice)
     make.require_for(values)
     pins.refuse(values, plan.tree)
     if "m" in values.values():
@@ -368,8 +399,8 @@ def _build(
         log.unlink(missing_ok=True)
         pins.prepare(plan.tree, work)
         embedded.remove_outdated(work, embedded.digests(values, plan.tree))
-        make.compile_image(plan.tree, work, log, on_progress, cancel, jobs)
-        make.install_modules(plan.tree, work, folder / "modules", log, cancel)
+        make.compile_image(plan.tree, work, log, on_progress, cancel, jobs, toolchain=plan.toolchain)
+        make.install_modules(plan.tree, work, folder / "modules", log, cancel, toolchain=plan.toolchain)
         require_unchanged(plan.tree, store)
         outdated.finish(work, plan.tree)
         release = (work / "include/config/kernel.release").read_text().strip()

@@ -120,15 +120,15 @@ def compare(
     return tuple(rows)
 
 
-def require(rows: Sequence[OptionResult]) -> None:
-    """Raise `KernelConfigError` if a request that is not optional was not applied."""
+def require(rows: Sequence[OptionResult], advice: str = "") -> None:
+    """Raise `KernelConfigError` if a request that is not optional was not applied; its hint is the `advice`, if any."""
     failed = [row for row in rows if not row.ok and not row.optional]
     if failed:
         raise KernelConfigError(
             f"{len(failed)} requested kernel option{'s were' if len(failed) > 1 else ' was'} not applied",
             failed,
             details=[f"CONFIG_{row.option} wanted {row.wanted}, is {row.got}: {row.why}" for row in failed],
-            hint="set the options it depends on too (--set OPT=VAL), or omit it",
+            hint=advice or "set the options it depends on too (--set OPT=VAL), or omit it",
         )
 
 

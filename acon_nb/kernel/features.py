@@ -37,7 +37,7 @@ class Feature:
     `option` is the current name (without CONFIG_). A row may be a rule, resolved against the source tree: `rule`
     "pattern" makes `option` a shell pattern of names; "under" means all options with a prompt in the submenu of
     `option`. `guide` is the guide's name for it ("": the guide does not name it). The row applies to kernel versions
-    in [since, until).
+    in [since, until). `question` is what the guide leaves open about it ("Open:"), and `answer` what is known today.
     """
 
     option: str
@@ -49,6 +49,13 @@ class Feature:
     since: tuple[int, int] = (0, 0)
     until: tuple[int, int] = (999, 0)
     note: str = ""
+    question: str = ""
+    answer: str = ""
+
+    @property
+    def text(self) -> str:
+        """The note, and what the guide asks, with its answer."""
+        return f"{self.note} The guide asks: {self.question} {self.answer}" if self.question else self.note
 
     @property
     def rule_text(self) -> str:
@@ -91,6 +98,51 @@ class OptionRequest:
             raise InvalidInput(f"CONFIG_{self.option}", self.value, reason, hint="remove it")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A table of the catalogue. `needs` are the groups without which options of it cannot be set, on top of tinyconfig.
+
+    Groups that the needed ones need are listed, too.
+    """
+
+    name: str
+    title: str
+    source: str
+    needs: tuple[str, ...] = ()
+    patch: str = ""
+
+
+@cache
+def tables() -> Mapping[str, Group]:
+    """Return the groups by name."""
+    headers = (tomllib.loads(path.read_text()) for path in sorted(_FOLDER.glob("*.toml")))
+    return {
+        data["group"]: Group(
+            name=data["group"],
+            title=data["title"],
+            source=data["source"],
+            needs=tuple(data.get("needs", ())),
+            patch=data.get("patch", ""),
+        )
+        for data in headers
+    }
+
+
+def advice(profiles: Sequence[str]) -> str:
+    """Say which groups of profiles do not stand alone, and what to add; "" if all that they need is there.
+
+    Errors: `InvalidInput` (unknown profile).
+    """
+    chosen = _groups_of(profiles)
+    lacking = {name: [one for one in tables()[name].needs if one not in chosen] for name in chosen}
+    named = [name for name, missing in lacking.items() if missing]
+    if not named:
+        return ""
+    added = [one for one in groups() if any(one in missing for missing in lacking.values())]
+    what = f"the group {named[0]} does" if len(named) == 1 else f"the groups {', '.join(named)} do"
+    return f"{what} not stand alone: --profile {','.join([*added, *profiles])}"
+
+
 @cache
 def catalogue() -> tuple[Feature, ...]:
     """Return every row of every group."""
@@ -103,8 +155,7 @@ def patches(profiles: Sequence[str]) -> tuple[Path, ...]:
     Errors: `InvalidInput` (unknown profile).
     """
     chosen = _groups_of(profiles)
-    tables = (tomllib.loads(path.read_text()) for path in sorted(_FOLDER.glob("*.toml")))
-    return tuple(_FOLDER / table["patch"] for table in tables if table["group"] in chosen and "patch" in table)
+    return tuple(_FOLDER / table.patch for table in tables().values() if table.name in chosen and table.patch)
 
 
 def groups() -> tuple[str, ...]:
@@ -211,6 +262,8 @@ def _read(path: Path) -> list[Feature]:
                 since=_version(row.get("since", "0.0")),
                 until=_version(row.get("until", "999.0")),
                 note=row.get("note", ""),
+                question=row.get("question", ""),
+                answer=row.get("answer", ""),
             )
         )
     return rows

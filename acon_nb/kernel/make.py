@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from acon_nb import process
-from acon_nb.errors import AconError, BuildFailed, CommandFailed, MissingRequirement
-from acon_nb.kernel import dotconfig, pins
+from acon_nb.errors import BuildFailed, CommandFailed, MissingRequirement
+from acon_nb.kernel import build_errors, dotconfig, pins
 from acon_nb.kernel.source import SourceTree
+from acon_nb.kernel.toolchain import GCC, Toolchain
 from acon_nb.progress import CancelToken, OnProgress, Progress
 
 _TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "zstd": "zstd"}
@@ -31,6 +32,7 @@ _STEPS_PER_OPTION = 2.6
 # Steps from vmlinux.a to bzImage, which a dry run does not show.
 _LINK_STEPS = 60
 # Made by the first steps of a build: if it exists, the build is incremental or resumes an interrupted one.
+_ERROR = re.compile(r"error:|Error \d|No rule to make|fatal:|multiple definition|FAILED|objtool: missing|^\*\*\* ")
 _BEGUN = "include/generated/bounds.h"
 # For reproducible builds: Documentation/kbuild/reproducible-builds.rst
 PINS: Mapping[str, str] = {
@@ -45,12 +47,12 @@ VARIABLES = ("ARCH=x86_64", "RUSTC=false", "BINDGEN=false")
 _INHERITED = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "CCACHE_DIR", "CCACHE_CONFIGPATH")
 
 
-def argument_list(tree: SourceTree, work: Path, *, afresh: bool = False) -> list[str]:
+def argument_list(tree: SourceTree, work: Path, toolchain: Toolchain, *, afresh: bool = False) -> list[str]:
     """Return the `make` command for a tree and the build folder `work`, configured or not.
 
     It uses ccache if that is installed, unless all is to be compiled `afresh`.
     """
-    compilers = ("CC=ccache gcc", "HOSTCC=ccache gcc") if shutil.which("ccache") and not afresh else ()
+    compilers = toolchain.variables(afresh=afresh)
     return ["make", "-C", str(tree.path), f"O={work}", *VARIABLES, *compilers, *pins.variables(tree, work)]
 
 
@@ -68,6 +70,7 @@ def compile_image(
     cancel: CancelToken | None,
     jobs: int | None = None,
     *,
+    toolchain: Toolchain = GCC,
     afresh: bool = False,
 ) -> None:
     """Build the bzImage in the configured folder `work` with `jobs` parallel jobs (default: the number of CPUs).
@@ -76,7 +79,7 @@ def compile_image(
     Errors: `BuildFailed` with the first errors, `Cancelled`.
     """
     task = f"build kernel {tree.release}"
-    expected = _expected_steps(tree, work, cancel)
+    expected = _expected_steps(tree, work, toolchain, cancel)
     full_build = not (work / _BEGUN).exists()
     seen = 0
 
@@ -87,7 +90,7 @@ def compile_image(
 
     on_progress(Progress(task, 0.0, f"log: {log}"))
     targets = ["bzImage", "modules"] if has_modules(work) else ["bzImage"]
-    argv = [*argument_list(tree, work, afresh=afresh), f"-j{jobs or len(os.sched_getaffinity(0))}", *targets]
+    argv = [*argument_list(tree, work, toolchain, afresh=afresh), f"-j{jobs or len(os.sched_getaffinity(0))}", *targets]
     _run(argv, work, log, take, cancel)
     if full_build:  # the estimate for the next full build
         (work / "steps").write_text(f"{seen} {_options_on(work)}")
@@ -99,7 +102,15 @@ def has_modules(work: Path) -> bool:
     return "m" in dotconfig.read(work / ".config").values()
 
 
-def install_modules(tree: SourceTree, work: Path, folder: Path, log: Path, cancel: CancelToken | None) -> None:
+def install_modules(
+    tree: SourceTree,
+    work: Path,
+    folder: Path,
+    log: Path,
+    cancel: CancelToken | None,
+    *,
+    toolchain: Toolchain = GCC,
+) -> None:
     """Write the built modules, if any, stripped, and depmod's lists of them to `folder`/lib/modules/RELEASE.
 
     Errors: `BuildFailed`, `Cancelled`, `MissingRequirement` (depmod).
@@ -107,7 +118,12 @@ def install_modules(tree: SourceTree, work: Path, folder: Path, log: Path, cance
     if not has_modules(work):
         return
     require_depmod()
-    argv = [*argument_list(tree, work), f"INSTALL_MOD_PATH={folder}", "INSTALL_MOD_STRIP=1", "modules_install"]
+    argv = [
+        *argument_list(tree, work, toolchain),
+        f"INSTALL_MOD_PATH={folder}",
+        "INSTALL_MOD_STRIP=1",
+        "modules_install",
+    ]
     _run(argv, work, log, lambda _: None, cancel)
     for link in folder.glob("lib/modules/*/build"):  # to this folder, which may go
         link.unlink()
@@ -119,14 +135,29 @@ def require_depmod() -> None:
         raise MissingRequirement("depmod", "a kernel with modules", hint="apt-get install kmod, or set no option to m")
 
 
+def configure(argv: Sequence[str], cancel: CancelToken | None) -> None:
+    """Run a target of Kconfig: `argv` is an `argument_list` and the target. Errors: `BuildFailed`, `Cancelled`."""
+    try:
+        process.run(list(argv), env=environment(), timeout_s=300, cancel=cancel)
+    except CommandFailed as error:
+        raise BuildFailed(
+            "the kernel could not be configured: make failed",
+            details=error.details,
+            hint=build_errors.hint_for(error.details) or error.hint,
+        ) from error
+
+
 def _run(argv: list[str], work: Path, log: Path, take: Callable[[str], None], cancel: CancelToken | None) -> None:
     try:
         process.run(argv, cwd=work, env=environment(), on_line=take, log=log, cancel=cancel)
     except CommandFailed as error:
+        lines = _errors_in(log)
+        known = build_errors.hint_for(lines)
         raise BuildFailed(
             f"the kernel did not build: {error.what}",
-            details=[*_errors_in(log), f"log: {log}", f"command: {error.command}"],
-            hint=f"the first 'error:' line is the cause; if the build folder is damaged, remove it: rm -r {work}",
+            details=[*lines, f"log: {log}", f"command: {error.command}"],
+            hint=known
+            or f"the first 'error:' line is the cause; if the build folder is damaged, remove it: rm -r {work}",
         ) from error
 
 
@@ -146,13 +177,14 @@ def _has_header(name: str) -> bool:
     return not process.run(argv, check=False).returncode
 
 
-def require_tools() -> None:
-    """Raise `MissingRequirement` if tools or headers that a kernel build needs are missing."""
+def require_tools(toolchain: Toolchain = GCC) -> None:
+    """Raise `MissingRequirement` if tools or headers of a kernel build are missing; also as `Toolchain.require`."""
     missing = missing_tools()
     if missing:
         names = ", ".join(name for name, _ in missing)
         packages = " ".join(dict.fromkeys(package for _, package in missing))
         raise MissingRequirement(names, "building a kernel", hint=f"apt-get install {packages}")
+    toolchain.require()
 
 
 def require_for(config: Mapping[str, str]) -> None:
@@ -182,24 +214,10 @@ def compressor(values: Mapping[str, str]) -> str:
     return next(iter(process.output([tool, "--version"]).splitlines()), tool)
 
 
-def compilers() -> list[str]:
-    """Return what of this host's tools ends up in the image: the first line of each one's `--version`.
-
-    With the headers of gcc's plugins, Kconfig turns on GCC_PLUGINS.
-    """
-    tools = ["gcc", "ld", "zstd", *(["pahole"] if shutil.which("pahole") else [])]
-    try:
-        versions = [process.output([tool, "--version"]).splitlines()[0] for tool in tools]
-        plugins = Path(process.output(["gcc", "-print-file-name=plugin"]).strip(), "include/plugin-version.h")
-        return [*versions, *(["gcc plugins"] if plugins.is_file() else [])]
-    except IndexError as error:
-        raise AconError(f"one of {', '.join(tools)} does not print its version", hint="reinstall it") from error
-
-
-def _expected_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) -> int:
+def _expected_steps(tree: SourceTree, work: Path, toolchain: Toolchain, cancel: CancelToken | None) -> int:
     """Estimate the steps of a build: of an incremental one by a dry run, of a full one from the last full one."""
     if (work / _BEGUN).exists():
-        return _dry_steps(tree, work, cancel)
+        return _dry_steps(tree, work, toolchain, cancel)
     enabled = _options_on(work)
     try:
         steps, enabled_before = map(int, (work / "steps").read_text().split())
@@ -208,7 +226,7 @@ def _expected_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) ->
         return max(1, int(_STEPS_PER_OPTION * enabled))
 
 
-def _dry_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) -> int:
+def _dry_steps(tree: SourceTree, work: Path, toolchain: Toolchain, cancel: CancelToken | None) -> int:
     """Count the steps of `make -n` once the generated headers exist; the dry run stops where it needs vmlinux.a."""
     count = 0
 
@@ -216,7 +234,7 @@ def _dry_steps(tree: SourceTree, work: Path, cancel: CancelToken | None) -> int:
         nonlocal count
         count += bool(_DRY_STEP.search(line[:200]))
 
-    argv = argument_list(tree, work)
+    argv = argument_list(tree, work, toolchain)
     process.run([*argv, "prepare"], env=environment(), check=False, cancel=cancel)
     process.run([*argv, "-n", "bzImage"], env=environment(), check=False, on_line=take, cancel=cancel)
     return count + _LINK_STEPS
@@ -228,5 +246,5 @@ def _options_on(work: Path) -> int:
 
 def _errors_in(log: Path) -> Sequence[str]:
     with log.open(errors="replace") as file:
-        lines = [line.rstrip() for line in file if re.search(r"error:|Error \d|No rule to make|fatal:", line)]
+        lines = [line.rstrip() for line in file if _ERROR.search(line)]
     return lines[:8]

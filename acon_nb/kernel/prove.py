@@ -21,6 +21,7 @@ from acon_nb.errors import AconError
 from acon_nb.kernel import make, pins
 from acon_nb.kernel.build import BUILD_BYTES, BuildSpec, KernelImage, build, source_of
 from acon_nb.kernel.source import TREE_BYTES, SourceTree
+from acon_nb.kernel.toolchain import Toolchain
 from acon_nb.kernel.unpack import unpacked
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
@@ -69,7 +70,7 @@ def prove(
         again, work = place / "s", place / "build-folder-of-another-name"
         _copy(tree, again, store, cancel)
         work.mkdir()
-        _build_again(replace(tree, path=again), image, work, jobs, on_progress, cancel)
+        _build_again(replace(tree, path=again), image, spec.toolchain, work, jobs, on_progress, cancel)
         return Proof(
             image=image,
             sha256_again=sha256_file(work / "arch/x86/boot/bzImage"),
@@ -91,6 +92,7 @@ def _copy(tree: SourceTree, target: Path, store: Cache, cancel: CancelToken | No
 def _build_again(
     tree: SourceTree,
     image: KernelImage,
+    toolchain: Toolchain,
     work: Path,
     jobs: int | None,
     on_progress: OnProgress,
@@ -99,8 +101,8 @@ def _build_again(
     shutil.copyfile(image.config, work / ".config")
     pins.prepare(tree, work)
     log = work / "build.log"
-    make.compile_image(tree, work, log, on_progress, cancel, jobs, afresh=True)
-    make.install_modules(tree, work, work / "installed", log, cancel)
+    make.compile_image(tree, work, log, on_progress, cancel, jobs, toolchain=toolchain, afresh=True)
+    make.install_modules(tree, work, work / "installed", log, cancel, toolchain=toolchain)
 
 
 def _differences(image: KernelImage, work: Path) -> Iterator[str]:

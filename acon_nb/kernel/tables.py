@@ -68,7 +68,7 @@ def option_table(rows: Sequence[OptionResult]) -> pd.DataFrame:
     """List every requested option with its value and the catalogue's note."""
     import pandas as pd
 
-    notes = {(feature.group, feature.rule_text or feature.option): feature.note for feature in catalogue()}
+    notes = {(feature.group, feature.rule_text or feature.option): feature.text for feature in catalogue()}
     return pd.DataFrame(
         {
             "option": row.option,

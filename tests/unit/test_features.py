@@ -11,11 +11,13 @@ from acon_nb.errors import InvalidInput
 from acon_nb.kernel.features import (
     PROFILES,
     OptionRequest,
+    advice,
     catalogue,
     groups,
     parse_setting,
     patches,
     requested_options,
+    tables,
 )
 from acon_nb.kernel.kconfig import Symbol
 
@@ -56,6 +58,40 @@ def test_every_row_has_a_note_and_a_span_of_versions() -> None:
     for row in catalogue():
         assert row.note.endswith("."), row
         assert row.since < row.until, row
+
+
+# What the guide's tables of options leave open ("Open:")
+OPEN = {
+    "VIRTIO_BALLOON",
+    "BALLOON_COMPACTION",
+    "PCIE_BUS_TUNE_OFF",
+    "SCHED_CORE",
+    "X86_INTEL_TSX_MODE_OFF",
+    "RANDOMIZE_MEMORY",
+}
+
+
+def test_what_the_guide_leaves_open_is_answered_in_its_row() -> None:
+    rows = {row.option: row for row in catalogue() if row.question or row.answer}
+    assert set(rows) == OPEN
+    for row in rows.values():
+        assert row.question.endswith("?")
+        assert row.answer.endswith(".")
+        assert row.answer in row.text
+        assert row.guide
+
+
+def test_a_group_that_does_not_stand_alone_says_what_to_add() -> None:
+    assert advice(["guide"]) == advice(["minimal"]) == ""
+    for name, table in tables().items():
+        assert not advice([*table.needs, name]), "what it needs is enough"
+        assert name not in table.needs
+        assert (advice([name]) == "") is (not table.needs)
+        for needed in table.needs:
+            assert set(tables()[needed].needs) <= set(table.needs), "what the needed ones need is listed, too"
+    assert advice(["storage"]) == "the group storage does not stand alone: --profile minimal,storage"
+    with pytest.raises(InvalidInput, match="no-such"):
+        advice(["no-such"])
 
 
 def test_the_groups_and_the_profiles() -> None:

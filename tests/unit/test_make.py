@@ -8,6 +8,7 @@ from acon_nb import process
 from acon_nb.errors import MissingRequirement
 from acon_nb.kernel import make
 from acon_nb.kernel.source import SourceTree
+from acon_nb.kernel.toolchain import GCC, Toolchain
 
 
 @pytest.fixture
@@ -25,9 +26,15 @@ def programs(folder: Path, *names: str) -> str:
 
 def test_ccache_is_used_if_installed(tree: SourceTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", programs(tmp_path / "with", "ccache"))
-    assert "CC=ccache gcc" in make.argument_list(tree, tmp_path)
+    assert "CC=ccache gcc" in make.argument_list(tree, tmp_path, GCC)
+    clang = make.argument_list(tree, tmp_path, Toolchain(llvm="-19"))
+    assert {"LLVM=-19", "CC=ccache clang-19", "HOSTCC=ccache clang-19"} <= set(clang)
+    assert "CC=gcc-13" in make.argument_list(tree, tmp_path, Toolchain(cc="gcc-13"), afresh=True)
     monkeypatch.setenv("PATH", programs(tmp_path / "without"))
-    assert not any(word.startswith("CC=") for word in make.argument_list(tree, tmp_path))
+    assert not any(word.startswith("CC=") for word in make.argument_list(tree, tmp_path, GCC))
+    words = make.argument_list(tree, tmp_path, Toolchain(cc="/opt/x/bin/clang"))
+    assert "CC=/opt/x/bin/clang" in words
+    assert not any(word.startswith("HOSTCC=") for word in words)
 
 
 def test_the_callers_flags_do_not_leak_into_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
