@@ -17,7 +17,7 @@ from acon_nb.kernel import debian_kernel
 from acon_nb.profile import tables
 from acon_nb.study.functions import functions_of, starts_of
 from acon_nb.vm import Capabilities, Clock, Machine, Moment, Outcome, VmSpec, capabilities, counting
-from tests.system.qemus import SUITES, fetch_qemu
+from tests.system.debian_packages import SUITES, fetch_qemu
 from tests.system.test_counting import initrd_of
 
 pytestmark = pytest.mark.system

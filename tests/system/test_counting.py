@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from acon_nb.study.functions import functions_of, starts_of
 from acon_nb.study.plan import Plan
 from acon_nb.study.whole import run_plan
 from acon_nb.vm import Capabilities, Clock, Machine, Moment, VmSpec, capabilities
-from tests.system.qemus import SUITES, fetch_qemu
+from tests.system.debian_packages import SUITES, fetch_qemu
 
 pytestmark = pytest.mark.system
 
@@ -101,8 +100,6 @@ def test_the_parts_of_each_row_add_up_to_the_clock(guide_kernel, boot_initrd):
 @pytest.mark.weekly
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_plugin_counts_in_a_later_qemu(suite, guide_kernel, tmp_path):
-    if shutil.which("apt-get") is None:
-        pytest.skip("QEMUs of other suites come by apt")
     qemu = fetch_qemu(suite)
     said = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout
     version = tuple(map(int, re.search(r"version (\d+)\.(\d+)\.(\d+)", said).groups()))

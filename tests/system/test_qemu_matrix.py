@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from acon_nb.boot import BootCell
 from acon_nb.cache import Cache
 from acon_nb.errors import CommandTimeout
 from acon_nb.study.functions import starts_of
-from tests.system.qemus import SUITES, fetch_qemu
+from tests.system.debian_packages import SUITES, fetch_qemu
 from tests.system.test_counting import initrd_of
 
 pytestmark = [pytest.mark.system, pytest.mark.weekly]
@@ -33,8 +32,6 @@ KVM_CHECKS = ("Could not access KVM kernel module", "TDX", "tdx", "KVM is not su
 def capabilities(request: pytest.FixtureRequest) -> vm.Capabilities:
     if request.param == "host":
         return replace(vm.capabilities(), kvm=False)
-    if shutil.which("apt-get") is None:
-        pytest.skip("QEMUs of other suites come by apt")
     info = host.probe_qemu(fetch_qemu(request.param))
     assert info.version[0] >= SUITES[request.param]
     return vm.Capabilities(qemu=info.path, version=info.version, string_flags=info.string_flags)
