@@ -29,7 +29,7 @@ class Toolchain:
 
     def __post_init__(self) -> None:
         if self.cc and self.llvm:
-            raise InvalidInput("cc", self.cc, "has LLVM's tools beside it", hint="give cc or llvm")
+            raise InvalidInput("cc", self.cc, "is given together with llvm", hint="give cc or llvm")
         if self.cc and (not _CC.fullmatch(self.cc) or self.cc.startswith("-")):
             hint = "one program, such as gcc-13, clang or /opt/gcc/bin/gcc; ccache is used if it is installed"
             raise InvalidInput("cc", self.cc, "is not a compiler's name or path without blanks", hint=hint)

@@ -36,7 +36,7 @@ def program(path: Path, script: str) -> Path:
         ({"cc": "gcc -m32"}, "without blanks"),
         ({"cc": "-o"}, "without blanks"),
         ({"cc": "gcc;reboot"}, "without blanks"),
-        ({"cc": "gcc", "llvm": "1"}, "has LLVM's tools beside it"),
+        ({"cc": "gcc", "llvm": "1"}, "is given together with llvm"),
         ({"llvm": "19"}, "kbuild's LLVM"),
         ({"llvm": "/usr/lib/llvm-19/bin"}, "kbuild's LLVM"),
     ],
