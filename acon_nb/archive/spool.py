@@ -31,7 +31,8 @@ class OpenFile:
     def open(cls, path: Path) -> OpenFile:
         """Open a regular file. Errors: `InvalidInput` (not a regular file)."""
         if not path.is_file():
-            raise InvalidInput("image", path, "is not a file", hint="give the file of an image")
+            reason = "is not a file" if path.exists() else "does not exist"
+            raise InvalidInput("image", path, reason, hint="give the file of an image")
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     @property

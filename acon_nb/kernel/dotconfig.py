@@ -15,7 +15,7 @@ from acon_nb.errors import KernelConfigError
 from acon_nb.kernel.features import OptionRequest
 from acon_nb.kernel.kconfig import Symbol, rivals
 from acon_nb.kernel.renames import became
-from acon_nb.kernel.why import former_name, why_not
+from acon_nb.kernel.why import former_name, way_out, why_not
 from acon_nb.validation import did_you_mean
 
 GIVEN = "given .config"  # the group of options that a given .config sets
@@ -128,7 +128,7 @@ def require(rows: Sequence[OptionResult], advice: str = "") -> None:
             f"{len(failed)} requested kernel option{'s were' if len(failed) > 1 else ' was'} not applied",
             failed,
             details=[f"CONFIG_{row.option} wanted {row.wanted}, is {row.got}: {row.why}" for row in failed],
-            hint=advice or "set the options it depends on too (--set OPT=VAL), or omit it",
+            hint=advice or way_out([row.why for row in failed]),
         )
 
 

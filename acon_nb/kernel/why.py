@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from acon_nb.kernel.expressions import evaluate, missing_options
 from acon_nb.kernel.kconfig import Symbol, rivals, unmet
 
 _WORD = re.compile(r"(?<![\"'$(\w])[A-Za-z0-9_]*[A-Z][A-Za-z0-9_]*(?![\"'\w])")
 _DEPTH = 4
+NEEDS_MODULES = "m needs MODULES"
+OUT_OF_RANGE = "it takes "
 
 
 def why_not(option: str, wanted: str, config: Mapping[str, str], symbols: Mapping[str, Symbol]) -> str:
@@ -34,13 +36,25 @@ def why_not(option: str, wanted: str, config: Mapping[str, str], symbols: Mappin
             return "it has no prompt: its defaults decide, by what other options are"
         return "it has no prompt: only other options select it"
     if wanted == "m" and config.get("MODULES", "n") != "y":
-        return f"m needs MODULES ({config.get('MODULES', 'n')}): without modules it is y or n"
+        return f"{NEEDS_MODULES} ({config.get('MODULES', 'n')}): without modules it is y or n"
     chosen = [name for name in rivals(symbol, symbols) if config.get(name) == "y"]
     if chosen:
         return f"{chosen[0]} (y) is chosen in the choice of which it is a member"
     return (
         _beyond(symbol, wanted, config) or "only the compiler can tell: its conditions as far as they are known are met"
     )
+
+
+def way_out(reasons: Sequence[str]) -> str:
+    """What a user can do about options that were not applied for these reasons, as of `why_not`."""
+    hints = {
+        NEEDS_MODULES: "allow modules (--modules), or set it to y",
+        OUT_OF_RANGE: "give a number within its limits",
+    }
+    fitting = [hint for start, hint in hints.items() if any(reason.startswith(start) for reason in reasons)]
+    if not all(reason.startswith(tuple(hints)) for reason in reasons):
+        fitting.append("set the options it depends on too (--set OPT=VAL)")
+    return "; ".join([*fitting, "or omit it"])
 
 
 def former_name(option: str, symbols: Mapping[str, Symbol]) -> str:
@@ -110,7 +124,7 @@ def _beyond(symbol: Symbol, wanted: str, config: Mapping[str, str]) -> str:
         low, high = (_number(word, config) for word in (least, most))
         if (low is not None and number < low) or (high is not None and number > high):
             where = f" where {with_values(condition, config)}" if condition else ""
-            return f"it takes {_limit(least, low)} to {_limit(most, high)}{where}"
+            return f"{OUT_OF_RANGE}{_limit(least, low)} to {_limit(most, high)}{where}"
         return ""  # the first range whose condition holds counts
     return ""
 

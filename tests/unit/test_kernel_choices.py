@@ -11,7 +11,7 @@ from acon_nb.kernel import dotconfig, given, renames
 from acon_nb.kernel.expressions import evaluate
 from acon_nb.kernel.features import OptionRequest, parse_setting, requested_options
 from acon_nb.kernel.kconfig import Symbol, read_symbols, rivals
-from acon_nb.kernel.why import why_not
+from acon_nb.kernel.why import way_out, why_not
 
 KCONFIG = """
 config MODULES
@@ -189,3 +189,15 @@ def test_what_becomes_of_a_given_config(symbols: dict[str, Symbol], tmp_path: Pa
     text = dotconfig.summary((*done, *rows))
     assert text == "2 of 2 requested options applied, 1 of 3 options of the given .config kept"
     assert dotconfig.summary(rows) == "1 of 3 options of the given .config kept"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "way"),
+    [
+        (["m needs MODULES (n)"], "allow modules (--modules), or set it to y; or omit it"),
+        (["it takes 2 (A) to 512 (B)"], "give a number within its limits; or omit it"),
+        (["needs SWAP (n)"], "set the options it depends on too (--set OPT=VAL); or omit it"),
+    ],
+)
+def test_the_way_out_fits_the_reason(reasons: list[str], way: str) -> None:
+    assert way_out(reasons) == way

@@ -157,6 +157,9 @@ def _refuse_platform(image: str, platform: str) -> None:
 
 def _check_kind(kind: str, path: Path) -> None:
     """Check that `dir` is given a folder, and `tar` and `cpio` a file. Errors: `InvalidInput` with the right prefix."""
+    if not path.exists():
+        what = "folder to pack" if kind == "dir" else "archive"
+        raise InvalidInput("image", f"{kind}:{path}", "does not exist", hint=f"give the {what} by its path")
     if path.is_dir() and kind != "dir":
         names = [name for name in ("manifest.json", "index.json") if (path / name).is_file()]
         prefix = {"manifest.json": "docker-archive", "index.json": "oci"}[names[0]] if names else "dir"
