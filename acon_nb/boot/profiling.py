@@ -18,7 +18,7 @@ from acon_nb.cache import Cache, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.guest.programs import guest_script
 from acon_nb.host import probe_qemu
-from acon_nb.profile import code, programs, sources
+from acon_nb.profile import code, sources
 from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
 from acon_nb.profile.model import BEFORE_KERNEL, Profile, Region
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
@@ -91,9 +91,9 @@ def check(cell: BootCell, until: str) -> None:
 
 
 def functions(cell: BootCell, build: Path | None = None, *, cache: Cache | None = None) -> Functions:
-    """The functions of a cell's kernel and programs, with files where they are known; `build` is as of `profile`."""
+    """The functions of a cell's guest, with files where they are known; `build` is as of `profile`."""
     known = sources.functions(cell.kernel, cell.system_map, build, cache=cache)
-    return replace(known, programs=programs.of_initrds(cell.booted_initrd()))
+    return known.with_initrds(cell.booted_initrd())
 
 
 def merged(outcome: Outcome, functions: Functions) -> Outcome:
@@ -124,7 +124,7 @@ def of_outcome(
     early, joined = _early(cell, cache or Cache(), host, cancel)
     if joined:
         phases[0] = replace(phases[0], name=" + ".join([*joined, KERNEL]), early=_BEFORE)
-    origin = origin_of(cell, until, functions)
+    origin = origin_of(cell, until, functions, host)
     if (calls := phases[-1].end.calls) is not None:
         origin |= {"returns": str(calls.returns), "unmatched_returns": str(calls.unmatched_returns)}
     return code.of_profile(profile_of([*early, *phases], functions, origin=origin), cell.kernel, functions)
@@ -199,7 +199,7 @@ def _snapshot(values: Mapping[str, Any]) -> Snapshot:
     )
 
 
-def origin_of(cell: BootCell, until: str, functions: Functions) -> dict[str, str]:
+def origin_of(cell: BootCell, until: str, functions: Functions, host: Capabilities) -> dict[str, str]:
     """What a profile was made from."""
     origin = {
         "name": cell.name,
@@ -209,7 +209,7 @@ def origin_of(cell: BootCell, until: str, functions: Functions) -> dict[str, str
         "initrd_sha256": sha256_file(cell.initrd),
         "cmdline": cell.spec().append,
         "memory_bytes": str(cell.memory_bytes),
-        "qemu": probe_qemu().text,
+        "qemu": probe_qemu(host.qemu).text,
         "until": until,
     }
     return origin if functions.names else {**origin, "symbols": "none"}

@@ -1,4 +1,7 @@
-"""Checks proposals to turn options off: builds the kernel without each, and boots it."""
+"""Checks proposals to turn options off: builds the kernel without each, and boots it.
+
+Kernels and what their boots executed are kept in the cache, so a check that was stopped resumes.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acon_nb import kernel
-from acon_nb.boot import profiling
-from acon_nb.boot.cell import BootCell
+from acon_nb.boot.cell import BootCell, run, spec_hash
 from acon_nb.cache import Cache
 from acon_nb.errors import AconError, Cancelled, MissingRequirement, NoSpace
+from acon_nb.host import probe_qemu
 from acon_nb.profile.unused import UnusedOption
 from acon_nb.progress import CancelToken, OnProgress, silent
 
@@ -48,17 +51,17 @@ def check(
     config: Path,
     *,
     source: str = "debian:6.12",
-    until: str = "ready",
     cache: Cache | None = None,
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
 ) -> Iterator[CheckedOption]:
-    """Build the kernel of `cell`, whose .config is `config`, without each option alone, and boot it until a moment.
+    """Build the kernel of `cell`, whose .config is `config`, without each option alone, and boot it until it is ready.
 
-    A kernel that does not build or boot is an outcome, not an error. Errors: those of the boot with all options,
-    `MissingRequirement`, `NoSpace`, `Cancelled`.
+    The initrd must report itself. A kernel that does not build or boot is an outcome, not an error. Errors: those of
+    the boot with all options, `MissingRequirement`, `NoSpace`, `Cancelled`.
     """
-    before = profiling.profile(cell, until=until, on_progress=on_progress, cancel=cancel).total
+    cache = cache or Cache()
+    before = _executed(cell, cache, on_progress, cancel)
     size = cell.kernel.stat().st_size
     for row in options:
         spec = kernel.BuildSpec(profiles=(), source=source, config=config, settings=(f"{row.option}=n",))
@@ -71,7 +74,7 @@ def check(
             continue
         without = replace(cell, name=f"{row.option}=n", kernel=image.image, system_map=None)
         try:
-            total = profiling.profile(without, until=until, on_progress=on_progress, cancel=cancel).total
+            total = _executed(without, cache, on_progress, cancel)
         except (Cancelled, MissingRequirement, NoSpace):
             raise
         except AconError as error:
@@ -86,3 +89,18 @@ def check(
             instructions=total,
             before_instructions=before,
         )
+
+
+def _executed(cell: BootCell, cache: Cache, on_progress: OnProgress, cancel: CancelToken | None) -> int:
+    """The instructions that a boot executes until it is ready. Errors: those of `run`."""
+    qemu = probe_qemu()
+    inputs = {"cell": spec_hash(cell), "qemu": [qemu.version_text, qemu.package]}
+
+    def make(folder: Path) -> None:
+        row = run(cell, on_progress=on_progress, cancel=cancel)
+        if "ready" not in row.idle_ns_reset_to:
+            hint = "use a QEMU that loads plugins, as Debian's does, and an initrd of boot.boot_initrd"
+            raise AconError(f"what {cell.name} executed until it was ready is not known", hint=hint)
+        (folder / "executed").write_text(str(row.guest_ns["reset_to_ready"] - row.idle_ns_reset_to["ready"]))
+
+    return int((cache.get("boot-executed", inputs, make).path / "executed").read_text())

@@ -224,7 +224,7 @@ def kernel_cost(
 @click.option("--config", type=click.Path(path_type=Path), help="Its .config.  [default: the one kept with it]")
 @click.option("--build", type=click.Path(path_type=Path), help="Folder of its build.  [default: known if built here]")
 @click.option("--most", type=click.IntRange(1), default=30, show_default=True, help="How many options are shown.")
-@click.option("--check", is_flag=True, help="Build and boot the kernel without each option shown (minutes each).")
+@click.option("--check", is_flag=True, help="Build and boot the kernel without each option shown; resumes.")
 @as_json_option
 def kernel_unused(
     profiles: tuple[Path, ...],
@@ -259,7 +259,9 @@ def _checked_options(
     from acon_nb.vm import Clock
 
     initrd = boot.default_initrd()
-    cell = boot.BootCell(name=kernel_path.name, kernel=kernel_path, initrd=initrd, clock=Clock.INSTRUCTIONS)
+    cell = boot.BootCell(
+        name=kernel_path.name, kernel=kernel_path, initrd=initrd, clock=Clock.INSTRUCTIONS, timeout_s=900
+    )
     path = unused.config_path(kernel_path, config)
     rows = []
     for row in unused_check.check(options, cell, path, source=source, on_progress=TextProgress()):

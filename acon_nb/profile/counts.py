@@ -13,16 +13,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from acon_nb.errors import AconError
 from acon_nb.profile.model import EARLY_KERNEL, FunctionCount, Profile, Region
-from acon_nb.profile.programs import GuestPrograms
-from acon_nb.study.functions import MODULES_BASE
+from acon_nb.profile.modules import GuestModules, Instruction
+from acon_nb.profile.programs import GuestPrograms, of_initrds
 from acon_nb.vm import Snapshot
-from acon_nb.vm.counting import KERNEL_BASE
+from acon_nb.vm.counting import KERNEL_BASE, MODULES_BASE
 
 REPEATED = "(repeated after faults)"
 USER, MODULES = "(user space)", "(modules)"
+_WHOLE = {Region.USER: USER, Region.MODULE: MODULES}  # what functions are parts of
 _KERNEL, _OTHER = "(kernel)", "(other kernel addresses)"
 _ROM = range(0xC_0000, 0x10_0000)  # of a PC's firmware, which the kernel's real-mode set-up calls
 # Source: arch/x86/include/asm/idtentry.h; arch/x86/kernel/head_64.S. Exceptions of class fault: Intel SDM 3, 6.15.
@@ -52,12 +54,17 @@ class PhaseEnd:
 class Functions:
     """A kernel's functions by address, `names` as of `study.functions`, `files` their sources where they are known.
 
-    `programs` are those of the guest, whose functions have entries of their own.
+    `programs` and `modules` are those of the guest, whose functions have entries of their own.
     """
 
     names: Mapping[int, str]
     files: Mapping[int, str] = field(default_factory=dict)
     programs: GuestPrograms = field(default_factory=GuestPrograms)
+    modules: GuestModules = field(default_factory=GuestModules)
+
+    def with_initrds(self, *archives: Path) -> Functions:
+        """The same with the programs and modules of a guest's initrd, given as the archives that it is made of."""
+        return replace(self, programs=of_initrds(*archives), modules=GuestModules(archives))
 
     def starts(self) -> tuple[int, ...]:
         """The addresses by which a guest is counted: functions, modules, and the second byte of entries for faults."""
@@ -91,6 +98,28 @@ class Functions:
         return [address for address, name in self.names.items() if name in _FAULTS]
 
 
+@dataclass(frozen=True)
+class _Names:
+    """The names of what a guest executed: of the kernel's functions by address, of modules by instruction."""
+
+    functions: Functions
+    kernel: Mapping[int, str]
+    modules: Mapping[Instruction, tuple[str, str]]
+
+    def in_files(self, end: Snapshot, begin: Snapshot | None) -> Counter[tuple[str, str, Region]]:
+        """What each function of the guest's programs and modules executed between two moments."""
+        counts: Counter[tuple[str, str, Region]] = Counter()
+        for snapshot, sign in ((end, 1), (begin, -1)):
+            if snapshot is None:
+                continue
+            for (name, file), count in self.functions.programs.counts(snapshot.user).items():
+                counts[name, file, Region.USER] += sign * count
+            for instruction, count in snapshot.modules.items():
+                if (place := self.modules.get(instruction)) is not None:
+                    counts[*place, Region.MODULE] += sign * count
+        return counts
+
+
 def base_name(name: str) -> str:
     """A function's name without the number that tells it from others of that name."""
     return name.partition("#")[0]
@@ -115,11 +144,12 @@ def profile_of(
 
     Errors: `AconError` as of `executed`.
     """
-    names = functions.unique_names()
+    modules = functions.modules.names(phases[-1].end.modules) if phases else {}
+    names = _Names(functions, functions.unique_names(), modules)
     rows: list[FunctionCount] = []
     before = timed = begin
     for phase in phases:
-        counts = _counts(phase, before, functions, names)
+        counts = _counts(phase, before, names)
         before = phase.end
         if phase.end.tsc_ns:
             counts[REPEATED, "", Region.OTHER] = -_repeated(phase.end, timed, functions)
@@ -129,7 +159,7 @@ def profile_of(
     stacks: dict[tuple[str, ...], int] = {}
     before = begin
     for phase in phases:
-        stacks |= _stacks(phase, before, functions, names)
+        stacks |= _stacks(phase, before, names)
         before = phase.end
     return Profile(
         total=total,
@@ -140,28 +170,19 @@ def profile_of(
     )
 
 
-def _counts(
-    phase: PhaseEnd, before: Snapshot | None, functions: Functions, names: Mapping[int, str]
-) -> Counter[tuple[str, str, Region]]:
+def _counts(phase: PhaseEnd, before: Snapshot | None, names: _Names) -> Counter[tuple[str, str, Region]]:
     """What was counted in a phase, by name, file and region."""
     counts: Counter[tuple[str, str, Region]] = Counter()
     for snapshot, sign in ((phase.end, 1), (before, -1)):
         if snapshot is None:
             continue
-        for address, count in functions.merged(snapshot).counts.items():
-            counts[_entry(address, functions, names)] += sign * count
+        for address, count in names.functions.merged(snapshot).counts.items():
+            counts[_entry(address, names)] += sign * count
         for address, count in snapshot.physical.items():
             counts[_physical(address, phase.early)] += sign * count
-    for (name, file), count in _of_programs(phase, before, functions).items():
-        counts[name, file, Region.USER] += count
-        counts[USER, "", Region.USER] -= count
-    return counts
-
-
-def _of_programs(phase: PhaseEnd, before: Snapshot | None, functions: Functions) -> Counter[tuple[str, str]]:
-    """What each function of the guest's programs executed in a phase, by name and file."""
-    counts = functions.programs.counts(phase.end.user)
-    counts.subtract(functions.programs.counts({} if before is None else before.user))
+    for entry, count in names.in_files(phase.end, before).items():
+        counts[entry] += count
+        counts[_WHOLE[entry[2]], "", entry[2]] -= count
     return counts
 
 
@@ -179,32 +200,34 @@ def _rows(phase: str, counts: Counter[tuple[str, str, Region]]) -> Iterator[Func
         yield FunctionCount(name=name, phase=phase, self_count=counts[name, file, region], file=file, region=region)
 
 
-def _stacks(
-    phase: PhaseEnd, before: Snapshot | None, functions: Functions, names: Mapping[int, str]
-) -> dict[tuple[str, ...], int]:
-    """The instructions of one phase by call stack, the phase first, with the names of `_rows`; empty without a tree."""
+def _stacks(phase: PhaseEnd, before: Snapshot | None, names: _Names) -> dict[tuple[str, ...], int]:
+    """The instructions of one phase by call stack, the phase first; empty without a tree.
+
+    Names are those of `_rows`, but for modules, which are one function.
+    """
     calls = phase.end.calls
     if calls is None:
         return {}
-    parts = {address: _entry(address, functions, names)[0] for address in calls.tree.addresses}
-    parts |= {address + 1: names[address] for address in functions.entries()}
+    parts = {address: _entry(address, names)[0] for address in calls.tree.addresses}
+    parts |= {address + 1: names.kernel[address] for address in names.functions.entries()}
     counted = calls.stacks(parts, None if before is None else before.calls)
     stacks = {(phase.name, *stack): count for stack, count in counted.items()}
-    for (name, _), count in _of_programs(phase, before, functions).items():
-        stack = (phase.name, USER, name)
-        stacks[stack] = stacks.get(stack, 0) + count
-        stacks[stack[:2]] = stacks.get(stack[:2], 0) - count
+    for (name, _, region), count in names.in_files(phase.end, before).items():
+        if region is Region.USER:
+            stack = (phase.name, USER, name)
+            stacks[stack] = stacks.get(stack, 0) + count
+            stacks[stack[:2]] = stacks.get(stack[:2], 0) - count
     return {stack: count for stack, count in stacks.items() if count}
 
 
-def _entry(address: int, functions: Functions, names: Mapping[int, str]) -> tuple[str, str, Region]:
-    if address in names:
-        return names[address], functions.files.get(address, ""), Region.KERNEL
+def _entry(address: int, names: _Names) -> tuple[str, str, Region]:
+    if address in names.kernel:
+        return names.kernel[address], names.functions.files.get(address, ""), Region.KERNEL
     if address < KERNEL_BASE:
         return USER, "", Region.USER
     if address == MODULES_BASE:
         return MODULES, "", Region.MODULE
-    return (_OTHER, "", Region.OTHER) if names else (_KERNEL, "", Region.KERNEL)
+    return (_OTHER, "", Region.OTHER) if names.kernel else (_KERNEL, "", Region.KERNEL)
 
 
 def _physical(address: int, early: tuple[str, Region]) -> tuple[str, str, Region]:

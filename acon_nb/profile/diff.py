@@ -233,7 +233,7 @@ def _paired(before: Profile, after: Profile, *, by_file: bool) -> Iterable[Funct
     for profile, second in ((before, False), (after, True)):
         for one in profile.functions:
             name = layout.canonical(one.name)
-            key = (one.region, one.file if by_file or one.region is Region.USER else "", name)
+            key = (one.region, one.file if by_file or one.region.in_files else "", name)
             pair = pairs.setdefault(key, FunctionPair(name=name, region=one.region, file=one.file))
             pair.file = pair.file or one.file
             (pair.after if second else pair.before)[one.phase] += one.self_count

@@ -81,7 +81,7 @@ def comparable(before: Profile, after: Profile) -> tuple[Profile, Profile]:
 
 def _plain(profile: Profile, *, has_files: bool) -> Profile:
     functions = (
-        replace(one, name=canonical(one.name), file=one.file if has_files or one.region is Region.USER else "")
+        replace(one, name=canonical(one.name), file=one.file if has_files or one.region.in_files else "")
         for one in profile.functions
     )
     stacks: Counter[tuple[str, ...]] = Counter()
@@ -114,7 +114,7 @@ def _parts(function: FunctionCount) -> Iterator[Frame]:
     if function.name[:1] in "([" and not function.file:  # a region as a whole
         return
     yield Frame(f"[{function.region.value}]")
-    if function.region is Region.USER:
+    if function.region.in_files:
         if function.file:
             yield Frame(function.file, function.file)
         return

@@ -29,13 +29,18 @@ class Region(StrEnum):
     FIRMWARE = "firmware"
     OTHER = "other"
 
+    @property
+    def in_files(self) -> bool:
+        """Whether its functions are of files of the guest, which are known without the kernel's source."""
+        return self in (Region.USER, Region.MODULE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionCount:
     """Instructions that one function executed itself in one phase, without what it called.
 
-    `file` is the source file as the kernel's tree names it ("mm/page_alloc.c"; a program's path for user space), ""
-    where it is not known. A region whose functions are not known is one entry, whose name is in brackets.
+    `file` is the source file as the kernel's tree names it ("mm/page_alloc.c"; for programs and modules their path in
+    the guest), "" where it is not known. A region whose functions are not known is one entry, its name in brackets.
     """
 
     name: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,15 +63,22 @@ class GuestPrograms:
 def of_initrds(*paths: Path) -> GuestPrograms:
     """The programs of a guest's initrd, given as the archives that it is made of; of a broken archive, none."""
     pages: dict[int, tuple[GuestProgram, int]] = {}
+    for path, data in files_of_initrds(*paths):
+        for page, place in _pages(path, data):
+            pages.setdefault(page, place)
+    return GuestPrograms(pages)
+
+
+def files_of_initrds(*paths: Path, suffixes: tuple[str, ...] = ("",)) -> Iterator[tuple[str, bytes]]:
+    """The path and content of each file of a guest's initrd, given as its archives, whose name ends so."""
     for path in paths:
         try:
             for name, entry in sorted(segments.read_whole(path).tree.items()):
-                if entry.is_file and 0 < entry.content.size <= _MOST_BYTES:
-                    for page, place in _pages("/" + name.decode(errors="replace"), entry.content.read()):
-                        pages.setdefault(page, place)
+                text = "/" + name.decode(errors="replace")
+                if entry.is_file and 0 < entry.content.size <= _MOST_BYTES and text.endswith(suffixes):
+                    yield text, entry.content.read()
         except (AconError, OSError):
             continue
-    return GuestPrograms(pages)
 
 
 def _pages(path: str, data: bytes) -> Iterator[tuple[int, tuple[GuestProgram, int]]]:
@@ -85,7 +92,7 @@ def _pages(path: str, data: bytes) -> Iterator[tuple[int, tuple[GuestProgram, in
     try:
         elf = ELFFile(io.BytesIO(data))
         code = [one.header for one in elf.iter_segments("PT_LOAD") if one.header.p_flags & _CODE]
-        program = GuestProgram(path, tuple(_functions(elf, code)))
+        program = GuestProgram(path, _functions(elf, code))
     except (ELFError, ConstructError, ValueError, KeyError, AttributeError, OSError):
         return
     for header in code:
@@ -103,21 +110,34 @@ def _hashes(block: bytes) -> list[int]:
     return hashes
 
 
-def _functions(elf: Any, code: Sequence[Any]) -> list[tuple[int, int, str]]:
+def _functions(elf: Any, code: Sequence[Any]) -> tuple[tuple[int, int, str], ...]:
     """The functions of a program by offset in the file; of several names of one place, the first global one."""
     table = elf.get_section_by_name(".symtab") or elf.get_section_by_name(".dynsym")
-    named: dict[int, tuple[int, int, str]] = {}
     symbols = [] if table is None else [one for one in table.iter_symbols() if one.name and _is_function(one)]
-    for symbol in sorted(symbols, key=lambda one: (one.entry.st_info.bind != "STB_GLOBAL", one.name)):
-        value, size = symbol.entry.st_value, symbol.entry.st_size
-        for header in code:
-            if header.p_vaddr <= value < header.p_vaddr + header.p_filesz:
-                start = value - header.p_vaddr + header.p_offset
-                named.setdefault(start, (start, start + size, symbol.name))
-    rows = sorted(named.values())
-    after = [start for start, _, _ in rows[1:]] + [max((one.p_offset + one.p_filesz for one in code), default=0)]
-    pairs = zip(rows, after, strict=False)  # of no rows, too
-    return [(start, end if end > start else behind, name) for (start, end, name), behind in pairs]
+    symbols.sort(key=lambda one: (one.entry.st_info.bind != "STB_GLOBAL", one.name))
+    rows = (
+        (symbol.entry.st_value - header.p_vaddr + header.p_offset, symbol.entry.st_size, symbol.name)
+        for symbol in symbols
+        for header in code
+        if header.p_vaddr <= symbol.entry.st_value < header.p_vaddr + header.p_filesz
+    )
+    return functions_by_offset(rows, max((one.p_offset + one.p_filesz for one in code), default=0))
+
+
+def functions_by_offset(rows: Iterable[tuple[int, int, str]], end: int) -> tuple[tuple[int, int, str], ...]:
+    """Functions with start, end and name, of start, size and name; of several at one place, the first.
+
+    One without a size ends where the next begins, the last at `end`.
+    """
+    named: dict[int, tuple[int, str]] = {}
+    for start, size, name in rows:
+        named.setdefault(start, (size, name))
+    starts = sorted(named)
+    after = [*starts[1:], end]
+    return tuple(
+        (start, start + named[start][0] if named[start][0] else behind, named[start][1])
+        for start, behind in zip(starts, after, strict=False)
+    )
 
 
 def _is_function(symbol: Any) -> bool:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acon_nb.study.functions import MODULES_BASE
 from acon_nb.vm import Moment, Snapshot
-from acon_nb.vm.counting import KERNEL_BASE
+from acon_nb.vm.counting import KERNEL_BASE, MODULES_BASE
 
 PARTS = ("executed", "busy_waiting", "idle")
 _WAITS = Path(__file__).with_name("busy_waits.toml")

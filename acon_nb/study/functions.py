@@ -14,7 +14,6 @@ from acon_nb.kernel.unpack import unpacked
 from acon_nb.progress import OnProgress, Progress, silent
 from acon_nb.vm import Clock, counting
 
-MODULES_BASE = 0xFFFF_FFFF_C000_0000
 _STUB_BYTES = 1024
 
 
@@ -52,7 +51,7 @@ def starts_of(
     """
     if clock is not Clock.INSTRUCTIONS or (qemu is not None and counting.why_not(qemu)):
         return None
-    return (*functions_of(kernel, system_map), MODULES_BASE)
+    return (*functions_of(kernel, system_map), counting.MODULES_BASE)
 
 
 def check_counting(

@@ -6,11 +6,10 @@ Phases end where the guest marks a moment (`guest/src/mark.h`), the boot where t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from acon_nb.cache import sha256_file
 from acon_nb.host import probe_qemu
-from acon_nb.profile import code, programs, sources
+from acon_nb.profile import code, sources
 from acon_nb.profile.counts import Functions, PhaseEnd, profile_of
 from acon_nb.profile.model import Profile, Region
 from acon_nb.study import clock_parts
@@ -22,9 +21,9 @@ _BOOT, _BEFORE = "boot", ("(firmware and unpacking)", Region.OTHER)
 
 
 def functions(cell: SwapCell) -> Functions:
-    """The functions of a cell's kernel and programs, with the source files of a kernel that was built here."""
+    """The functions of a cell's guest, with the source files of a kernel that was built here."""
     initrds = [path for path in (cell.program, cell.initrd) if path is not None]
-    return replace(sources.functions(cell.kernel, cell.system_map), programs=programs.of_initrds(*initrds))
+    return sources.functions(cell.kernel, cell.system_map).with_initrds(*initrds)
 
 
 def of_snapshots(

@@ -21,7 +21,10 @@ from acon_nb.vm.calls import Calls, CallTree, kinds_of
 from acon_nb.vm.command import option_value
 
 KERNEL_BASE = 0xFFFF_8000_0000_0000
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("plugin.c", "calls.c", "programs.c", "plugin.h"))
+MODULES_BASE = 0xFFFF_FFFF_A000_0000  # of a kernel without RANDOMIZE_BASE; with it 0xffffffffc0000000
+_SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("plugin.c", "calls.c", "programs.c", "plugin.h", "counters.h")
+)
 _FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden")
 _APIS = (1, 3, 7, 2)  # QEMU 7.2, 10.0, 11.1, 9.0; see plugin.c
 _FEATURE = "counting a guest's instructions by function"
@@ -47,7 +50,8 @@ class Snapshot:
     that QEMU had skipped (None: this QEMU does not tell). `counts` are instructions by the address at which a function
     starts, `physical` those from before the kernel ran at its own addresses, by 64 KiB. `calls` are the instructions of
     `counts` by call stack, where they were asked for, and `user` those of programs by page of a file: a
-    hash of the page and the offset in it (`programs.c`); they are in `counts`, too.
+    hash of the page and the offset in it (`programs.c`); `modules` are those of modules, by address and by the
+    instruction's bytes. Both are in `counts`, too.
     """
 
     moment: int
@@ -57,6 +61,7 @@ class Snapshot:
     physical: Mapping[int, int]
     calls: Calls | None = None
     user: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    modules: Mapping[tuple[int, bytes], int] = field(default_factory=dict)
 
     @property
     def counted(self) -> int:
@@ -104,7 +109,7 @@ def counter(
     """Prepare counting in `folder`, which holds the files of one guest.
 
     `starts` are the addresses at which functions start; `calls` names functions, for counts by call stack; with
-    `programs` user space is counted by page of a file, too. Errors:
+    `programs` user space is counted by page of a file and modules by instruction, too. Errors:
     `MissingRequirement` (no C compiler), `AconError` (this QEMU loads no plugin), `InvalidInput` (`calls` are not the
     functions of a kernel).
     """
@@ -130,6 +135,7 @@ def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[S
     counts: dict[int, int] = {}
     physical: dict[int, int] = {}
     user: dict[tuple[int, int], int] = {}
+    modules: dict[tuple[int, bytes], int] = {}
     tree = CallTree(addresses=addresses)
     calls: Calls | None = None
     for line in lines:
@@ -142,11 +148,13 @@ def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[S
             case ["returns", count, unmatched]:
                 calls = tree.taken(returns=int(count), unmatched_returns=int(unmatched))
             case ["mark" | "end", _, _, _]:
-                head, counts, physical, user = words, {}, {}, {}
+                head, counts, physical, user, modules = words, {}, {}, {}, {}
             case ["physical", address, count]:
                 physical[int(address)] = int(count)
             case ["user", page, offset, count]:
                 user[int(page, 16), int(offset)] = int(count)
+            case ["module", address, code, count]:
+                modules[int(address, 16), bytes.fromhex(code)] = int(count)
             case ["."] if head:
                 idle_ns = int(head[3])
                 yield Snapshot(
@@ -157,6 +165,7 @@ def read_snapshots(lines: Sequence[str], addresses: Sequence[int]) -> Iterator[S
                     physical=physical,
                     calls=calls,
                     user=user,
+                    modules=modules,
                 )
                 head = []
             case [index, count] if int(index) < len(addresses):

@@ -14,6 +14,7 @@
  *   NUMBER COUNT              instructions counted from that address of `starts` to the next
  *   physical ADDRESS COUNT    instructions counted in 64 KiB before the kernel ran
  *   user HASH OFFSET COUNT    with programs=on: instructions of user space (programs.c)
+ *   module ADDRESS BYTES COUNT   ... and of modules
  *   .
  *
  * Instructions are counted one by one, before each: a block is left early when one of its instructions faults. One that
@@ -29,7 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "plugin.h"
+#include "counters.h"
 
 #define GRAIN_SHIFT 16
 #define PHYSICAL_COUNTERS (1u << 16) /* 4 GiB; what lies above shares the last */
@@ -43,6 +44,7 @@ EXPORT int qemu_plugin_version = API;
 
 uint64_t *starts;
 size_t starts_count;
+static counters_t counters; /* of each start, then of each 64 KiB of physical memory */
 static size_t counters_count;
 static uint64_t *snapshot;
 static FILE *out;
@@ -53,60 +55,10 @@ static struct {
 	uint64_t tsc, number;
 } mark = { .bits = -1 };
 
-/* The counters: one for each start, then one for each 64 KiB of physical memory. */
-#if API >= 2
-static struct qemu_plugin_scoreboard *counters;
-
-static qemu_plugin_u64 counter(size_t index)
-{
-	return (qemu_plugin_u64){ counters, index * sizeof(uint64_t) };
-}
-
-static void count_inline(struct qemu_plugin_insn *insn, size_t index)
-{
-	qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, ADD_U64, counter(index), 1);
-}
-
-static void count_one(unsigned int vcpu, size_t index)
-{
-	qemu_plugin_u64_add(counter(index), vcpu, 1);
-}
-
 uint64_t counted(size_t index)
 {
-	return qemu_plugin_u64_sum(counter(index));
+	return count_of(counters, index);
 }
-
-static bool make_counters(void)
-{
-	counters = qemu_plugin_scoreboard_new(counters_count * sizeof(uint64_t));
-	return counters != NULL;
-}
-#else
-static uint64_t *counters;
-
-static void count_inline(struct qemu_plugin_insn *insn, size_t index)
-{
-	qemu_plugin_register_vcpu_insn_exec_inline(insn, ADD_U64, &counters[index], 1);
-}
-
-static void count_one(unsigned int vcpu, size_t index)
-{
-	(void)vcpu;
-	counters[index]++;
-}
-
-uint64_t counted(size_t index)
-{
-	return counters[index];
-}
-
-static bool make_counters(void)
-{
-	counters = calloc(counters_count, sizeof(uint64_t));
-	return counters != NULL;
-}
-#endif
 
 static size_t counter_of(uint64_t address)
 {
@@ -191,7 +143,7 @@ static void write_snapshot(void)
 
 static void at_mark(unsigned int vcpu, void *data)
 {
-	count_one(vcpu, (uintptr_t)data);
+	count_one(counters, (uintptr_t)data, vcpu);
 	take_snapshot();
 	mark.idle_ns = clock_now().idle_ns;
 	mark.bits = 0;
@@ -228,7 +180,7 @@ static void at_place(unsigned int vcpu, void *data)
 {
 	take_snapshot();
 	snapshot[(uintptr_t)data]--;
-	count_one(vcpu, (uintptr_t)data);
+	count_one(counters, (uintptr_t)data, vcpu);
 	fprintf(out, "mark 0 0 %lld\n", (long long)clock_now().idle_ns);
 	write_snapshot();
 }
@@ -302,9 +254,9 @@ static void instrument(struct qemu_plugin_tb *tb)
 			calls_instrument(insn, index, i == 0 || index != last);
 		if (is_mark(insn, index))
 			continue;
-		count_inline(insn, index);
-		if (with_programs && kernel_runs && address < KERNEL_BASE)
-			programs_instrument(insn, &page);
+		count_inline(counters, index, insn);
+		if (with_programs && kernel_runs)
+			programs_instrument(insn, address, &page);
 	}
 }
 
@@ -394,7 +346,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 	snapshot = calloc(counters_count, sizeof(*snapshot));
 	out = fopen(out_path, "w");
 	with_calls = kinds_path != NULL;
-	if (!snapshot || !out || !make_counters() || (with_calls && !calls_begin(kinds_path)) ||
+	counters = counters_new(counters_count);
+	if (!snapshot || !out || !counters || (with_calls && !calls_begin(kinds_path)) ||
 	    (with_programs && !programs_begin())) {
 		perror("counts");
 		return 1;

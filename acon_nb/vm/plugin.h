@@ -8,6 +8,8 @@
 #include <stdio.h>
 
 #define KERNEL_BASE 0xffff800000000000u
+#define MODULES_BASE 0xffffffffa0000000u
+#define MODULES_END 0xffffffffff000000u
 
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
@@ -75,13 +77,13 @@ bool calls_begin(const char *kinds_path);
 void calls_instrument(struct qemu_plugin_insn *insn, size_t index, bool arrives);
 void calls_write(FILE *out);
 
-/* programs.c: user space by page of a file. */
+/* programs.c: user space by page of a file, modules by address. */
 struct user_page {
 	const unsigned char *start;
 	uint64_t hash;
 };
 bool programs_begin(void);
-void programs_instrument(struct qemu_plugin_insn *insn, struct user_page *page);
+void programs_instrument(struct qemu_plugin_insn *insn, uint64_t address, struct user_page *page);
 void programs_take(void);
 void programs_write(FILE *out);
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from acon_nb import kernel
 from acon_nb.cache import Cache
 from acon_nb.changes import BisectSpec, bisect, series, series_text, suite, verdict
 from acon_nb.changes.verdict import SeriesVerdict
+from acon_nb.cli import main
 from acon_nb.progress import TextProgress
 from acon_nb.results import Store
 from tests.system.planted_history import LOOPS, PLANTED, PlantedHistory
@@ -101,3 +106,40 @@ def test_a_series_with_the_loop_is_different(history: PlantedHistory, store: Cac
     assert report.verdict is SeriesVerdict.DIFFERENT
     (cell,) = report.cells
     assert cell.functions[0].name == "planted"
+
+
+@pytest.mark.weekly
+def test_a_night_bisects_its_regression_and_two_nights_link_their_difference(
+    history: PlantedHistory, tmp_path: Path
+) -> None:
+    plan = tmp_path / "nights.toml"
+    settings = ",".join(_SETTINGS)
+    plan.write_text(
+        f'study = "boot"\nprofile = true\nruns = 1\nwarmups = 0\n[fixed]\nclock = "instructions"\n'
+        f'profile = "minimal"\nsettings = "{settings}"\n'
+    )
+    common = ["bench", "nightly", "--plan", str(plan), "--history", str(tmp_path / "history"), "--json"]
+
+    def night(name: str, commit: str) -> tuple[int, dict[str, Any]]:
+        tree = ["--tree", str(history.path), "--commit", commit, "--night", name, "--limit-instructions", "0.001"]
+        done = CliRunner().invoke(main, [*common, *tree, "-o", str(tmp_path / f"reports/{name}.html")])
+        assert done.exit_code in (0, 1), done.output
+        return done.exit_code, json.loads(done.stdout)
+
+    status, first = night("2026-01-01", history.commits[PLANTED - 3])
+    assert (status, first["verdict"], first["bisections"]) == (0, "baseline_recorded", [])
+    status, second = night("2026-01-02", history.commits[PLANTED + 1])
+    assert (status, second["verdict"]) == (1, "worse")
+    answers = {one["metric"]: one["answer"] for one in second["bisections"]}
+    answer = answers["guest_ns_reset_to_init"]
+    assert answer["commit"] == history.commits[PLANTED]
+    assert answer["builds"] <= 2
+    page = (tmp_path / "reports/2026-01-02.html").read_text()
+    assert f"change {PLANTED}" in page
+
+    compared = tmp_path / "reports/compared.html"
+    done = CliRunner().invoke(main, [*common, "--compare", "2026-01-01", "2026-01-02", "-o", str(compared)])
+    assert done.exit_code == 0, done.output
+    (link,) = re.findall(r'href="(profile-[^"]+\.html)"', compared.read_text())
+    assert "planted" in compared.read_text()
+    assert "planted" in (compared.parent / link).read_text()

@@ -11,16 +11,17 @@ from acon_nb import kernel
 from acon_nb.boot import BootCell, profiling
 from acon_nb.initrd import FileTree, create
 from acon_nb.profile import Profile, Region, frames
-from acon_nb.vm import Clock
+from acon_nb.vm import Capabilities, Clock
+from tests.system.qemus import SUITES, host_of
 from tests.system.test_counting import initrd_of
 
 pytestmark = pytest.mark.system
 ROUNDS = 300_000
 
 
-def profile_of(kernel_path: Path, initrd: Path, *, calls: bool = False) -> Profile:
+def profile_of(kernel_path: Path, initrd: Path, *, calls: bool = False, host: Capabilities | None = None) -> Profile:
     cell = BootCell(name="programs", kernel=kernel_path, initrd=initrd, clock=Clock.INSTRUCTIONS)
-    made = profiling.profile(cell, until="end", calls=calls)
+    made = profiling.profile(cell, until="end", calls=calls, host=host)
     assert sum(one.self_count for one in made.functions) + made.unattributed == made.total
     assert made.unattributed == 0
     return made
@@ -78,3 +79,18 @@ def test_an_initrds_busybox_is_named(guide_kernel: kernel.KernelImage, boot_init
         by_file[file] = by_file.get(file, 0) + count
     assert by_file["/bin/busybox"] > 0.8 * sum(by_file.values())
     assert by_file.get("", 0) < 100
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_later_qemu_names_the_same_functions(
+    suite: str, guide_kernel: kernel.KernelImage, named: tuple[Path, Profile], boot_initrd: Path
+) -> None:
+    folder, before = named
+    host = host_of(suite)
+    counts = of_programs(profile_of(guide_kernel.image, folder / "programs.cpio", calls=True, host=host))
+    assert counts["planted", "/init"] == of_programs(before)["planted", "/init"]
+    assert counts.get(("(user space)", ""), 0) < 100
+    of_busybox = of_programs(profile_of(guide_kernel.image, boot_initrd, host=host))
+    known = sum(count for (_, file), count in of_busybox.items() if file == "/bin/busybox")
+    assert known > 0.8 * sum(of_busybox.values())

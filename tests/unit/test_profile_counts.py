@@ -14,11 +14,10 @@ from acon_nb.boot import BootCell, profiling
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.profile import Region, tables
 from acon_nb.profile.counts import REPEATED, Functions, PhaseEnd, base_name, profile_of
-from acon_nb.study.functions import MODULES_BASE
 from acon_nb.swap import profiling as guests
 from acon_nb.vm import Capabilities, Clock, Moment, Snapshot
 from acon_nb.vm.calls import CallTree
-from acon_nb.vm.counting import KERNEL_BASE
+from acon_nb.vm.counting import KERNEL_BASE, MODULES_BASE
 
 TEXT = 0xFFFF_FFFF_8100_0000
 FAULT, FIRST, SECOND, LONE = TEXT, TEXT + 0x40, TEXT + 0x80, TEXT + 0xC0
