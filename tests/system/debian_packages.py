@@ -13,13 +13,22 @@ from pathlib import Path
 import pytest
 
 from acon_nb.cache import Cache, default_root
+from acon_nb.host import probe_qemu
+from acon_nb.vm import Capabilities
 
 SUITES = {"trixie": 10, "sid": 11}  # the suite's QEMU is of this version or later
 
 
+def host_of(suite: str) -> Capabilities:
+    """A host with a suite's QEMU, which emulates."""
+    info = probe_qemu(fetch_qemu(suite))
+    assert info.version[0] >= SUITES[suite]
+    return Capabilities(qemu=info.path, version=info.version, string_flags=info.string_flags)
+
+
 def fetch_qemu(suite: str) -> Path:
     """A suite's QEMU with its libraries, anew each week; returns a script that runs it."""
-    return fetched(f"qemu-{suite}", suite, ["qemu-system-x86", "seabios", "libc6"], _qemu_script) / "qemu"
+    return fetched(f"qemu-alone-{suite}", suite, ["qemu-system-x86", "seabios", "libc6"], _qemu_script) / "qemu"
 
 
 def fetch_llvm(version: int) -> Path:
@@ -87,11 +96,15 @@ def _script(path: Path, text: str) -> None:
 
 def _qemu_script(folder: Path) -> None:
     root, libraries = folder / "root", folder / "root/usr/lib/x86_64-linux-gnu"
+    program = root / "usr/bin/qemu-system-x86_64"
+    # Asked for its devices it loads all modules, this host's QEMU's too, and aborts: those are of another build
+    modules = b"\0/usr/lib/x86_64-linux-gnu/qemu\0"
+    program.write_bytes(program.read_bytes().replace(modules, b"\0/nowhere".ljust(len(modules), b"\0")))
     _script(
         folder / "qemu",
         f"export QEMU_MODULE_DIR={libraries}/qemu\n"
         f"exec {libraries}/ld-linux-x86-64.so.2 --library-path {libraries}"
-        f' {root}/usr/bin/qemu-system-x86_64 -L {root}/usr/share/qemu -L {root}/usr/share/seabios "$@"',
+        f' {program} -L {root}/usr/share/qemu -L {root}/usr/share/seabios "$@"',
     )
 
 

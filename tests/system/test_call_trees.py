@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from acon_nb.kernel import debian_kernel
 from acon_nb.profile import tables
 from acon_nb.study.functions import functions_of, starts_of
 from acon_nb.vm import Capabilities, Clock, Machine, Moment, Outcome, VmSpec, capabilities, counting
-from tests.system.debian_packages import SUITES, fetch_qemu
+from tests.system.debian_packages import SUITES, host_of
 from tests.system.test_counting import initrd_of
 
 pytestmark = pytest.mark.system
@@ -186,11 +184,7 @@ def test_a_kernel_of_debian_has_a_call_tree(store, tmp_path):
 def test_a_later_qemu_has_the_same_call_tree(suite, guide_kernel, tmp_path, names, counted):
     if shutil.which("apt-get") is None:
         pytest.skip("QEMUs of other suites come by apt")
-    qemu = fetch_qemu(suite)
-    text = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout
-    version = tuple(map(int, re.search(r"version (\d+)\.(\d+)\.(\d+)", text).groups()))
-    host = Capabilities(qemu=qemu, version=version, string_flags=("erms", "fsrm", "fzrm", "fsrs", "fsrc"))
-    later = run(guest(guide_kernel.image, tmp_path), host=host)
+    later = run(guest(guide_kernel.image, tmp_path), host=host_of(suite))
     for one in later.snapshots:
         assert one.calls.by_function() == dict(one.counts)
     assert later.snapshots[-1].calls.unmatched_returns == counted.snapshots[-1].calls.unmatched_returns

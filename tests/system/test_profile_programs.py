@@ -12,7 +12,7 @@ from acon_nb.boot import BootCell, profiling
 from acon_nb.initrd import FileTree, create
 from acon_nb.profile import Profile, Region, frames
 from acon_nb.vm import Capabilities, Clock
-from tests.system.qemus import SUITES, host_of
+from tests.system.debian_packages import SUITES, host_of
 from tests.system.test_counting import initrd_of
 
 pytestmark = pytest.mark.system

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from acon_nb import agent, host, initrd, kernel, vm
+from acon_nb import agent, initrd, kernel, vm
 from acon_nb.boot import BootCell
 from acon_nb.cache import Cache
 from acon_nb.errors import CommandTimeout
 from acon_nb.study.functions import starts_of
-from tests.system.debian_packages import SUITES, fetch_qemu
+from tests.system.debian_packages import SUITES, host_of
 from tests.system.test_counting import initrd_of
 
 pytestmark = [pytest.mark.system, pytest.mark.weekly]
@@ -32,9 +32,7 @@ KVM_CHECKS = ("Could not access KVM kernel module", "TDX", "tdx", "KVM is not su
 def capabilities(request: pytest.FixtureRequest) -> vm.Capabilities:
     if request.param == "host":
         return replace(vm.capabilities(), kvm=False)
-    info = host.probe_qemu(fetch_qemu(request.param))
-    assert info.version[0] >= SUITES[request.param]
-    return vm.Capabilities(qemu=info.path, version=info.version, string_flags=info.string_flags)
+    return host_of(request.param)
 
 
 @pytest.mark.parametrize("interactive", [False, True])
