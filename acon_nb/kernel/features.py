@@ -138,7 +138,8 @@ def advice(profiles: Sequence[str]) -> str:
     named = [name for name, missing in lacking.items() if missing]
     if not named:
         return ""
-    added = [one for one in groups() if any(one in missing for missing in lacking.values())]
+    order = (*_GUIDE, *groups())
+    added = [one for one in dict.fromkeys(order) if any(one in missing for missing in lacking.values())]
     what = f"the group {named[0]} does" if len(named) == 1 else f"the groups {', '.join(named)} do"
     return f"{what} not stand alone: --profile {','.join([*added, *profiles])}"
 

@@ -89,7 +89,7 @@ def test_a_group_that_does_not_stand_alone_says_what_to_add() -> None:
         assert (advice([name]) == "") is (not table.needs)
         for needed in table.needs:
             assert set(tables()[needed].needs) <= set(table.needs), "what the needed ones need is listed, too"
-    assert advice(["storage"]) == "the group storage does not stand alone: --profile minimal,storage"
+    assert advice(["storage"]) == "the group storage does not stand alone: --profile minimal,container,storage"
     with pytest.raises(InvalidInput, match="no-such"):
         advice(["no-such"])
 
