@@ -13,7 +13,7 @@ help:
 
 tour:
 	@tools/setup.sh tour
-	@.venv/bin/acon-nb report notebooks/00_tour.ipynb -o reports/tour.html
+	@.venv/bin/acon-nb tour
 
 # A process for each CPU and one more, since guests, browsers and locks are waited for; the tests of a file stay
 # together, since they share what they build. tests/conftest.py has the order of the files.

@@ -1,4 +1,4 @@
-"""`acon-nb doctor`, `notebooks`, `lab` and `report`: checks the host, and copies and runs notebooks."""
+"""`acon-nb doctor`, `notebooks`, `lab`, `tour` and `report`: checks the host, and copies and runs notebooks."""
 
 from __future__ import annotations
 
@@ -55,28 +55,70 @@ def lab(ctx: click.Context, directory: Path) -> None:
     notebook_files.exec_lab(argv)
 
 
+_parameters_option = click.option(
+    "-p", "parameters", multiple=True, nargs=2, metavar="NAME VALUE", help="A parameter of the notebook."
+)
+
+
 @main.command()
-@click.argument("notebook", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(path_type=Path),
+    default=Path("reports/tour.html"),
+    help="FILE.html  [default: reports/tour.html]",
+)
+@_parameters_option
+def tour(output: Path, parameters: tuple[tuple[str, str], ...]) -> None:
+    """Build, boot and measure: the notebook 00_tour run into a report, some ten minutes the first time."""
+    _report("tour", output, parameters)
+
+
+@main.command()
+@click.argument("notebook", required=False)
 @click.option("-o", "output", type=click.Path(path_type=Path), help="FILE.html  [default with --repeat: next to that]")
-@click.option("-p", "parameters", multiple=True, nargs=2, metavar="NAME VALUE", help="A parameter of the notebook.")
+@_parameters_option
 @click.option("--repeat", "earlier", type=click.Path(path_type=Path), help="Make this report again, as it says.")
 def report(
-    notebook: Path | None, output: Path | None, parameters: tuple[tuple[str, str], ...], earlier: Path | None
+    notebook: str | None, output: Path | None, parameters: tuple[tuple[str, str], ...], earlier: Path | None
 ) -> None:
-    """Run NOTEBOOK with papermill, write one self-contained HTML file, and print its path and findings."""
+    """Run NOTEBOOK with papermill, write one self-contained HTML file, and print its path and findings.
+
+    NOTEBOOK is a path, or the name of one that comes with the package, such as tour.
+    """
     from acon_nb import reports
 
     if (notebook is None) == (earlier is None) or (earlier is not None and parameters):
         raise click.UsageError("give NOTEBOOK with -p, or --repeat FILE.html")
-    if earlier is not None:
-        output = output or earlier.with_name(f"{earlier.stem}-again.html")
+    if notebook is not None:
+        _report(notebook, output, parameters)
+    elif earlier is not None:
+        output = _html(output or earlier.with_name(f"{earlier.stem}-again.html"))
+        lines, differences = reports.repeat(earlier, output)
+        _print_report(output, [*lines, *(f"differs: {text}" for text in differences)])
+
+
+def _report(notebook: str, output: Path | None, parameters: tuple[tuple[str, str], ...]) -> None:
+    from acon_nb import reports
+    from acon_nb.jupyter import notebooks as notebook_files
+
+    path = Path(notebook)
+    output = _html(output)
+    lines = reports.make(
+        path if path.is_file() else notebook_files.named(notebook),
+        output,
+        {name: _typed(value) for name, value in parameters},
+    )
+    _print_report(output, lines)
+
+
+def _html(output: Path | None) -> Path:
     if output is None or output.suffix != ".html":
         raise InvalidInput("output", output, "is not an .html file", hint="-o reports/tour.html")
-    if earlier is not None:
-        lines, differences = reports.repeat(earlier, output)
-        lines += [f"differs: {text}" for text in differences]
-    elif notebook is not None:
-        lines = reports.make(notebook, output, {name: _typed(value) for name, value in parameters})
+    return output
+
+
+def _print_report(output: Path, lines: list[str]) -> None:
     click.echo(f"report: {output}")
     for line in lines:
         click.echo(line)

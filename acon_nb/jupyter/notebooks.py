@@ -28,6 +28,19 @@ def folder() -> Path:
     raise MissingRequirement("notebooks", "this command", hint="reinstall acon-nb")
 
 
+def named(name: str) -> Path:
+    """Return a notebook of the package by its file's name, with or without number and .ipynb: "tour" is 00_tour.ipynb.
+
+    Errors: `InvalidInput` that lists the names.
+    """
+    by_name = {re.sub(r"^\d+_", "", path.stem): path for path in sorted(folder().glob("*.ipynb"))}
+    short = re.sub(r"^\d+_", "", name.removesuffix(".ipynb"))
+    if short not in by_name:
+        hint = f"a path, or one of {', '.join(by_name)}; acon-nb notebooks DIR copies them"
+        raise InvalidInput("notebook", name, "is neither a file nor a notebook of this package", hint=hint)
+    return by_name[short]
+
+
 def copy(directory: Path) -> list[tuple[Path, bool]]:
     """Copy the notebooks to a folder; return each path and whether it was copied (False: an existing file was kept)."""
     try:

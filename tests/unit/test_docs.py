@@ -427,3 +427,21 @@ def test_a_panel_is_made_as_the_page_shows(tmp_path: Path, monkeypatch: pytest.M
     exec(python_of("docs/notebooks-and-widgets.md").partition("console =")[0], names)
     assert names["panel"].spec == names["spec"]
     assert (names["panel"].machine, names["panel"].console) == (None, None)
+
+
+# --- numbers of the README ---
+
+
+def test_the_readme_has_the_numbers_of_the_pages() -> None:
+    """Each number that is a link, or in one, stands in the page that it leads to."""
+    links = re.findall(r"\[([^\]]*\d[^\]]*)\]\((docs/[\w-]+\.md)\)", (ROOT / "README.md").read_text())
+    assert len(links) >= 5
+    for text, page in links:
+        for number in re.findall(r"\d+(?:\.\d+)?", text):
+            assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d])", (ROOT / page).read_text()), (number, page)
+
+
+def test_the_readme_is_one_screen() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 60
+    assert re.search(r"!\[[^\]]+\]\(docs/figures/\S+\)", text)

@@ -129,3 +129,7 @@ def test_issue_forms_ask_for_what_is_needed() -> None:
         form = yaml.safe_load(path.read_text())
         assert path.name == "config.yml" or {"name", "description", "body"} <= set(form)
         assert all(field["attributes"]["label"] for field in form.get("body", []))
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == acon_nb.__version__
