@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,20 @@ def test_the_help_of_a_group_has_whole_sentences(group: str) -> None:
     listed = text.partition("Commands:")[2]
     assert listed.count("\n") > 3
     assert "..." not in listed
+
+
+@pytest.mark.parametrize("words", [["measure", "replay"], ["measure", "verify"]])
+def test_an_interrupt_ends_a_command_with_130(words: list[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never")
+    argv = [sys.executable, "-m", "acon_nb.cli", *words, str(tmp_path / "never")]
+    env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env) as process:
+        writer = os.open(tmp_path / "never", os.O_WRONLY)  # returns when the command reads
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+        os.close(writer)
+    assert process.returncode == 130
+    assert stderr == "acon-nb: interrupted; finished parts are kept\n"
 
 
 def test_the_version_is_told() -> None:
