@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_a_guest_is_listed_attached_and_killed_by_name(
     (tmp_path / "vmlinuz").symlink_to(tiny_kernel)
     env = {
         **os.environ, "ACON_NB_QEMU": str(capabilities.qemu), "XDG_CACHE_HOME": str(tmp_path / "cache"), "RD": "-",
-        "BIOS": "-", "M": "64m", "PYTHONPATH": str(Path.cwd()),
+        "BIOS": "-", "M": "64m", "KA": "console=ttyS0", "PYTHONPATH": str(Path.cwd()),
     }  # fmt: skip
 
     def call(*words: str, given: str = "") -> str:
@@ -140,11 +141,17 @@ def test_a_guest_is_listed_attached_and_killed_by_name(
 
     for name in ("typed", "killed"):
         call("run", "--accelerator", "tcg", "--name", name, "--detach", "vmlinuz", "-append", "e")
-    assert {row["name"] for row in json.loads(call("ps", "--json"))["guests"]} == {"typed", "killed"}
-    text = call("attach", "typed", given="abcq")
-    assert "READY" in text
-    assert "abc" in text
-    call("kill", "killed")
+    try:
+        assert {row["name"] for row in json.loads(call("ps", "--json"))["guests"]} == {"typed", "killed"}
+        deadline = time.monotonic() + 60
+        while "READY" not in call("logs", "typed"):
+            assert time.monotonic() < deadline
+        text = call("attach", "typed", given="abcq")
+        assert "READY" in text
+        assert "abc" in text
+    finally:
+        for name in {row["name"] for row in json.loads(call("ps", "--json"))["guests"]}:
+            call("kill", name)
     ends = {row["name"]: row["end"] for row in json.loads(call("ps", "--all", "--json"))["guests"]}
     assert ends == {"typed": "powered_off", "killed": "killed"}
 

@@ -51,7 +51,7 @@ def test_the_size_of_a_terminal_that_attaches_later_reaches_the_shell(
         machine.start()
         machine.console.expect("# ", 150)
         machine.console.send_line('stty size; echo "type $TERM"')
-        assert machine.console.expect(r"(\d+ \d+)\s+type (\S+)\r", 30).groups == ("0 0", "linux")
+        assert machine.console.expect(r"\ntype (\S+)\r", 30).groups == ("linux",), "the kernel's, as without a terminal"
         words = [sys.executable, "-m", "acon_nb.cli", "attach", "later"]
         env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
         client = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True)
