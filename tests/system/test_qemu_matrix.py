@@ -189,7 +189,7 @@ def test_the_instruction_clock_repeats(
     counts[".".join(map(str, capabilities.version))] = list(runs[0])
 
 
-def test_what_versions_count_differs_by_less_than_a_percent(
+def test_the_clocks_of_versions_differ_by_less_than_a_percent(
     counts: dict[str, list[vm.Snapshot]], record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     """docs/clocks.md, which says what differs and why."""
