@@ -6,6 +6,7 @@ Source: Linux Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 PE_HEADER = 0x3C  # offset of the offset of the PE header, if the kernel has an EFI stub
 SETUP_SECTORS = 0x1F1
@@ -37,3 +38,12 @@ def release(image: bytes) -> str:
     """The kernel's release ("6.12.5-cloud") of a bzImage, of which the setup code (64 KiB at most) is enough."""
     start = JUMP + struct.unpack_from("<H", image, VERSION_TEXT)[0]
     return image[start : start + 256].split(b"\0")[0].split(b" ")[0].decode("ascii", "replace")
+
+
+def is_efi_application(path: Path) -> bool:
+    """Return whether a file is a PE file and no bzImage: an EFI application, such as a UKI."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    return head[:2] == b"MZ" and not is_bzimage(head)

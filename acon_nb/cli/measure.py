@@ -43,6 +43,7 @@ def _guest_options(command: Callable[..., None]) -> Callable[..., None]:
 def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a prediction: the guest, and the versions of firmware and QEMU that the rules depend on."""
     for option in (
+        click.option("--uki", type=FILE, help="A UKI instead of KERNEL; --append replaces its command line."),
         click.option("--qemu", default="", help="QEMU's version; default: one that can start a TD; twin: this host's."),
         click.option("--edk2", default="", help="The firmware's release (202411); default: detected from the image."),
     ):
@@ -149,16 +150,21 @@ def measure_twin(
 
 @measure_group.command("capture")
 @click.argument("folder", type=FILE)
+@click.option("--also", multiple=True, metavar="CHANGES", help="Capture another machine too: vcpus=2, memory=4G.")
 @_guest_options
-def measure_capture(folder: Path, **given: Any) -> None:
+def measure_capture(folder: Path, also: tuple[str, ...], **given: Any) -> None:
     """Capture what this host's QEMU gives a guest (ACPI, SMBIOS, fw_cfg) into FOLDER, for `measure predict --capture`.
 
     It depends on QEMU, firmware, memory and devices (VP, CID, DRV, ... of the guide); FOLDER/manifest.json names them,
-    and a prediction for another machine refuses the capture. Boots the firmware under TCG for a few seconds.
+    and a prediction for another machine refuses the capture. Boots the firmware under TCG for a few seconds. A quote
+    that does not match is also compared with what the machines of --also measure (vcpus=1,memory=4G is one of both).
     """
     from acon_nb.td import capture
 
-    capture.capture(_spec(given, without=()), folder, on_progress=progress())
+    changes = [capture.parse_changes(text) for text in also]
+    spec = _spec(given, without=())
+    capture.capture(spec, folder, on_progress=progress())
+    capture.capture_others(spec, folder, changes, on_progress=progress())
     click.echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
@@ -168,8 +174,14 @@ measure_group.add_command(measure_capture, "acpi")  # its former name
 def _spec(given: dict[str, Any], *, without: tuple[str, ...] = _NOT_MEASURED) -> Any:
     """The guest that the guide's variables and the command line describe; never a TD, which would need KVM."""
     from acon_nb import vm
+    from acon_nb.tdx.uki import image
 
     fields: dict[str, Any] = {"td": None}
+    kernel = given["kernel"]
+    if "uki" in given and given["uki"] is not None:
+        kernel = image.read_uki(given["uki"]).path
+    if image.is_uki(kernel):  # it has both, so the guide's are not meant
+        fields |= {"append": "", "initrd": None}
     if given["append"] is not None:
         fields["append"] = given["append"]
     if given["initrd"] is not None:
@@ -179,7 +191,7 @@ def _spec(given: dict[str, Any], *, without: tuple[str, ...] = _NOT_MEASURED) ->
     if given["firmware"] is not None:
         fields["firmware"] = given["firmware"]
     environment = {name: value for name, value in os.environ.items() if name not in without}
-    return vm.VmSpec.from_environment(environment, [str(given["kernel"])], **fields)
+    return vm.VmSpec.from_environment(environment, [str(kernel)], **fields)
 
 
 def _inputs(*, capture: Path | None = None, cpuid: str = "", shim: Path | None = None, **given: Any) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +16,12 @@ from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.td.memory import GuestMemory
 from acon_nb.td.qtest import QMP_S, QtestChannel
 from acon_nb.td.vtpm import POLL_S, check_alive
-from acon_nb.tdx.capture import Capture, Hardware, sha256, write_capture
+from acon_nb.tdx.capture import ALSO, Capture, Hardware, sha256, write_capture
+from acon_nb.units import parse_bytes
 from acon_nb.vm import Machine, VmSpec, capabilities
 from acon_nb.vm.command import device_words
+
+_MOST_VCPUS = 4096
 
 
 def capture(
@@ -74,6 +79,40 @@ def capture(
     captured = write_capture(folder, hardware, tables=tables, structures=structures, fw_cfg=fw_cfg)
     on_progress(Progress("capture", 1.0, str(folder)))
     return captured
+
+
+def parse_changes(text: str) -> dict[str, int]:
+    """Parse how another machine differs: "vcpus=2", "memory=4G", or both with a comma. Errors: `InvalidInput`."""
+    fields: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "vcpus" and value.isascii() and value.isdigit() and 1 <= int(value) <= _MOST_VCPUS:
+            fields["vcpus"] = int(value)
+        elif name == "memory":
+            fields["memory_bytes"] = parse_bytes(value, field="also", bare="M")
+        else:
+            raise InvalidInput("also", text, "is not vcpus=NUMBER or memory=SIZE", hint="such as vcpus=2,memory=4G")
+    return fields
+
+
+def capture_others(
+    spec: VmSpec,
+    folder: Path,
+    changes: Sequence[Mapping[str, int]],
+    *,
+    on_progress: OnProgress = silent,
+    cancel: CancelToken | None = None,
+) -> None:
+    """Capture machines that differ from that of `spec`, for the search of drift, into the folder of its capture.
+
+    `changes` has the fields of `VmSpec` of each. Captures of others that are there already are removed. Errors: as for
+    `capture`.
+    """
+    shutil.rmtree(folder / ALSO, ignore_errors=True)
+    for fields in changes:
+        other = replace(spec, **fields)  # type: ignore[arg-type]
+        name = f"{other.vcpus}-{other.memory_bytes >> 20}M"
+        capture(other, folder / ALSO / name, on_progress=on_progress, cancel=cancel)
 
 
 def _in_kernel(machine: Machine) -> bool:

@@ -27,6 +27,7 @@ from acon_nb.vm.command import option_value
 
 # The PCRs that correspond to a TD's RTMRs (PCR 0 is the firmware's own code, which a TD has in MRTD).
 REGISTERS = ("PCR[1]", "PCR[2]", "PCR[3]", "PCR[4]", "PCR[5]", "PCR[6]", "PCR[7]", "PCR[9]")
+_OF_LOADERS = ("PCR[8]", *(f"PCR[{index}]" for index in range(10, 16)))
 _MARK = b"Spec ID Event03\0"
 _MARK_OFFSET = 32
 _FAR_EVERY = 10
@@ -65,21 +66,29 @@ def run(
     """
     prediction = tdx.predict_reference_boot(_with_version(expect or inputs), on_progress=on_progress, cancel=cancel)
     measures = prediction.material.stack.on
+    uki = prediction.material.uki
+    by_stub = uki is not None and uki.measures_smbios
     recorded = record(
         inputs,
         with_acpi=measures("acpi"),
-        with_smbios=measures("smbios"),
+        with_smbios=measures("smbios") or by_stub,
         timeout_s=timeout_s,
         on_progress=on_progress,
         cancel=cancel,
     )
-    if measures("acpi") or measures("smbios"):
+    if measures("acpi") or measures("smbios") or by_stub:
         prediction = prediction.with_hardware(recorded.acpi, recorded.smbios)
     log = tdx.parse_log(recorded.raw, LogKind.TPM, source="log of the reference boot")
-    comparison = tdx.compare(tdx.expected(prediction), log, only=REGISTERS)
+    comparison = tdx.compare(tdx.expected(prediction), log, only=registers(prediction, log))
     return ReferenceBoot(
         log=log, raw=recorded.raw, prediction=prediction, comparison=comparison, seconds=recorded.seconds
     )
+
+
+def registers(prediction: tdx.Prediction, log: EventLog) -> tuple[str, ...]:
+    """Return the PCRs to compare: those of every boot, and those into which a boot loader measured, or should have."""
+    used = {event.register for event in prediction.events} | {event.register for event in log.events}
+    return (*REGISTERS, *(name for name in _OF_LOADERS if name in used))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from acon_nb.lazy import submodules
 from acon_nb.tdx.compare import MeasurementComparison, MeasurementVerdict, compare
 from acon_nb.tdx.eventlog import EventLog, LoggedEvent, LogKind, parse_log, read_log
-from acon_nb.tdx.events import PredictedEvent, Variant
+from acon_nb.tdx.events import Variant
 from acon_nb.tdx.evidence.reader import (
     parse_pasted,
     parse_side,
@@ -20,6 +20,7 @@ from acon_nb.tdx.firmware import Firmware, Tdvf, find_firmware, read_firmware, r
 from acon_nb.tdx.inputs import BootInputs
 from acon_nb.tdx.mrtd import Mrtd, PageOrder, mrtd
 from acon_nb.tdx.predict import Prediction, predict, predict_reference_boot
+from acon_nb.tdx.predicted import PredictedEvent
 from acon_nb.tdx.quote import TdIdentity, parse_identity, read_identity
 from acon_nb.tdx.rows import parse_values
 from acon_nb.tdx.stored import Expected, expected, parse_expected

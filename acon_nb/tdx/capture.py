@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from acon_nb.cache import atomic_file
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx import acpi, smbios
+from acon_nb.tdx.hob import memory_text
 
 FORM = "acon-nb capture 1"
 MANIFEST, SMBIOS, FW_CFG = "manifest.json", "smbios", "fw_cfg.json"
@@ -26,6 +27,8 @@ _FILES = (*ACPI_FILES, SMBIOS, FW_CFG)
 _LIMIT_BYTES = 16 << 20
 _HINT = "capture this machine again: acon-nb measure capture FOLDER"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+ALSO = "also"  # a folder of captures of machines that differ a little, for the search of drift
+_MOST_OTHERS = 64
 BOOT_MENU = "BootMenu"  # a selector of fw_cfg, not a file
 # What firmware measures in a TD, where present, in this order; an item of another size counts as absent (None: any).
 MEASURED_ITEMS: Mapping[str, int | None] = {
@@ -96,6 +99,30 @@ class Capture:
                 "capture", self.folder, f"was captured from another machine: {wrong[0]}", hint=_HINT, details=wrong[1:]
             )
 
+    def differences(self, other: Capture) -> tuple[str, ...]:
+        """Describe what is different about the machine of another capture."""
+        ours, theirs = self.hardware, other.hardware
+        rows = (
+            (
+                ours.vcpus,
+                theirs.vcpus,
+                f"the guest has {theirs.vcpus} vCPU{'s' * (theirs.vcpus != 1)}, not {ours.vcpus}",
+            ),
+            (
+                ours.memory_bytes,
+                theirs.memory_bytes,
+                f"the memory is {memory_text(theirs.memory_bytes)}, not {memory_text(ours.memory_bytes)}",
+            ),
+            (ours.qemu, theirs.qemu, f"QEMU is {theirs.qemu}, not {ours.qemu}"),
+            (
+                ours.topology,
+                theirs.topology,
+                f"-smp has {theirs.topology or 'no topology'}, not {ours.topology or 'none'}",
+            ),
+            (ours.devices, theirs.devices, f"the devices are {' '.join(theirs.devices) or 'none'}"),
+        )
+        return tuple(text for mine, others, text in rows if mine != others)
+
 
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of bytes as hexadecimal digits."""
@@ -139,6 +166,19 @@ def read_capture(folder: Path) -> Capture:
     )
     _check_tables(capture)
     return capture
+
+
+def read_others(capture: Capture) -> tuple[Capture, ...]:
+    """Read the captures of other machines that were made along with one. Errors: `InvalidInput`."""
+    folder = capture.folder / ALSO
+    paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if len(paths) > _MOST_OTHERS:
+        _refuse(folder, f"has more than {_MOST_OTHERS} captures")
+    others = tuple(map(read_capture, paths))
+    for other in others:
+        if other.hardware.firmware_sha256 != capture.hardware.firmware_sha256:
+            _refuse(other.folder, "was captured from another firmware than the capture that it belongs to")
+    return others
 
 
 def _check_tables(capture: Capture) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from acon_nb.tdx.events import PredictedEvent
 from acon_nb.tdx.firmware import MR_EXTEND, PAGE_AUG, Section
 from acon_nb.tdx.predict import Prediction
+from acon_nb.tdx.predicted import PredictedEvent
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,6 +20,9 @@ _TAGS = {
     0x49DFFE0F: "systemd-stub: initrd addon",
     0xDAC08E1A: "systemd-stub: microcode addon",
     0x13AED6DB: "systemd-stub: profile of the UKI",
+    0xD5CB7CBC: "systemd-stub:",  # followed by smbios:type1
+    0xE0D47BC8: "systemd-stub:",
+    0xC0B3BD23: "systemd-stub:",
 }
 _TABLES = {
     uuid.UUID("eb9d2d31-2d88-11d3-9a16-0090273fc14d"): "SMBIOS",

@@ -2,7 +2,8 @@
 
 A quote has no events, so its registers say only that something differs. Each input is varied over values that occur in
 practice, alone and together with one other: memory, command line, and what stacks do differently (token, the kernel's
-header, separators, no initrd).
+header, separators, no initrd). The ACPI tables, which depend on the vCPUs and the memory too, are not computed: what
+other machines have of them is searched if it was captured (`measure capture --also`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from dataclasses import dataclass, replace
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx.eventlog import ZERO, EventLog, extend
 from acon_nb.tdx.evidence.reader import Side
-from acon_nb.tdx.facts import GIB, MEMORY_SIZES, MIB, UNCHANGED, BootFacts
-from acon_nb.tdx.hob import below_4g_bytes, hob_list
+from acon_nb.tdx.facts import MEMORY_SIZES, UNCHANGED, BootFacts
+from acon_nb.tdx.hob import below_4g_bytes, hob_list, memory_text
 from acon_nb.tdx.kernel_image import load_options
 from acon_nb.tdx.stored import Expected, ExpectedEvent
-from acon_nb.units import format_bytes
 
 _BOOT = ("RTMR[0]", "RTMR[1]", "RTMR[2]")
 _SHOWN = 3
@@ -71,6 +71,7 @@ def search(expected: Expected, measured: Side, different: Sequence[str]) -> Iter
         else:
             why = _remaining(expected, name, wanted)
             yield f"drift: no plausible change of one or two inputs leads to {name}: {why}"
+            yield from _unsearched(expected, name)
     yield "drift: give the event log (/sys/firmware/acpi/tables/data/CCEL in the TD): it names the event that differs"
 
 
@@ -139,7 +140,7 @@ def _memories(events: Sequence[ExpectedEvent], facts: BootFacts | None) -> Itera
         other = facts.kernels.get(str(below_4g_bytes(size))) if patched else None
         if other is not None:
             digests["kernel"] = other
-        yield _Change(f"the memory is {_size(size)}, not {_size(facts.memory_bytes)}", digests)
+        yield _Change(f"the memory is {memory_text(size)}, not {memory_text(facts.memory_bytes)}", digests)
 
 
 def _appends(events: Sequence[ExpectedEvent], facts: BootFacts | None) -> Iterator[_Change]:
@@ -183,6 +184,13 @@ def _usual(expected: Expected) -> BootFacts | None:
     return None
 
 
+def _unsearched(expected: Expected, name: str) -> Iterator[str]:
+    """What was not tried because nothing is known of it: the tables of machines that were not captured."""
+    depends = any("vcpus" in event.depends for event in expected.events if event.register == name)
+    if depends and not any("vCPU" in word for other in expected.alternatives for word in other.words):
+        yield "drift: other numbers of vCPUs were not tried: capture them too (acon-nb measure capture --also vcpus=2)"
+
+
 def _remaining(expected: Expected, name: str, wanted: Mapping[str, bytes]) -> str:
     """What can still differ: the inputs of a register's events, less those that another register shows to be right."""
     depends = dict.fromkeys(word for event in expected.events if event.register == name for word in event.depends)
@@ -194,10 +202,3 @@ def _remaining(expected: Expected, name: str, wanted: Mapping[str, bytes]) -> st
     shown = f"it depends on {', '.join(left or depends)}"
     equal = [word for word in depends if word in right]
     return shown + (f" ({', '.join(equal)}: as expected, by another register)" if left and equal else "")
-
-
-def _size(size: int) -> str:
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB")):
-        if size % unit == 0:
-            return f"{size // unit} {name}"
-    return format_bytes(size)

@@ -6,50 +6,25 @@ the table. An event that cannot be known offline has no digest.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from acon_nb.tdx import smbios, variables
 from acon_nb.tdx.capture import ACPI_FILES, MEASURED_ITEMS
-from acon_nb.tdx.eventlog import EVENT_TYPES
 from acon_nb.tdx.firmware import SectionType
 from acon_nb.tdx.hob import td_hob
 from acon_nb.tdx.inputs import TPM_LOG, Material, boot_options, fw_cfg_file
 from acon_nb.tdx.kernel_image import load_options
+from acon_nb.tdx.predicted import PredictedEvent, given, hashed
+from acon_nb.tdx.uki import measured as uki_measured
+from acon_nb.tdx.uki.image import Uki
 
-_TYPES = {name: number for number, name in EVENT_TYPES.items()}
 _SEPARATOR = bytes(4)
 _PACKED = "the image has no compressed volumes that can be unpacked"
 _BOOT_OPTION = re.compile(r"BootOrder|Boot[0-9A-F]{4}")
 CALLING = "Calling EFI Application from Boot Option"
 EXITS = ("Exit Boot Services Invocation", "Exit Boot Services Returned with Success")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictedEvent:
-    """A predicted measurement: what is extended into which register.
-
-    `label` distinguishes events of one type ("PK", "initrd"); `what` describes what is hashed, `source` where the bytes
-    come from, `depends` lists the inputs it depends on. `digest` is None if it cannot be known offline, for the reason
-    in `why`. `hashed_bytes` is the number of bytes hashed, None if unknown.
-    """
-
-    register: str
-    event_type: int
-    label: str
-    what: str
-    source: str
-    depends: tuple[str, ...] = ()
-    digest: bytes | None = None
-    hashed_bytes: int | None = None
-    why: str = ""
-
-    @property
-    def type_name(self) -> str:
-        """The type's name in the specification."""
-        return EVENT_TYPES.get(self.event_type, f"{self.event_type:#x}")
 
 
 @dataclass(frozen=True)
@@ -77,32 +52,14 @@ class Variant:
         return tuple(text for differs, text in rows if differs)
 
 
-def _hashed(register: str, event_type: str, label: str, data: bytes, **words: object) -> PredictedEvent:
-    """An event whose digest is the SHA-384 of known bytes."""
-    return _given(register, event_type, label, hashlib.sha384(data).digest(), len(data), **words)
-
-
-def _given(
-    register: str, event_type: str, label: str, digest: bytes | None, hashed_bytes: int | None, **words: object
-) -> PredictedEvent:
-    return PredictedEvent(
-        register=register,
-        event_type=_TYPES[event_type],
-        label=label,
-        digest=digest,
-        hashed_bytes=hashed_bytes,
-        **words,  # type: ignore[arg-type]
-    )
-
-
 def _separator(register: str, *, first: bool = False) -> PredictedEvent:
     when = "the end of the secure boot variables" if first else "ready to boot"
     source = "four zero bytes"
-    return _hashed(register, "EV_SEPARATOR", "separator", _SEPARATOR, what=f"separator: {when}", source=source)
+    return hashed(register, "EV_SEPARATOR", "separator", _SEPARATOR, what=f"separator: {when}", source=source)
 
 
 def _action(register: str, text: str) -> PredictedEvent:
-    return _hashed(register, "EV_EFI_ACTION", text, text.encode(), what=f'action "{text}"', source="the text itself")
+    return hashed(register, "EV_EFI_ACTION", text, text.encode(), what=f'action "{text}"', source="the text itself")
 
 
 def td_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]:
@@ -119,7 +76,11 @@ def td_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]:
     yield from _boot_options(material, "RTMR[0]")
     yield _action("RTMR[1]", CALLING)
     yield _separator("RTMR[1]" if variant.separator_rtmr1 else "RTMR[0]")
-    if material.kernel.measures_cc:
+    if material.uki is not None:
+        start = _start(material, material.uki, td=True)
+        yield from _inner_kernel(material, material.uki, "RTMR[1]")
+        yield from uki_measured.td_uki_events(material.uki, material.kernel, start, from_disk=False)
+    elif material.kernel.measures_cc:
         yield from _stub(material, variant, "RTMR[2]")
     for text in EXITS:
         yield _action("RTMR[1]", text)
@@ -138,15 +99,36 @@ def tpm_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]
     yield _action("PCR[4]", CALLING)
     for index in range(7):
         yield _separator(f"PCR[{index}]")
-    if material.kernel.measures_tpm:
+    if material.uki is not None:
+        start = _start(material, material.uki, td=False)
+        yield from _inner_kernel(material, material.uki, "PCR[4]")
+        yield from uki_measured.tpm_uki_events(
+            material.uki, material.kernel, start, from_disk=False, table=material.smbios
+        )
+    elif material.kernel.measures_tpm:
         yield from _stub(material, variant, "PCR[9]")
     for text in EXITS:
         yield _action("PCR[5]", text)
 
 
+def _inner_kernel(material: Material, uki: Uki, register: str) -> Iterator[PredictedEvent]:
+    """The kernel in a UKI, if the stub has the firmware load it; with secure boot on the stub bypasses its checks."""
+    if uki.loads_kernel and material.admission is None:
+        words: dict[str, object] = {"what": "kernel in the UKI (Authenticode hash)", "depends": ("kernel",)}
+        words["source"] = f"{uki.path.name}, section .linux"
+        size = len(material.kernel.image)
+        yield given(
+            register, "EV_EFI_BOOT_SERVICES_APPLICATION", "kernel in the UKI", material.inner_digest, size, **words
+        )
+
+
+def _start(material: Material, uki: Uki, *, td: bool) -> uki_measured.KernelStart:
+    return uki_measured.start_of(uki, material.inputs.append, secure_boot=material.admission is not None, td=td)
+
+
 def _td_configuration(material: Material) -> Iterator[PredictedEvent]:
     firmware, inputs = material.firmware, material.inputs
-    yield _hashed(
+    yield hashed(
         "RTMR[0]",
         "EV_EFI_HANDOFF_TABLES2",
         "TdxTable",
@@ -157,7 +139,7 @@ def _td_configuration(material: Material) -> Iterator[PredictedEvent]:
     )
     section = next(iter(firmware.of(SectionType.CFV)), None)
     source = f"{section.raw_bytes:#x} bytes at {section.data_offset:#x} of the image" if section else "no such section"
-    yield _hashed(
+    yield hashed(
         "RTMR[0]",
         "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
         "CFV",
@@ -176,13 +158,13 @@ def _fw_cfg(material: Material) -> Iterator[PredictedEvent]:
     if material.fw_cfg is None:
         for name in ("BootMenu", "bootorder"):
             more = {"what": f"QEMU's {name}", "source": f"fw_cfg {name}", "why": _uncaptured("fw_cfg")}
-            yield _given("RTMR[0]", "EV_PLATFORM_CONFIG_FLAGS", name, None, None, **words, **more)
+            yield given("RTMR[0]", "EV_PLATFORM_CONFIG_FLAGS", name, None, None, **words, **more)
         return
     for name, size in MEASURED_ITEMS.items():
         data = material.fw_cfg.get(name, b"")
         if data and size in (None, len(data)):
             more = {"what": f"QEMU's {name}", "source": f"captured from QEMU: {material.inputs.capture}"}
-            yield _hashed("RTMR[0]", "EV_PLATFORM_CONFIG_FLAGS", name, data, **words, **more)
+            yield hashed("RTMR[0]", "EV_PLATFORM_CONFIG_FLAGS", name, data, **words, **more)
 
 
 def _uncaptured(what: str) -> str:
@@ -191,7 +173,7 @@ def _uncaptured(what: str) -> str:
 
 def _tpm_firmware(material: Material) -> Iterator[PredictedEvent]:
     version = material.content.version.encode("utf-16-le") + b"\0\0"
-    yield _hashed(
+    yield hashed(
         "PCR[0]",
         "EV_S_CRTM_VERSION",
         "version",
@@ -206,11 +188,11 @@ def _tpm_firmware(material: Material) -> Iterator[PredictedEvent]:
     words: dict[str, object] = {"source": source, "depends": ("firmware",)}
     peifv = len(volumes[0]) if volumes else None
     blob = "EV_EFI_PLATFORM_FIRMWARE_BLOB"
-    yield _given("PCR[0]", blob, "PEIFV", None, peifv, what="volume with the PEI modules", why=why, **words)
+    yield given("PCR[0]", blob, "PEIFV", None, peifv, what="volume with the PEI modules", why=why, **words)
     if len(volumes) > 1:
-        yield _hashed("PCR[0]", blob, "DXEFV", volumes[1], what="volume with the DXE modules", **words)
+        yield hashed("PCR[0]", blob, "DXEFV", volumes[1], what="volume with the DXE modules", **words)
     else:
-        yield _given("PCR[0]", blob, "DXEFV", None, None, what="volume with the DXE modules", why=_PACKED, **words)
+        yield given("PCR[0]", blob, "DXEFV", None, None, what="volume with the DXE modules", why=_PACKED, **words)
 
 
 def _variables(material: Material, register: str) -> Iterator[PredictedEvent]:
@@ -224,11 +206,11 @@ def _variables(material: Material, register: str) -> Iterator[PredictedEvent]:
         if unread:
             words["why"] = f"{_PACKED}: it is unknown whether it was built with secure boot"
             words["what"] = f"UEFI variable {row.name}"
-            yield _given(register, "EV_EFI_VARIABLE_DRIVER_CONFIG", row.name, None, None, **words)
+            yield given(register, "EV_EFI_VARIABLE_DRIVER_CONFIG", row.name, None, None, **words)
             continue
         value = "no value" if not row.value else f"{len(row.value)} bytes"
         words["what"] = f"UEFI variable {row.name} ({value})"
-        yield _hashed(register, "EV_EFI_VARIABLE_DRIVER_CONFIG", row.name, row.hashed, **words)
+        yield hashed(register, "EV_EFI_VARIABLE_DRIVER_CONFIG", row.name, row.hashed, **words)
 
 
 def _acpi(material: Material, register: str, *, with_tpm: bool) -> Iterator[PredictedEvent]:
@@ -238,17 +220,20 @@ def _acpi(material: Material, register: str, *, with_tpm: bool) -> Iterator[Pred
     of_this_guest = (TPM_LOG in material.acpi) == with_tpm
     for name in (loader, rsdp, TPM_LOG, tables) if with_tpm else ACPI_FILES:  # the order of the loader's commands
         file = fw_cfg_file(name)
-        words: dict[str, object] = {"what": f"ACPI: {file}", "depends": ("qemu", "devices", "append")}
+        words: dict[str, object] = {
+            "what": f"ACPI: {file}",
+            "depends": ("qemu", "devices", "vcpus", "memory_bytes", "append"),
+        }
         data = material.acpi.get(name) if of_this_guest else None
         if data is not None:
             captured = f"captured from QEMU: {material.inputs.capture}"
             words["source"] = "read from QEMU after the boot" if with_tpm else captured
-            yield _hashed(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", data, **words)
+            yield hashed(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", data, **words)
             continue
         how = "a reference boot reads it" if with_tpm else "acon-nb measure capture captures it"
         why = f"it depends on QEMU's version and the guest's devices; {how}"
         words |= {"source": f"fw_cfg {file}", "why": why}
-        yield _given(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", None, None, **words)
+        yield given(register, "EV_PLATFORM_CONFIG_FLAGS", "ACPI DATA", None, None, **words)
 
 
 def _authority(material: Material, register: str) -> Iterator[PredictedEvent]:
@@ -258,7 +243,7 @@ def _authority(material: Material, register: str) -> Iterator[PredictedEvent]:
         source, depends = "the firmware's db, and the kernel's signature", ("firmware", "kernel")
         what = "certificate that verified the kernel"
         words: dict[str, object] = {"what": what, "source": source, "depends": depends, "why": why}
-        yield _given(register, "EV_EFI_VARIABLE_AUTHORITY", "db", None, None, **words)
+        yield given(register, "EV_EFI_VARIABLE_AUTHORITY", "db", None, None, **words)
 
 
 def _kernel(material: Material, variant: Variant, register: str) -> PredictedEvent:
@@ -269,19 +254,21 @@ def _kernel(material: Material, variant: Variant, register: str) -> PredictedEve
             why = f"the firmware uses its legacy loader, which is not predicted, since {admission.why}"
         words: dict[str, object] = {"what": "kernel, by other means", "source": "not the firmware's own loader"}
         words |= {"depends": ("kernel", "firmware"), "why": why}
-        return _given(register, "EV_EFI_BOOT_SERVICES_APPLICATION", "kernel", None, None, **words)
+        return given(register, "EV_EFI_BOOT_SERVICES_APPLICATION", "kernel", None, None, **words)
     source = f"{material.kernel.path.name}, the unchanged file"
     depends: tuple[str, ...] = ("kernel", "qemu")
-    if variant.kernel_patched:
+    if material.uki is not None:
+        depends = ("kernel",)
+    elif variant.kernel_patched:
         source = f"{material.kernel.path.name} with QEMU's changes to its header"
         depends = ("kernel", "qemu", "initrd", "memory_bytes", "append")  # its size; its address; vga= alone
-    return _given(
+    return given(
         register,
         "EV_EFI_BOOT_SERVICES_APPLICATION",
         "kernel",
         material.patched_digest if variant.kernel_patched else material.kernel_digest,
-        len(material.kernel.image),
-        what="kernel (Authenticode hash)",
+        len(material.started),
+        what="kernel (Authenticode hash)" if material.uki is None else "UKI (Authenticode hash of the whole file)",
         source=source,
         depends=depends,
     )
@@ -295,14 +282,14 @@ def _smbios(material: Material, register: str) -> Iterator[PredictedEvent]:
     unchecked = register.startswith("RTMR") and release not in smbios.CHECKED_RELEASES
     if material.smbios is not None and not unchecked:
         words["source"] = "SMBIOS tables that the firmware installed, without what identifies one machine"
-        yield _hashed(register, "EV_EFI_HANDOFF_TABLES", "SMBIOS", smbios.measured(material.smbios), **words)
+        yield hashed(register, "EV_EFI_HANDOFF_TABLES", "SMBIOS", smbios.measured(material.smbios), **words)
         return
     why = "SMBIOS tables contain CPUID leaf 1 of the TD's vCPU; give it (--cpuid EAX:EDX) with a capture"
     if material.smbios is not None:
         checked = ", ".join(smbios.CHECKED_RELEASES)
         why = f"which fields edk2 {release or 'of an unknown release'} leaves out was not checked (checked: {checked})"
     words |= {"source": "fw_cfg etc/smbios/smbios-tables and the firmware", "why": why}
-    yield _given(register, "EV_EFI_HANDOFF_TABLES", "SMBIOS", None, None, **words)
+    yield given(register, "EV_EFI_HANDOFF_TABLES", "SMBIOS", None, None, **words)
 
 
 def _boot_options(material: Material, register: str) -> Iterator[PredictedEvent]:
@@ -317,15 +304,15 @@ def _boot_options(material: Material, register: str) -> Iterator[PredictedEvent]
             words["why"] = (
                 f"how the firmware adds its options to those of its image ({', '.join(stored)}) is not computed"
             )
-            yield _given(register, "EV_EFI_VARIABLE_BOOT", name, None, None, **words)
+            yield given(register, "EV_EFI_VARIABLE_BOOT", name, None, None, **words)
         else:
-            yield _hashed(register, "EV_EFI_VARIABLE_BOOT", name, value, **words)
+            yield hashed(register, "EV_EFI_VARIABLE_BOOT", name, value, **words)
 
 
 def _stub(material: Material, variant: Variant, register: str) -> Iterator[PredictedEvent]:
     token = variant.token if material.initrd_bytes else ""  # OVMF offers none for an empty file, and no file either
     where = {"prefix": ", initrd=initrd before it", "suffix": ", initrd=initrd after it", "": ""}[token]
-    yield _hashed(
+    yield hashed(
         register,
         "EV_EVENT_TAG",
         "command line",
@@ -336,7 +323,7 @@ def _stub(material: Material, variant: Variant, register: str) -> Iterator[Predi
     )
     if material.initrd_digest is not None and material.initrd_bytes:
         assert material.inputs.initrd is not None
-        yield _given(
+        yield given(
             register,
             "EV_EVENT_TAG",
             "initrd",

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx.firmware import SectionType, Tdvf
+from acon_nb.units import format_bytes
 
 _FOUR_GIB = 1 << 32
 _LOW_LIMIT_BYTES = 0xB0000000  # q35: with at least this much memory, 2 GiB lie below the hole (hw/i386/pc_q35.c)
@@ -25,6 +26,14 @@ _ATTRIBUTES = 7  # present, initialised, tested
 def below_4g_bytes(memory_bytes: int) -> int:
     """Return how much of a q35 machine's memory lies below 4 GiB."""
     return memory_bytes if memory_bytes < _LOW_LIMIT_BYTES else _LOW_BYTES
+
+
+def memory_text(memory_bytes: int) -> str:
+    """Return a memory size as people give it: 4 GiB, 512 MiB."""
+    for bits, unit in ((30, "GiB"), (20, "MiB")):
+        if memory_bytes % (1 << bits) == 0:
+            return f"{memory_bytes >> bits} {unit}"
+    return format_bytes(memory_bytes)
 
 
 def td_hob(firmware: Tdvf, memory_bytes: int) -> bytes:

@@ -15,10 +15,11 @@ from typing import Annotated, Any
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.tdx import secure_boot, smbios, stacks, variables, volumes
-from acon_nb.tdx.capture import Capture, read_capture
+from acon_nb.tdx.capture import Capture, read_capture, read_others
 from acon_nb.tdx.firmware import SectionType, Tdvf, read_tdvf
-from acon_nb.tdx.kernel_image import KernelFile, authenticode, authenticode_library, patched, read_kernel
+from acon_nb.tdx.kernel_image import KernelFile, authenticode, authenticode_library, patched
 from acon_nb.tdx.mrtd import Mrtd, mrtd
+from acon_nb.tdx.uki.image import Uki, read_boot_file
 from acon_nb.validation import Meta, check_fields
 
 TPM_LOG = "tpm/log"  # of fw_cfg if the guest has a TPM; measured before the tables
@@ -37,13 +38,14 @@ def fw_cfg_file(name: str) -> str:
 class BootInputs:
     """A Direct Linux Boot whose measurement is to be predicted.
 
-    `firmware` is a TDVF, `append` the kernel command line, `memory_bytes` the guest's memory. `edk2` is the firmware's
-    release (202411; "": detected from the image), `qemu` the version of QEMU ("": for a TD, one that can start it; see
-    `predict`). `vcpus`, `topology` (the rest of -smp) and `devices` (`vm.command.device_words`) matter with `capture`
-    alone: a folder with what QEMU gives such a guest (`acon_nb.td.capture`), without which RTMR[0] of most firmware
-    cannot be known; it is refused if it is from another machine. `cpuid` is CPUID leaf 1 of the TD's vCPU as
-    "EAX:EDX" in hexadecimal, which SMBIOS tables contain. `shim` is QEMU's -shim, which the firmware starts in place of
-    the kernel. Errors: `InvalidInput` at construction.
+    `kernel` is what QEMU's -kernel gets: a bzImage, or a UKI, which brings its own initrd and command line (`append`
+    replaces the latter; empty: its own). `firmware` is a TDVF, `append` the kernel command line, `memory_bytes` the
+    guest's memory. `edk2` is the firmware's release (202411; "": detected from the image), `qemu` the version of QEMU
+    ("": for a TD, one that can start it; see `predict`). `vcpus`, `topology` (the rest of -smp) and `devices`
+    (`vm.command.device_words`) matter with `capture` alone: a folder with what QEMU gives such a guest
+    (`acon_nb.td.capture`), without which RTMR[0] of most firmware cannot be known; it is refused if it is from another
+    machine. `cpuid` is CPUID leaf 1 of the TD's vCPU as "EAX:EDX" in hexadecimal, which SMBIOS tables contain. `shim`
+    is QEMU's -shim, which the firmware starts in place of the kernel. Errors: `InvalidInput` at construction.
     """
 
     firmware: Path
@@ -99,8 +101,9 @@ class Material:
     """The contents of a boot's inputs; what is expensive to hash is hashed once.
 
     `initrd_digest` is None without an initrd; `acpi` maps the names in `ACPI_FILES` to their bytes, or is empty. It has
-    `TPM_LOG` too if it is that of a guest with a TPM. `smbios` are SMBIOS structures as the firmware installs them,
-    `fw_cfg` items of QEMU's fw_cfg; both are None if unknown.
+    `TPM_LOG` too if it is that of a guest with a TPM. `uki` is the UKI that `kernel` is in, None for a bzImage.
+    `smbios` are SMBIOS structures as the firmware installs them, `fw_cfg` items of QEMU's fw_cfg; both are None if
+    unknown. `others` are captures of other machines, each with what differs in words.
     """
 
     inputs: BootInputs
@@ -111,6 +114,13 @@ class Material:
     acpi: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     smbios: bytes | None = field(default=None, repr=False)
     fw_cfg: Mapping[str, bytes] | None = field(default=None, repr=False)
+    uki: Uki | None = field(default=None, repr=False)
+    others: tuple[tuple[tuple[str, ...], Capture], ...] = field(default=(), repr=False)
+
+    @property
+    def started(self) -> bytes:
+        """The file that the firmware starts: the UKI, or the kernel."""
+        return self.kernel.image if self.uki is None else self.uki.image
 
     @cached_property
     def content(self) -> volumes.FirmwareContent:
@@ -151,20 +161,27 @@ class Material:
         if not (self.stack.on("secure_boot") and variables.secure_boot(self.variables)):
             return None
         shim = self.inputs.shim
-        image, path = (self.kernel.image, self.kernel.path) if shim is None else (shim.read_bytes(), shim)
+        image, path = (self.started, self.kernel.path) if shim is None else (shim.read_bytes(), shim)
         if secure_boot.falls_back(self.content):
             return secure_boot.admission(image, self.variables)
         return secure_boot.check(path, image, self.variables)
 
     @cached_property
     def kernel_digest(self) -> bytes:
-        """Authenticode hash of the unchanged kernel file."""
+        """Authenticode hash of the unchanged file that the firmware starts."""
+        return authenticode(self.started, self.kernel.path)
+
+    @cached_property
+    def inner_digest(self) -> bytes:
+        """Authenticode hash of the kernel itself, which a UKI's stub may load by the firmware."""
         return authenticode(self.kernel.image, self.kernel.path)
 
     @cached_property
     def patched_digest(self) -> bytes:
-        """Authenticode hash of the kernel with QEMU's changes to its header."""
+        """Authenticode hash of the file that the firmware starts with QEMU's changes to its header."""
         inputs = self.inputs
+        if self.uki is not None:  # which has no such header
+            return self.kernel_digest
         image = patched(self.kernel, inputs.append, self.initrd_bytes, inputs.memory_bytes)
         return authenticode(image, self.kernel.path)
 
@@ -175,14 +192,17 @@ def load(inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: Cancel
     `on_progress` is called in another thread, because the firmware is unpacked at the same time.
     """
     firmware = read_tdvf(inputs.firmware)
-    kernel = read_kernel(inputs.kernel)
+    kernel, uki = read_boot_file(inputs.kernel)
+    if uki is not None and inputs.initrd is not None:
+        hint = "put it into the UKI (ukify build --initrd=), or leave it out (--initrd -)"
+        raise InvalidInput("initrd", inputs.initrd, "QEMU takes no initrd with a UKI, which has its own", hint=hint)
     captured = None if inputs.capture is None else read_capture(inputs.capture)
     with ThreadPoolExecutor(1, thread_name_prefix="acon-hash") as pool:
         hashed = None if inputs.initrd is None else pool.submit(_hash_file, inputs.initrd, on_progress, cancel)
         volumes.unpack(firmware.image)  # cached for later
         authenticode_library()
         digest, size = (None, None) if hashed is None else hashed.result()
-    material = Material(inputs, firmware, kernel, digest, size)
+    material = Material(inputs, firmware, kernel, digest, size, uki=uki)
     return material if captured is None else _with_capture(material, captured)
 
 
@@ -204,8 +224,23 @@ def _with_capture(material: Material, captured: Capture) -> Material:
         topology=inputs.topology,
         devices=inputs.devices,
     )
+    others = tuple((captured.differences(other), other) for other in read_others(captured))
+    return replace(of_captured(replace(material, inputs=inputs), captured), others=others)
+
+
+def of_captured(material: Material, captured: Capture) -> Material:
+    """Return a boot on the machine of a capture, which is not checked to be that of the inputs."""
+    hardware = captured.hardware
+    inputs = material.inputs.changed(
+        memory_bytes=hardware.memory_bytes,
+        vcpus=hardware.vcpus,
+        topology=hardware.topology,
+        devices=hardware.devices,
+    )
+    if stacks.starts_td(hardware.qemu) and hardware.qemu.split(".")[:2] != inputs.qemu.split(".")[:2]:
+        inputs = inputs.changed(qemu=hardware.qemu)
     table = smbios.with_processor_id(captured.smbios, inputs.processor_id) if inputs.cpuid else None
-    return replace(material, inputs=inputs, acpi=captured.acpi, smbios=table, fw_cfg=captured.fw_cfg)
+    return replace(material, inputs=inputs, acpi=captured.acpi, smbios=table, fw_cfg=captured.fw_cfg, others=())
 
 
 def _hash_file(path: Path, on_progress: OnProgress, cancel: CancelToken | None) -> tuple[bytes, int]:

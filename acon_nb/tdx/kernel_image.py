@@ -17,7 +17,7 @@ from acon_nb import bzimage
 from acon_nb.errors import InvalidInput, MissingRequirement
 from acon_nb.tdx.hob import below_4g_bytes
 
-_LIMIT_BYTES = 512 << 20
+LIMIT_BYTES = 512 << 20
 
 _CAN_BE_ABOVE_4G = 2
 _CAN_USE_HEAP = 0x80
@@ -25,8 +25,8 @@ _QEMU = 0xB0  # loader type 0xB (QEMU), version 0
 _HEAP_BYTES = 0xFE00  # cmdline_addr - real_addr - 0x200
 _COMMAND_LINE_ADDRESS = 0x20000
 _ACPI_DATA_BYTES = 0x28000  # 0x20000 + 0x8000: what QEMU keeps free at the top of the memory below 4 GiB
-_CC_PROTOCOL = uuid.UUID("96751a3d-72f4-41a6-a794-ed5d0e67ae6b").bytes_le  # EFI_CC_MEASUREMENT_PROTOCOL_GUID
-_TCG2_PROTOCOL = uuid.UUID("607f766c-7455-42be-930b-e4d76db2720f").bytes_le
+CC_PROTOCOL = uuid.UUID("96751a3d-72f4-41a6-a794-ed5d0e67ae6b").bytes_le  # EFI_CC_MEASUREMENT_PROTOCOL_GUID
+TCG2_PROTOCOL = uuid.UUID("607f766c-7455-42be-930b-e4d76db2720f").bytes_le
 _VGA = re.compile(r"vga=(\S*)")
 _VGA_WORDS = {"normal": 0xFFFF, "ext": 0xFFFE, "ask": 0xFFFD}
 
@@ -46,31 +46,38 @@ class KernelFile:
     measures_tpm: bool
 
 
-def read_kernel(path: Path) -> KernelFile:
-    """Read a bzImage with an EFI stub. Errors: `InvalidInput`."""
+def read_image(path: Path) -> bytes:
+    """Read the file that QEMU's -kernel gets. Errors: `InvalidInput`."""
     if not path.is_file():
         raise InvalidInput("kernel", path, "is not a file", hint="build one: acon-nb kernel build --profile guide")
-    if path.stat().st_size > _LIMIT_BYTES:
+    if path.stat().st_size > LIMIT_BYTES:
         raise InvalidInput("kernel", path, "is too large for a kernel", hint="give arch/x86/boot/bzImage")
-    image = path.read_bytes()
+    return path.read_bytes()
+
+
+def read_kernel(path: Path) -> KernelFile:
+    """Read a bzImage with an EFI stub. Errors: `InvalidInput`."""
+    return kernel_of(read_image(path), path)
+
+
+def kernel_of(image: bytes, path: Path) -> KernelFile:
+    """Return a bzImage that was read, from a file or from a UKI. Errors: `InvalidInput`."""
     if not bzimage.is_bzimage(image):
         raise InvalidInput("kernel", path, "is not a bzImage", hint="QEMU's -kernel takes arch/x86/boot/bzImage")
     if image[:2] != b"MZ" or struct.unpack_from("<H", image, bzimage.PROTOCOL)[0] < 0x20C:
         hint = "set EFI_STUB=y: a TD's firmware starts a kernel as an EFI application"
         raise InvalidInput("kernel", path, "has no EFI stub", hint=hint)
-    start = bzimage.JUMP + struct.unpack_from("<H", image, bzimage.VERSION_TEXT)[0]
-    text = image[start : start + 256].split(b"\0")[0].split(b" ")[0].decode("ascii", "replace")
     return KernelFile(
         path=path,
         image=image,
-        release=text,
-        measures_cc=_has(image, _CC_PROTOCOL),
-        measures_tpm=_has(image, _TCG2_PROTOCOL),
+        release=bzimage.release(image),
+        measures_cc=has_guid(image, CC_PROTOCOL),
+        measures_tpm=has_guid(image, TCG2_PROTOCOL),
     )
 
 
-def _has(image: bytes, guid: bytes) -> bool:
-    """Whether code names a GUID: as a constant, or as two immediate operands of 8 bytes."""
+def has_guid(image: bytes, guid: bytes) -> bool:
+    """Return whether code names a GUID: as a constant, or as two immediate operands of 8 bytes."""
     return guid in image or (guid[:8] in image and guid[8:] in image)
 
 

@@ -11,9 +11,10 @@ from functools import cached_property
 
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.tdx.eventlog import ZERO, LogKind, extend
-from acon_nb.tdx.events import PredictedEvent, Variant, td_events, tpm_events
-from acon_nb.tdx.inputs import BootInputs, Material, load
+from acon_nb.tdx.events import Variant, td_events, tpm_events
+from acon_nb.tdx.inputs import BootInputs, Material, load, of_captured
 from acon_nb.tdx.mrtd import Mrtd
+from acon_nb.tdx.predicted import PredictedEvent
 from acon_nb.tdx.stacks import Stack, stack, td_versions
 
 
@@ -73,6 +74,11 @@ class Prediction:
             if other.registers != self.registers:
                 later[version] = other
         return later
+
+    def other_machines(self) -> Iterator[tuple[tuple[str, ...], Prediction]]:
+        """Predict the same boot on each other machine of the capture; yield what differs, and the prediction."""
+        for words, captured in self.material.others:
+            yield words, of_material(of_captured(self.material, captured), self.kind)
 
     def variants(self) -> Iterator[Prediction]:
         """Predict the same boot on each other stack in use, those with the fewest differences first."""
@@ -147,6 +153,11 @@ def _notes(material: Material, kind: LogKind) -> Iterator[str]:
     there, kernel = material.stack, material.kernel
     if kind is LogKind.TD and not there.on("rtmr"):
         yield "This firmware has no module that measures into RTMRs: they stay zero, and only MRTD distinguishes TDs."
+    elif kind is LogKind.TD and material.uki is not None and not material.uki.measures_cc:
+        yield (
+            f"systemd-stub {material.uki.stub} does not support the CC protocol: the UKI's sections and a command line "
+            "that it is given are not measured one by one; RTMR[1] has the hash of the whole file."
+        )
     elif kind is LogKind.TD and not kernel.measures_cc:
         yield (
             f"The EFI stub of kernel {kernel.release} does not support the CC protocol (Linux 6.9 and later do): "

@@ -96,6 +96,13 @@ def expected(prediction: Prediction) -> Expected:
     if prediction.inputs.initrd is not None:
         bare = without_initrd(prediction)
         alternatives.append(Alternative(words=("the guest was given no initrd",), events=_events(bare)))
+    for words, other in prediction.other_machines():
+        alternatives.append(Alternative(words=words, events=_events(other)))
+        for also in other.variants():
+            differs = other.variant.differences(also.variant)
+            if len(differs) == 1 and len(words) == 1:
+                alternatives.append(Alternative(words=(*words, *differs), events=_events(also)))
+    alternatives.sort(key=lambda other: len(other.words))  # those with the fewest assumptions come first
     unlike = [other for other in alternatives if other.events != _events(prediction)]
     mrtd = {} if prediction.mrtd is None else {order: prediction.mrtd.of(order) for order in PageOrder}
     return Expected(

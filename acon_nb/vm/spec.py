@@ -270,7 +270,10 @@ class VmSpec:
         if self.memory_bytes % (1 << 20):
             hint = f"such as {-(-self.memory_bytes // (1 << 20))}M"
             raise InvalidInput("memory_bytes", self.memory_bytes, "is not a whole number of MiB", hint=hint)
-        needed = least_memory_bytes(self.kernel, 0, firmware=self.firmware is not None)
+        if self.firmware is not None and bzimage.is_efi_application(self.kernel):
+            needed = 2 * self.kernel.stat().st_size + _FIRMWARE_MARGIN_BYTES  # such as a UKI: the file and its sections
+        else:
+            needed = least_memory_bytes(self.kernel, 0, firmware=self.firmware is not None)
         if self.initrd is not None:
             if not self.initrd.is_file():
                 hint = "make one: acon-nb initrd from busybox -o FILE"

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,13 +17,14 @@ from hypothesis import strategies as st
 from acon_nb import vm
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput
-from acon_nb.tdx import BootInputs, expected, predict, reference
+from acon_nb.td.capture import parse_changes
+from acon_nb.tdx import BootInputs, compare, expected, parse_expected, predict, reference
 from acon_nb.tdx import acpi as acpi_tables
 from acon_nb.tdx import smbios as structures_of
 from acon_nb.tdx.capture import ACPI_FILES, FW_CFG, MANIFEST, SMBIOS, read_capture
 from acon_nb.vm.command import device_words
 from tests.unit import captures
-from tests.unit.test_tdx_boot import NEW, OLD, bzimage, tdvf
+from tests.unit.test_tdx_boot import NEW, OLD, bzimage, identity_of, tdvf
 
 FILES = (*ACPI_FILES, SMBIOS, FW_CFG)
 TEXTS = ("ACPI DATA", "QEMU FW CFG")
@@ -241,3 +243,51 @@ def test_a_version_that_changes_nothing_gives_one_value(boot: Boot, tmp_path: Pa
     found = predict(boot(capture=None))
     assert not found.other_versions
     assert any("what is known does not differ" in note for note in found.notes)
+
+
+OTHERS = ({"vcpus": 1}, {"vcpus": 4}, {"memory_bytes": 4 << 30}, {"vcpus": 4, "memory_bytes": 4 << 30})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"vcpus": 4}, "the guest has 4 vCPUs, not 2"),
+        ({"memory_bytes": 4 << 30}, "the memory is 4 GiB, not 2 GiB"),
+        ({"vcpus": 4, "memory_bytes": 4 << 30}, "the guest has 4 vCPUs, not 2 and the memory is 4 GiB, not 2 GiB"),
+        ({"vcpus": 1, "append": "console=ttyS0 quiet"}, "has 1 vCPU, not 2 and the command line has 'quiet'"),
+    ],
+)
+def test_other_machines_that_were_captured_explain_a_quote(
+    boot: Boot, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    folder = tmp_path / "capture"
+    (folder / "also").mkdir()
+    for number, fields in enumerate(OTHERS):
+        captures.write(folder / "also" / str(number), FIRMWARE, **fields)
+    inputs = boot(cpuid="1:1")
+    stored = parse_expected(json.dumps(expected(predict(inputs)).as_json()))
+    of_machine = {name: value for name, value in change.items() if name != "append"}
+    other = folder / "also" / str(OTHERS.index(of_machine))
+    found = compare(stored, identity_of(predict(inputs.changed(capture=other, **change))))
+    assert found.verdict == "different"
+    assert any("everything that can be known" in text and words in text for text in found.explanations)
+
+
+def test_machines_that_were_not_captured_are_named(boot: Boot) -> None:
+    prediction = predict(boot(cpuid="1:1"))
+    found = compare(expected(prediction), identity_of(prediction, **{"RTMR[0]": b"\7" * 48}))
+    assert any("other numbers of vCPUs were not tried" in text for text in found.explanations)
+
+
+def test_another_machine_of_another_firmware_is_refused(boot: Boot, tmp_path: Path) -> None:
+    (tmp_path / "capture/also").mkdir()
+    captures.write(tmp_path / "capture/also/1", FIRMWARE[:-1] + b"\1", vcpus=1)
+    with pytest.raises(InvalidInput, match="from another firmware than the capture"):
+        predict(boot())
+
+
+def test_how_another_machine_differs_is_parsed() -> None:
+    assert parse_changes("vcpus=2, memory=4G") == {"vcpus": 2, "memory_bytes": 4 << 30}
+    for text in ("vcpus=0", "vcpus=", "cpus=2", "", "vcpus=9999"):
+        with pytest.raises(InvalidInput, match="also"):
+            parse_changes(text)
