@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
 _DPI = 110
@@ -26,7 +29,50 @@ class ShownFigure(Figure):
         small = narrow.png(self)
         if small is not None:
             bundle[NARROW_PNG] = _base64(small)
-        return bundle, {"image/png": {"alt": self.get_suptitle() or ", ".join(ax.get_title() for ax in self.axes)}}
+        return bundle, {"image/png": {"alt": alt(self)}}
+
+
+class ShownText:
+    """A text that notebooks display literally."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="font-family: monospace; white-space: pre-wrap">{html.escape(self.text)}</pre>'
+
+
+def alt(figure: Figure) -> str:
+    """Return the alternative text of a figure: its title, else those of its panels."""
+    return figure.get_suptitle() or ", ".join(filter(None, (ax.get_title() for ax in figure.axes))) or "figure"
+
+
+def image(figure: Figure) -> str:
+    """Return HTML that holds a figure as a picture with its alternative text."""
+    source = f"data:image/png;base64,{_base64(png(figure))}"
+    return f'<img class="acon-figure" style="max-width: 100%" src="{source}" alt="{html.escape(alt(figure))}">'
+
+
+def bundle(parts: Sequence[Any]) -> dict[str, Any]:
+    """Return tables, figures and texts as one display bundle; a program that shows no HTML has the first figure."""
+    figures = [part for part in parts if isinstance(part, Figure)]
+    plain = "\n\n".join(filter(None, map(_plain, parts)))
+    markup = "\n".join(image(part) if isinstance(part, Figure) else part._repr_html_() for part in parts)
+    picture = {"image/png": _base64(png(figures[0]))} if figures else {}
+    return {"text/plain": plain, **({"text/html": markup} if markup else {}), **picture}
+
+
+def _plain(part: Any) -> str:
+    """Return a part as text: a figure's title, a table's columns, or what it says itself; nothing of HTML."""
+    if isinstance(part, Figure):
+        return f"[{alt(part)}]"
+    data = getattr(part, "data", None)
+    if isinstance(data, str):
+        return ""
+    return str(data.to_string(index=False)) if data is not None else repr(part)
 
 
 def _base64(data: bytes) -> str:

@@ -111,7 +111,7 @@ class StudyKind:
 
     def live_view(self, study: Study) -> Any:
         """The widget that shows a running study, or None for a kind without one."""
-        return named_object(self.live)(study).view() if self.live else None
+        return named_object(self.live)(study).widget() if self.live else None
 
 
 def names() -> tuple[str, ...]:

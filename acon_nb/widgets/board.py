@@ -19,8 +19,9 @@ from acon_nb.study import live
 from acon_nb.study.state import CellState, StudyState, headline, log_of
 from acon_nb.vm.diagnosis import end_text
 from acon_nb.widgets.job import NotebookJob
-from acon_nb.widgets.parts import pre
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.parts import pre, scrolled
+from acon_nb.widgets.session import headless
+from acon_nb.widgets.view import Displayed, accessible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,10 +53,11 @@ class Watched(Protocol):
         ...
 
 
-class BoardView:
+class BoardView(Displayed):
     """A view of a study; `rows` are its rows once it has ended, `error` is the error that ended it early."""
 
     def __init__(self, study: Watched) -> None:
+        super().__init__()
         self.study = study
         self.rows: pd.DataFrame | None = None
         self.error: BaseException | None = None
@@ -74,12 +76,10 @@ class BoardView:
 
     async def run(self) -> pd.DataFrame:
         """Run the study and wait for its rows; show the board, or in headless runs lines of text."""
-        from IPython.display import display
-
         if headless():
             return await self.start(TextProgress(every_s=10))
         if self._view is None:
-            display(self)
+            self._ipython_display_()
         return await self.start()
 
     def cancel(self) -> None:
@@ -100,18 +100,20 @@ class BoardView:
         self.error = future.exception()
         self.rows = None if self.error is not None else future.result()
         self._job = None
+        self.keep()
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def parts(self) -> list[Any]:
+        """Return the cells as a table; below it, how far the study has come."""
+        state = self.study.state
+        return [self.report(), *([show.ShownText(headline(state))] if state.done or self.error else [])]
 
-        if headless():
-            display(self.report())
-            return
+    def widget(self) -> Any:
+        """Return the board."""
         if self._view is None:
             self._view = _View(self)
-        display(self._view.box)
         if self.running:
             self._view.follow()
+        return self._view.box
 
 
 def board(study: Watched) -> BoardView:
@@ -186,15 +188,13 @@ class _View:
         self.bar = w.FloatProgress(min=0, max=1, layout={"width": "30%"})
         self.head, self.overview = w.HTML(), w.HTML()
         self.state = w.Dropdown(options=["all", *_STATES], description="Show", layout={"width": "14em"})
-        self.filter = w.Text(placeholder="part of a cell's name", layout={"width": "18em"})
+        self.filter = w.Text(description="Filter", placeholder="part of a cell's name", layout={"width": "22em"})
         self.count = w.HTML()
-        self.cells = w.Select(options=[], rows=10, layout={"width": "98%"})
-        self.log = w.HTML(
-            "Click on a cell for its log.", layout={"width": "98%", "max_height": "24em", "overflow": "auto"}
-        )
+        self.cells = w.Select(options=[], rows=10, description="Cells", layout={"width": "98%"})
+        self.log = scrolled(w, "24em", "Choose a cell for its log.")
         buttons = w.HBox([self.start, self.cancel, self.bar])
         choice = w.HBox([self.state, self.filter, self.count])
-        self.box = steady(w.VBox([buttons, self.head, self.overview, choice, self.cells, self.log]))
+        self.box = accessible(w.VBox([buttons, self.head, self.overview, choice, self.cells, self.log]))
         self._drawing = False
         self._ticker: threading.Thread | None = None
         self._seen: StudyState | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,20 @@ from acon_nb.errors import AconError, MissingRequirement
 from acon_nb.jupyter.channel import PageChannels, page_channels
 from acon_nb.vm import ExpectMatch, Machine
 from acon_nb.vm.diagnosis import end_text, read_tail
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.session import steady
 from acon_nb.widgets.stream import GATHER_S, KEEP_BYTES, Chunk, Streams
+from acon_nb.widgets.view import Displayed
 
 ROWS, COLUMNS, TERM = 24, 80, "xterm-256color"
 _TAIL_LINES = 40
 _IDLE_S = 1.0
 
 
-class ConsoleView:
+class ConsoleView(Displayed):
     """A view of the console of an interactive `machine`; `rows` is the terminal's initial height."""
 
     def __init__(self, machine: Machine, *, rows: int = ROWS) -> None:
+        super().__init__()
         self.machine = machine
         self.rows = rows
         self._feed: _Feed | None = None
@@ -48,7 +51,7 @@ class ConsoleView:
             raise MissingRequirement("anywidget", "the console", hint="pip install 'acon-nb[lab]'") from error
         if self._feed is None:
             widget = steady(TerminalWidget(rows=self.rows, transcript=str(self.machine.console.transcript)))
-            self._feed = _Feed(self.machine, widget, page_channels())
+            self._feed = _Feed(self.machine, widget, page_channels(), self.keep)
         return self._feed.widget
 
     def report(self) -> Any:
@@ -60,10 +63,9 @@ class ConsoleView:
         if self._feed is not None:
             self._feed.close()
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        display(self.report() if headless() else self.widget())
+    def parts(self) -> list[Any]:
+        """Return the end of the transcript."""
+        return [self.report()]
 
 
 def console(machine: Machine, *, rows: int = ROWS) -> ConsoleView:
@@ -94,9 +96,12 @@ class _Feed:
     any mixture of the two.
     """
 
-    def __init__(self, machine: Machine, widget: Any, channels: PageChannels) -> None:
+    def __init__(
+        self, machine: Machine, widget: Any, channels: PageChannels, ended: Callable[[], None] = lambda: None
+    ) -> None:
         self.widget = widget
         self._channels = channels
+        self._at_end = ended
         self._channel = channels.open(self._take_message)
         self._machine = machine
         self._console = machine.console
@@ -193,6 +198,8 @@ class _Feed:
             self._send(chunks)
             self._show_state()
             if done:
+                if self._ended:
+                    self._at_end()
                 return
 
     def _show_state(self) -> None:

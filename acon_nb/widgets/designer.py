@@ -20,8 +20,8 @@ from acon_nb.study.kinds import estimate_of, kind, study_of
 from acon_nb.study.plan import Plan
 from acon_nb.study.runner import Study
 from acon_nb.vm import end_text
-from acon_nb.widgets.parts import Runner, accessible, dense, error_line, pre, with_error
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.parts import Runner, dense, error_line, pre, scrolled, with_error
+from acon_nb.widgets.view import Displayed, accessible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 _SHOWN_CELLS = 12
 
 
-class StudyDesigner:
+class StudyDesigner(Displayed):
     """A view of one `Plan`: `plan` has the values of the fields, `study` is the one started last, `rows` its rows."""
 
     def __init__(self, plan: Plan, out: Path, shown: Sequence[str]) -> None:
+        super().__init__()
         kind(plan.study).check(plan)
         self.plan = plan
         self.out = out
@@ -48,13 +49,13 @@ class StudyDesigner:
         """Return the plan and its size as a table, which stays in a saved notebook."""
         return show.table(form.design_table(self.plan, self.estimate()))
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def parts(self) -> list[Any]:
+        """Return the plan as a table; below it, how the runs of the study ended that was started last."""
+        return [self.report(), *([show.ShownText(_ends(self.rows))] if self.rows is not None else [])]
 
-        if headless():
-            display(self.report())
-        else:
-            display(_View(self).box)
+    def widget(self) -> Any:
+        """Return the form."""
+        return _View(self).box
 
 
 def study_designer(plan: Plan, out: Path = Path("results"), *, shown: Sequence[str] = ()) -> StudyDesigner:
@@ -97,13 +98,13 @@ class _View:
             )
             self.errors[name] = w.HTML(layout={"margin": "0 0 0 9.5em"})
         self.size = w.HTML()
-        self.cells = w.HTML(layout={"max_height": "22em", "overflow": "auto"})
+        self.cells = scrolled(w, "22em")
         self.run = w.Button(description="Run", icon="play", button_style="primary")
         self.live = w.VBox([])
         self.result = w.HTML(layout=wide)
         self.valid = True
-        self.runner = Runner((self.run,), self.result, lambda: self.valid)
-        self.box = steady(accessible(self._layout(w)))
+        self.runner = Runner((self.run,), self.result, lambda: self.valid, designer.keep)
+        self.box = accessible(self._layout(w))
         for field in self.fields.values():
             field.observe(lambda _: self._take(), names="value")
         self.run.on_click(lambda _: self._start())
@@ -154,9 +155,13 @@ class _View:
         self.designer.rows = rows
         self.live.children = []
         self.earlier = _earlier(self.designer.out, self.designer.plan.study)
-        ends = rows["end"].value_counts().to_dict() if len(rows) else {}
-        counts = ", ".join(f"{count} {end_text(str(end))}" for end, count in ends.items()) or "no runs"
-        self.result.value = pre(f"{len(rows)} rows: {counts}")
+        self.result.value = pre(_ends(rows))
+
+
+def _ends(rows: pd.DataFrame) -> str:
+    ends = rows["end"].value_counts().to_dict() if len(rows) else {}
+    counts = ", ".join(f"{count} {end_text(str(end))}" for end, count in ends.items()) or "no runs"
+    return f"{len(rows)} rows: {counts}"
 
 
 def _earlier(out: Path, kind: str) -> pd.DataFrame | None:

@@ -18,7 +18,7 @@ from acon_nb.errors import AconError, InvalidInput
 from acon_nb.jupyter import show
 from acon_nb.plots import save
 from acon_nb.widgets.parts import dense, pre
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.view import Displayed, accessible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,10 +27,11 @@ _PICTURES = (".png", ".svg", ".pdf")
 _ALL = "(all)"
 
 
-class Explorer:
+class Explorer(Displayed):
     """An explorer of rows of results. `explored` is the result of `view`, or None if it has none: see `error`."""
 
     def __init__(self, source: str | Path | pd.DataFrame, view: View | None = None, *, kind: str = "") -> None:
+        super().__init__()
         self._folder = None if not isinstance(source, str | Path) else Path(source)
         self._kind = kind
         self.study = ""
@@ -82,17 +83,17 @@ class Explorer:
             raise InvalidInput("results", self._folder or "rows", "has no rows", hint="run a study first")
         return rows
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def parts(self) -> list[Any]:
+        """Return what is shown: the figure, the table and the sentences."""
+        if self.explored is None:
+            return [show.table(results.frame([{"nothing to show": self.error}]))]
+        sentences = results.frame({"compared": text} for text in self.explored.sentences)
+        compared = [show.table(sentences)] if self.explored.sentences else []
+        return [plots.plot_study(self.explored), show.table(self.explored.summary), *compared]
 
-        if not headless():
-            display(_View(self).box)
-        elif self.explored is None:
-            display(show.table(results.frame([{"nothing to show": self.error}])))
-        else:
-            display(plots.plot_study(self.explored), show.table(self.explored.summary))
-            if self.explored.sentences:
-                display(show.table(results.frame({"compared": text} for text in self.explored.sentences)))
+    def widget(self) -> Any:
+        """Return the explorer."""
+        return _View(self).box
 
 
 def explorer(source: str | Path | pd.DataFrame, view: View | None = None, *, kind: str = "") -> Explorer:
@@ -126,12 +127,12 @@ class _View:
         self.file = w.Text("explorer.png", description="File", style=style, layout={"width": "18em"})
         self.button = w.Button(description="Export", icon="download", layout={"width": "8em"})
         self.error, self.message = w.HTML(), w.HTML()
-        self.plot = w.Image(format="png", layout={"max_width": "100%"})
+        self.plot = w.HTML(layout={"max_width": "100%"})
         self.summary, self.sentences = w.HTML(), w.HTML()
         left = w.VBox([*self.fields.values(), self.effect], layout={"width": "32%"})
         right = w.VBox([self.plot, self.error], layout={"width": "68%"})
         export = w.HBox([self.file, self.button, self.message])
-        self.box = steady(w.VBox([w.HBox([left, right]), self.sentences, self.summary, export]))
+        self.box = accessible(w.VBox([w.HBox([left, right]), self.sentences, self.summary, export]))
         self._setting = False
         self._offer()
         for name, field in self.fields.items():
@@ -206,7 +207,7 @@ class _View:
         if explored is None:
             self.sentences.value = self.summary.value = ""
             return
-        self.plot.value = show.png(plots.plot_study(explored))
+        self.plot.value = show.image(plots.plot_study(explored))
         self.sentences.value = pre("\n".join(explored.sentences) or "Only one level: nothing to compare.")
         self.summary.value = dense(show.table(explored.summary).to_html())
 
@@ -214,5 +215,6 @@ class _View:
         try:
             path = self.shown.export(Path(self.file.value.strip()))
             self.message.value = pre(f"written: {path}")
+            self.shown.keep()
         except (AconError, OSError) as error:
             self.message.value = pre(str(error), bad=True)

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from acon_nb import plots
+from acon_nb.errors import InvalidInput
 from acon_nb.plots import COLOURS
 from acon_nb.study.runner import Study
 from acon_nb.units import format_bytes
 from acon_nb.widgets import sparkline
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.view import Displayed, accessible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,25 +29,27 @@ _ENDED = ("done", "failed", "cancelled")
 _BYTES = (("memavailable_bytes", "MemAvailable"), ("pool_bytes", "pool's RAM"), ("swap_used_bytes", "swap in use"))
 
 
-class GuestCurves:
+class GuestCurves(Displayed):
     """A view over a study that samples its guests (`study.experiment.samples()`)."""
 
     def __init__(self, study: Study) -> None:
+        super().__init__()
         self.study = study
 
     def report(self) -> Figure:
         """Draw memory, pool and faults of the guest that ended last. Errors: `InvalidInput` if none has samples."""
         return plots.guest_figure(self.study.rows())
 
-    def view(self) -> Any:
+    def parts(self) -> list[Any]:
+        """Return the figure of the guest that ended last; nothing if none has samples."""
+        try:
+            return [self.report()]
+        except InvalidInput:
+            return []
+
+    def widget(self) -> Any:
         """Return the widget that draws the curves until the study has ended."""
-        return _View(self.study).box
-
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        if not headless():
-            display(self.view())
+        return _View(self).box
 
 
 def guest_curves(study: Study) -> GuestCurves:
@@ -69,12 +72,12 @@ def samples_of_study(study: Study) -> Samples:
 class _View:
     """The widget, and the thread that draws into it until the study has ended."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, shown: GuestCurves) -> None:
         import ipywidgets as w
 
-        self.study = study
+        self.shown, self.study = shown, shown.study
         self.curves = w.HTML("waiting for a guest")
-        self.box = steady(w.VBox([self.curves]))
+        self.box = accessible(w.VBox([self.curves]))
         threading.Thread(target=self._follow, name="acon-curves", daemon=True).start()
 
     def _follow(self) -> None:
@@ -84,6 +87,7 @@ class _View:
             if drawn:
                 self.curves.value = drawn
             pause.wait(_EVERY_S)
+        self.shown.keep()
 
 
 def _guest_html(name: str, samples: Sequence[Mapping[str, Any]]) -> str:

@@ -16,23 +16,25 @@ from acon_nb.swap.image import words
 from acon_nb.swap.image.question import ImageQuestion, words_of
 from acon_nb.swap.image.study import ImageStudy, image_study
 from acon_nb.widgets.parts import Runner, lines_of, pre
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.view import Displayed, accessible
 
 
-class ImageForm:
+class ImageForm(Displayed):
     """A view of one `ImageQuestion`: `question` has the values of the fields, `made` is what was measured last."""
 
     def __init__(self, question: ImageQuestion) -> None:
+        super().__init__()
         self.question = question
         self.made: ImageStudy | None = None
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def parts(self) -> list[Any]:
+        """Return the question as a table, and what was measured last."""
+        question = show.table(words.question_table(self.question))
+        return [question, *([show.ShownText(_measured(self.made))] if self.made is not None else [])]
 
-        if headless():
-            display(show.table(words.question_table(self.question)))
-        else:
-            display(_View(self).box)
+    def widget(self) -> Any:
+        """Return the form."""
+        return _View(self).box
 
 
 def image_form(question: ImageQuestion) -> ImageForm:
@@ -62,11 +64,12 @@ class _View:
         self.error = w.HTML()
         self.measure = w.Button(description="Measure", icon="search", button_style="primary")
         self.result = w.HTML(layout=look["layout"])
-        self.runner = Runner((self.measure,), self.result, lambda: not self.error.value)
+        self.runner = Runner((self.measure,), self.result, lambda: not self.error.value, form.keep)
         fields = (self.image, self.command, self.environment, self.at, self.setups, self.seeds)
         server = (self.run_for, self.driver, self.ready)
         buttons = w.HBox([self.measure, self.runner.cancel, self.runner.bar])
-        self.box = steady(w.VBox([*fields, *server, self.error, buttons, self.runner.log, self.result]))
+        parts = [*fields, *server, self.error, buttons, self.runner.log, self.result]
+        self.box = accessible(w.VBox(parts))
         for field in (*fields, *server):
             field.observe(lambda _: self._take(), names="value")
         self.measure.on_click(lambda _: self.runner.start(image_study, self._measured, self.form.question))
@@ -93,7 +96,11 @@ class _View:
 
     def _measured(self, made: ImageStudy) -> None:
         self.form.made = made
-        self.result.value = pre("\n".join(words.measured_lines(made.measured.program, made.corpus)))
+        self.result.value = pre(_measured(made))
+
+
+def _measured(made: ImageStudy) -> str:
+    return "\n".join(words.measured_lines(made.measured.program, made.corpus))
 
 
 def _listed(text: str) -> tuple[str, ...]:

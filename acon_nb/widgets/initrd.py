@@ -17,25 +17,31 @@ from acon_nb.archive.compress import SUFFIXES
 from acon_nb.errors import AconError
 from acon_nb.initrd import fstab, tables
 from acon_nb.jupyter import show
-from acon_nb.widgets.parts import Runner, dense, lines_of, pre
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.parts import Runner, dense, lines_of, pre, scrolled
+from acon_nb.widgets.view import Displayed, accessible
 
 
-class InitrdForm:
+class InitrdForm(Displayed):
     """A view of one `InitrdSpec`: `spec` has the values of the fields, `built` is the initrd built last, if any."""
 
     def __init__(self, spec: initrd.InitrdSpec, folder: Path) -> None:
+        super().__init__()
         self.spec = spec
         self.folder = folder
         self.built: initrd.BuiltInitrd | None = None
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def parts(self) -> list[Any]:
+        """Return the spec as a table, and what was built last."""
+        spec = show.table(tables.spec_table(self.spec))
+        if self.built is None:
+            return [spec]
+        files, folders = tables.file_table(self.built.tree), tables.folder_table(self.built.tree)
+        text = show.ShownText(tables.image_text(self.built.image))
+        return [spec, text, show.table(files), plots.plot_folders(folders)]
 
-        if headless():
-            display(show.table(tables.spec_table(self.spec)))
-        else:
-            display(_View(self).box)
+    def widget(self) -> Any:
+        """Return the form."""
+        return _View(self).box
 
 
 def initrd_form(spec: initrd.InitrdSpec, folder: Path = Path()) -> InitrdForm:
@@ -69,7 +75,7 @@ class _View:
         self.edits = _lines(w, "Edits", map(str, spec.edits), "folders of files to add, one per line")
         self.force = w.Checkbox(spec.force, description="replace the image's own /init, profile, fstab", style=style)
         self.error = w.HTML()
-        self.meaning = w.HTML(layout={"width": "98%", "max_height": "12em", "overflow": "auto"})
+        self.meaning = scrolled(w, "12em")
         self.device = w.Text("vda", description="Encrypt", layout={"width": "12em"}, style=style)
         self.use = w.Combobox(value="swap", options=["swap", "/ext4"], description="as", layout={"width": "12em"})
         self.cipher = w.Dropdown(
@@ -79,9 +85,9 @@ class _View:
         self.look = w.Button(description="Look inside", icon="search")
         self.make = w.Button(description="Build", icon="archive", button_style="primary")
         self.result = w.HTML(layout=wide)
-        self.runner = Runner((self.look, self.make), self.result, lambda: not self.error.value)
-        self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
-        self.box = steady(self._layout(w))
+        self.runner = Runner((self.look, self.make), self.result, lambda: not self.error.value, form.keep)
+        self.sizes = w.HTML(layout={"display": "none", "max_width": "100%"})
+        self.box = accessible(self._layout(w))
         self._wire()
         self._explain()
 
@@ -163,7 +169,7 @@ class _View:
     def _show(self, tree: initrd.FileTree, warnings: tuple[str, ...], head: str) -> None:
         parts = [pre(head), *(pre(f"warning: {text}") for text in warnings)]
         self.result.value = dense("".join([*parts, show.table(tables.file_table(tree)).to_html()]))
-        self.sizes.value = show.png(plots.plot_folders(tables.folder_table(tree)))
+        self.sizes.value = show.image(plots.plot_folders(tables.folder_table(tree)))
         self.sizes.layout.display = ""
 
 

@@ -13,8 +13,10 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from acon_nb.errors import Cancelled
+from acon_nb.jupyter import show
 from acon_nb.progress import CancelToken, OnProgress, Progress, TextProgress
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.session import headless
+from acon_nb.widgets.view import Displayed, accessible
 
 T = TypeVar("T")
 
@@ -75,7 +77,7 @@ async def run(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return result
 
 
-class _JobView:
+class _JobView(Displayed):
     """A progress bar, a line of text and a cancel button, created only when displayed."""
 
     def __init__(self) -> None:
@@ -84,13 +86,18 @@ class _JobView:
         self._bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "30%"})
         self._text = ipywidgets.Label("starting", layout={"width": "55%"})
         self._button = ipywidgets.Button(description="Cancel", icon="stop", layout={"width": "8em"})
-        self._box = steady(ipywidgets.HBox([self._bar, self._text, self._button]))
+        self._box = accessible(ipywidgets.HBox([self._bar, self._text, self._button]))
+        super().__init__()
+
+    def parts(self) -> list[Any]:
+        return [show.ShownText(self._text.value)]
+
+    def widget(self) -> Any:
+        return self._box
 
     def show(self, cancel: Callable[[], None]) -> None:
-        from IPython.display import display
-
         self._button.on_click(lambda _: cancel())
-        display(self._box)
+        self._ipython_display_()
 
     def take(self, event: Progress) -> None:
         self._bar.value = event.done or 0.0
@@ -101,3 +108,4 @@ class _JobView:
         self._bar.value = 1.0 if word == "done" else self._bar.value
         self._text.value = f"{word}: {self._text.value}"
         self._button.disabled = True
+        self.keep()

@@ -16,30 +16,34 @@ from acon_nb import kernel, plots
 from acon_nb.errors import AconError
 from acon_nb.jupyter import show
 from acon_nb.kernel import dotconfig, tables
-from acon_nb.widgets.parts import Runner, dense, lines_of, pre
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.parts import Runner, dense, lines_of, pre, scrolled
+from acon_nb.widgets.view import Displayed, accessible
 
 _HINT = "Use Check first: it reads the options of the source."
 
 
-class KernelForm:
+class KernelForm(Displayed):
     """A view of one `BuildSpec`: `spec` has the values of the fields, `image` is the kernel built last, if any.
 
     `configuration` is the result of the last check of the same source, if any.
     """
 
     def __init__(self, spec: kernel.BuildSpec) -> None:
+        super().__init__()
         self.spec = spec
         self.image: kernel.KernelImage | None = None
         self.configuration: kernel.Configuration | None = None
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def parts(self) -> list[Any]:
+        """Return the spec as a table, and the kernel that was built last."""
+        spec = show.table(tables.spec_table(self.spec))
+        if self.image is None:
+            return [spec]
+        return [spec, show.ShownText(tables.image_text(self.image)), plots.plot_sizes(tables.size_table(self.image))]
 
-        if headless():
-            display(show.table(tables.spec_table(self.spec)))
-        else:
-            display(_View(self).box)
+    def widget(self) -> Any:
+        """Return the form."""
+        return _View(self).box
 
 
 def kernel_form(spec: kernel.BuildSpec) -> KernelForm:
@@ -86,16 +90,16 @@ class _View:
         )
         self.error = w.HTML()
         self.search = w.Text(description="Search", placeholder="name, or words of the prompt", layout=wide, style=style)
-        self.hits = w.Select(options=[], rows=12, layout=wide)
-        self.detail = w.HTML(_HINT, layout={"width": "98%", "max_height": "17em", "overflow": "auto"})
+        self.hits = w.Select(options=[], rows=12, description="Options", layout=wide, style=style)
+        self.detail = scrolled(w, "17em", _HINT)
         self.value = w.Combobox(options=[], description="Set to", layout={"width": "16em"}, style=style)
         self.set = w.Button(description="Set", icon="plus", disabled=True, layout={"width": "6em"})
         self.check = w.Button(description="Check", icon="check", tooltip="Configure only")
         self.build = w.Button(description="Build", icon="cogs", button_style="primary")
         self.result = w.HTML(layout=wide)
-        self.runner = Runner((self.check, self.build), self.result, lambda: not self.error.value)
-        self.sizes = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
-        self.box = steady(self._layout(w))
+        self.runner = Runner((self.check, self.build), self.result, lambda: not self.error.value, form.keep)
+        self.sizes = w.HTML(layout={"display": "none", "max_width": "100%"})
+        self.box = accessible(self._layout(w))
         self._wire()
 
     def _layout(self, w: Any) -> Any:
@@ -184,7 +188,7 @@ class _View:
     def _built(self, image: kernel.KernelImage) -> None:
         self.form.image = image
         self.result.value = pre(tables.image_text(image))
-        self.sizes.value = show.png(plots.plot_sizes(tables.size_table(image)))
+        self.sizes.value = show.image(plots.plot_sizes(tables.size_table(image)))
         self.sizes.layout.display = ""
 
 

@@ -16,27 +16,33 @@ from acon_nb.progress import CancelToken, OnProgress
 from acon_nb.tdx import BootInputs, MeasurementComparison, Prediction, chain, tables
 from acon_nb.units import parse_bytes
 from acon_nb.widgets.parts import Runner, dense, pre
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.view import Displayed, accessible
 
 _KEPT = "Registers are compared with the first prediction; Keep makes the current one the reference."
 
 
-class MeasureForm:
+class MeasureForm(Displayed):
     """A view of one `BootInputs`: `prediction` is the last one made, `before` the one it is compared with."""
 
     def __init__(self, inputs: BootInputs) -> None:
+        super().__init__()
         self.inputs = inputs
         self.prediction: Prediction | None = None
         self.before: Prediction | None = None
         self.comparison: MeasurementComparison | None = None
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def parts(self) -> list[Any]:
+        """Return the inputs, the registers that were predicted last and the last comparison as tables."""
+        made = [tables.inputs_table(self.inputs)]
+        made += [tables.register_table(self.prediction)] if self.prediction is not None else []
+        shown: list[Any] = [show.table(one) for one in made]
+        if self.comparison is not None:
+            shown += [show.ShownText(self.comparison.headline), show.table(tables.comparison_table(self.comparison))]
+        return shown
 
-        if headless():
-            display(show.table(tables.inputs_table(self.inputs)))
-        else:
-            display(_View(self).box)
+    def widget(self) -> Any:
+        """Return the form."""
+        return _View(self).box
 
 
 def measure_form(inputs: BootInputs) -> MeasureForm:
@@ -79,10 +85,10 @@ class _View:
         self.file = text("", "or file", "an event log, a quote, a TDREPORT")
         self.compare = w.Button(description="Compare", icon="balance-scale", disabled=True)
         self.result = w.HTML(layout=wide)
-        self.picture = w.Image(format="png", layout={"display": "none", "max_width": "100%"})
+        self.picture = w.HTML(layout={"display": "none", "max_width": "100%"})
         self.tables = w.HTML(layout=wide)
-        self.runner = Runner((self.predict,), self.result, lambda: not self.error.value)
-        self.box = steady(self._layout(w))
+        self.runner = Runner((self.predict,), self.result, lambda: not self.error.value, form.keep)
+        self.box = accessible(self._layout(w))
         self._wire()
 
     def _layout(self, w: Any) -> Any:
@@ -143,7 +149,7 @@ class _View:
         prediction, before = self.form.prediction, self.form.before
         assert prediction is not None
         assert before is not None
-        self.picture.value = show.png(plots.plot_chain(chain.chain_table(prediction, before)))
+        self.picture.value = show.image(plots.plot_chain(chain.chain_table(prediction, before)))
         self.picture.layout.display = ""
         parts = [
             "<b>Which registers change</b>",
@@ -171,6 +177,7 @@ class _View:
         text = "\n".join([comparison.headline, *explained, *comparison.notes])
         rows = show.table(tables.comparison_table(comparison)).to_html()
         self.result.value = pre(text, bad=comparison.verdict is tdx.MeasurementVerdict.DIFFERENT) + dense(rows)
+        self.form.keep()
 
 
 def _predict(inputs: BootInputs, *, on_progress: OnProgress, cancel: CancelToken) -> Prediction:

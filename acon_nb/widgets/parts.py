@@ -40,20 +40,9 @@ def with_error(field: Any, error: Any) -> Any:
     return w.VBox([field, error])
 
 
-def accessible(box: Any) -> Any:
-    """Return a form whose fields with an error are marked as invalid, with the error as their description.
-
-    ipywidgets cannot set these attributes: a part in the page does. Without anywidget the form is as it was.
-    """
-    import ipywidgets as w
-
-    try:
-        from acon_nb.widgets.terminal import FieldsWidget
-    except ImportError:
-        return box
-    form = w.VBox([box, FieldsWidget()])
-    form.add_class("acon-form")
-    return form
+def scrolled(w: Any, height: str, text: str = "") -> Any:
+    """Return HTML that scrolls from this height on, by keys too: it can have the focus."""
+    return w.HTML(text, tabbable=True, layout={"width": "98%", "max_height": height, "overflow": "auto"})
 
 
 def dense(markup: str) -> str:
@@ -69,10 +58,17 @@ def lines_of(text: str) -> tuple[str, ...]:
 class Runner:
     """Runs one task at a time in a thread, with a progress bar, a cancel button and the last lines of progress.
 
-    `buttons` are disabled while a task runs, and afterwards unless `ready()`; errors are shown in `result`.
+    `buttons` are disabled while a task runs, and afterwards unless `ready()`; errors are shown in `result`; `ended` is
+    called last.
     """
 
-    def __init__(self, buttons: tuple[Any, ...], result: Any, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        buttons: tuple[Any, ...],
+        result: Any,
+        ready: Callable[[], bool],
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
         import ipywidgets as w
 
         self.cancel = w.Button(description="Cancel", icon="stop", disabled=True)
@@ -81,6 +77,7 @@ class Runner:
         self._buttons = buttons
         self._result = result
         self._ready = ready
+        self._ended = ended
         self._running = False
         self._job: NotebookJob[Any] | None = None
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
@@ -123,3 +120,4 @@ class Runner:
         finally:
             self._running = False
             self.switch()
+            self._ended()

@@ -7,7 +7,7 @@ it shows the same as figures, a table and the flame graph, which stays interacti
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acon_nb import plots
 from acon_nb.errors import AconError, InvalidInput
@@ -15,7 +15,7 @@ from acon_nb.jupyter import show
 from acon_nb.profile import exports, flame, tables
 from acon_nb.profile.chosen import ChosenProfiles
 from acon_nb.widgets.parts import dense, pre
-from acon_nb.widgets.session import headless, steady
+from acon_nb.widgets.view import Displayed, accessible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,10 +40,11 @@ def file_format(path: Path) -> str:
 _DIFFERENCE = -1  # of a choice, in which None would be nothing
 
 
-class ProfileExplorer:
+class ProfileExplorer(Displayed):
     """An explorer of chosen profiles; `shown` is the number of the profile that is shown, None for the difference."""
 
     def __init__(self, chosen: ChosenProfiles, *, most: int = 25) -> None:
+        super().__init__()
         self.chosen = chosen
         self.most = most
         self.shown: int | None = None if chosen.difference is not None else 0
@@ -71,13 +72,15 @@ class ProfileExplorer:
             raise InvalidInput("file", path, "is a format of one profile", hint="choose a profile, or give a .html")
         return exports.save(self.chosen.profiles[self.shown], {format_name: path})[0]
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
+    def parts(self) -> list[Any]:
+        """Return what is shown: ranked bars, the table of functions, and the flame graph."""
+        from IPython.display import HTML
 
-        if headless():
-            display(self.figure(), show.table(self.chosen.table(self.most)), HTML(flame.embedded(self.page)))
-        else:
-            display(_View(self).box)
+        return [self.figure(), show.table(self.chosen.table(self.most)), HTML(flame.embedded(self.page))]
+
+    def widget(self) -> Any:
+        """Return the explorer."""
+        return _View(self).box
 
 
 def profile_explorer(chosen: ChosenProfiles, *, most: int = 25) -> ProfileExplorer:
@@ -102,7 +105,7 @@ class _View:
         self.message, self.sentences, self.graph = w.HTML(), w.HTML(), w.HTML(layout={"width": "100%"})
         self.sentences.value = dense(pre("\n".join(explorer.chosen.sentences())))
         controls = w.HBox([self.show, self.file, self.button], layout={"flex_flow": "row wrap"})
-        self.box = steady(w.VBox([controls, self.message, self.sentences, self.graph]))
+        self.box = accessible(w.VBox([controls, self.message, self.sentences, self.graph]))
         self.show.observe(lambda _: self._draw(), names="value")
         self.button.on_click(lambda _: self._export())
         self._draw()
@@ -114,5 +117,6 @@ class _View:
     def _export(self) -> None:
         try:
             self.message.value = pre(f"written: {self.explorer.export(Path(self.file.value.strip()))}")
+            self.explorer.keep()
         except (AconError, OSError) as error:
             self.message.value = pre(str(error), bad=True)

@@ -23,6 +23,8 @@ class TerminalWidget(anywidget.AnyWidget):
 
 
 class FieldsWidget(anywidget.AnyWidget):
-    """Marks the fields of the form around it as invalid where an error is shown below them; shows nothing itself."""
+    """Makes the form around it accessible (see `view.accessible`); shows nothing itself. `form` names the form."""
 
     _esm = _STATIC / "fields.js"
+    _css = _STATIC / "fields.css"
+    form = traitlets.Unicode("").tag(sync=True)

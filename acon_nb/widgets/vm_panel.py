@@ -22,8 +22,9 @@ from acon_nb.vm import form, tables
 from acon_nb.vm.preflight import check_size
 from acon_nb.widgets import sparkline
 from acon_nb.widgets.console import COLUMNS, ROWS, TERM, ConsoleView
-from acon_nb.widgets.parts import accessible, error_line, with_error
-from acon_nb.widgets.session import cell_now, headless, steady
+from acon_nb.widgets.parts import error_line, scrolled, with_error
+from acon_nb.widgets.session import cell_now
+from acon_nb.widgets.view import Displayed, accessible
 
 _LABELS = {
     "kernel": "Kernel",
@@ -61,7 +62,7 @@ _POINTS = 120
 _GRACE_S = 10.0
 
 
-class VmPanel:
+class VmPanel(Displayed):
     """A view of one `VmSpec`: `spec` is what the fields contain, `machine` and `console` are those started last.
 
     Made again by the same cell of a notebook, it finds the guest that the cell's earlier panel started, if that still
@@ -69,6 +70,7 @@ class VmPanel:
     """
 
     def __init__(self, spec: vm.VmSpec) -> None:
+        super().__init__()
         self.spec = self.base = spec
         self.cell, self.execution = cell_now()
         self.machine: vm.Machine | None = None
@@ -95,15 +97,19 @@ class VmPanel:
         """Return the explained command as a table, which stays in a saved notebook."""
         return show.table(tables.explained_table(vm.explain(self.spec, vm.capabilities())))
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def parts(self) -> list[Any]:
+        """Return the spec and its explained command as tables; of a guest that was started, its console and its end."""
+        shown: list[Any] = [show.table(tables.spec_table(self.spec)), self.report()]
+        if self.machine is None or self.console is None:
+            return shown
+        end = [] if self.machine.running else [show.ShownText(_end(self.machine))]
+        return [*shown, self.console.report(), *end]
 
-        if headless():
-            display(show.table(tables.spec_table(self.spec)), self.report())
-            return
+    def widget(self) -> Any:
+        """Return the panel."""
         if self._view is None:
             self._view = _View(self)
-        display(self._view.box)
+        return self._view.box
 
 
 _started: list[VmPanel] = []  # panels whose guest runs, in the order of their start
@@ -144,14 +150,14 @@ class _View:
             self.fields[name] = kind(value=text, description=_LABELS[name], layout=wide, style=style, **more)
             self.errors[name] = w.HTML(layout={"margin": "0 0 0 11.5em"})
         self.error = w.HTML()
-        self.command = w.HTML("probing this host")
+        self.command = scrolled(w, "36em", "probing this host")
         self.start = w.Button(description="Start", icon="play", button_style="primary")
         self.stop = w.Button(description="Stop", icon="power-off", tooltip="The power button, then SIGTERM")
         self.kill = w.Button(description="Kill", icon="times", button_style="danger")
         self.badge, self.state = w.HTML(), w.HTML("not started")
         self.cpu, self.memory, self.counters = w.HTML(), w.HTML(), w.HTML()
         self.console = w.VBox([])
-        self.box = steady(accessible(self._layout(w)))
+        self.box = accessible(self._layout(w))
         for field in self.fields.values():
             field.observe(lambda _: self._take(), names="value")
         self.start.on_click(lambda _: self._begin(self._start))
@@ -165,7 +171,7 @@ class _View:
     def _layout(self, w: Any) -> Any:
         rows = [with_error(field, self.errors[name]) for name, field in self.fields.items()]
         left = w.VBox([*rows, self.error], layout={"width": "50%"})
-        right = w.VBox([self.command], layout={"width": "50%", "max_height": "36em", "overflow": "auto"})
+        right = w.VBox([self.command], layout={"width": "50%"})
         buttons = w.HBox([self.start, self.stop, self.kill, self.badge, self.state])
         return w.VBox([w.HBox([left, right]), buttons, w.HBox([self.cpu, self.memory, self.counters]), self.console])
 
@@ -278,6 +284,14 @@ class _View:
         except AconError as error:
             self.error.value = error_line(str(error))
         self._enable()
+        self.panel.keep()
+
+
+def _end(machine: vm.Machine) -> str:
+    try:
+        return tables.outcome_text(machine.wait())
+    except AconError as error:
+        return str(error)
 
 
 def _option(row: vm.Explained) -> str:

@@ -1,7 +1,9 @@
-"""All widgets in one page of real JupyterLab: an error is announced, and its field is invalid and described by it."""
+"""All widgets in one page of real JupyterLab, by keyboard alone and as a screen reader hears them; what a saved
+notebook shows of them."""
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
@@ -28,20 +30,43 @@ CELLS = [
             """
 from acon_nb import vm
 from acon_nb.study.plan import Plan
+from acon_nb.swap.image.question import ImageQuestion
 plan = Plan(name="designed", study="boot", factors={"memory": ["128M", "256M"]}, runs=2, warmups=0)
 display(widgets.study_designer(plan, Path("results")))
+display(widgets.image_form(ImageQuestion(image="busybox", command=("true",))))
 display(widgets.vm_panel(vm.VmSpec(kernel=image, initrd=Path("initrd"))))
+await widgets.run(lambda on_progress, cancel: None)
 print("all", "shown")
 """,
         ]
     )
 ]
+# What can have the focus in the outputs, each by its place in the page; a frame holds fields of its own.
+FIELDS = """() => [...document.querySelectorAll('.jp-OutputArea :is(input, textarea, select, button, summary, iframe,'
+  + ' [tabindex="0"])')].filter((one) => !one.disabled && one.tabIndex >= 0 && one.offsetParent !== null
+  && !one.closest('.jp-OutputCollapser, .jp-OutputPrompt') && one.localName !== 'iframe')
+  .map((one, number) => { one.dataset.number = number; return `${number} ${one.localName} ` + (one.ariaLabel
+  || one.labels?.[0]?.innerText || one.innerText).slice(0, 40); })"""
+NOW = "document.activeElement.localName === 'iframe' ? 'frame' : document.activeElement.dataset.number ?? 'out'"
 
 
-def test_an_error_is_announced_and_marks_and_describes_its_field_among_all_widgets(guide_kernel, run_cells, look):
+@pytest.fixture
+def all_widgets(guide_kernel, run_cells):
     page = run_cells
     page.get_by_text("all shown").wait_for()
     page.locator("button.jupyter-button", has_text="Kill").wait_for()
+    page.locator("code", has_text="-kernel").wait_for()
+    return page
+
+
+def press(page, name, key):
+    button = page.locator("button.jupyter-button", has_text=name).first
+    button.focus()
+    page.keyboard.press(key)
+
+
+def test_an_error_is_announced_and_marks_and_describes_its_field_among_all_widgets(all_widgets, look):
+    page = all_widgets
     memory = page.get_by_label("Memory (M)")
     memory.fill("8M")
     alert = page.locator("[role=alert]", has_text="cannot hold the kernel and its initrd")
@@ -51,3 +76,75 @@ def test_an_error_is_announced_and_marks_and_describes_its_field_among_all_widge
     described = memory.get_attribute("aria-describedby")
     assert "cannot hold the kernel" in page.locator(f'[id="{described}"]').inner_text()
     look("access")
+
+
+def test_axe_finds_nothing_in_any_widget(all_widgets, axe, look):
+    page = all_widgets
+    press(page, "Predict", "Enter")  # pictures and tables, too
+    page.get_by_text("Which registers change").wait_for()
+    press(page, "Look inside", "Space")
+    page.get_by_text("/bin/busybox").first.wait_for()
+    assert page.locator(".jp-OutputArea img:visible").count() >= 3
+    assert axe(page, ".jp-OutputArea") == []
+    page.evaluate("document.body.dataset.jpThemeLight")
+    look("access-light")
+
+
+def test_every_field_is_reached_by_tab_and_left_again(all_widgets):
+    page = all_widgets
+    fields = page.evaluate(FIELDS)
+    assert len(fields) > 80
+    page.locator('[data-number="0"]').focus()
+    visited = ["0"]
+    for _ in range(3 * len(fields)):
+        page.keyboard.press("Tab")
+        now = page.evaluate(NOW)
+        if now == "out":
+            break
+        visited.append(now)
+    assert now == "out", f"Tab never leaves the outputs; it ends at {visited[-5:]}"
+    missing = [field for field in fields if field.split()[0] not in visited]
+    assert missing == []
+    places = [int(one) for one in visited if one != "frame"]
+    assert places == sorted(places), "the order of Tab is that of the page"
+
+
+def test_buttons_lists_and_menus_work_by_keys_and_keep_the_focus(all_widgets, look):
+    page = all_widgets
+    press(page, "Predict", "Space")
+    page.get_by_text("Which registers change").wait_for()
+    page.wait_for_timeout(1_000)  # the output is drawn anew with the last state
+    assert "Predict" in page.evaluate("document.activeElement.innerText"), "the focus is where it was"
+    across = page.get_by_label("Across", exact=True)
+    across.focus()
+    before = across.input_value()
+    page.keyboard.press("ArrowDown")
+    assert across.input_value() != before
+    start = page.locator("button.jupyter-button", has_text="Start").first  # of the board
+    start.focus()
+    page.keyboard.press("Enter")
+    cells = page.get_by_label("Cells", exact=True).first
+    cells.locator("option", has_text="2 failed: panic").first.wait_for(state="attached")
+    cells.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.get_by_text("memory=2G: panic").wait_for()
+    look("access-keys")
+    press(page, "Cancel", "Enter")
+
+
+def test_the_saved_notebook_shows_results_without_widgets(all_widgets, tmp_path, page):
+    press(page, "Predict", "Enter")
+    page.get_by_text("Which registers change").wait_for()
+    page.wait_for_timeout(2_000)
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(3_000)
+    (cell,) = json.loads((tmp_path / "test.ipynb").read_text())["cells"]
+    outputs = [output["data"] for output in cell["outputs"] if "data" in output]
+    assert len(outputs) == 10
+    for data in outputs:
+        assert "application/vnd.jupyter.widget-view+json" in data
+        assert "Box(children" not in "".join(data["text/plain"])
+        assert "<table" in "".join(data["text/html"]) or "<pre" in "".join(data["text/html"])
+    assert "MRTD" in "".join(outputs[3]["text/html"]), "the prediction was put there when it was made"

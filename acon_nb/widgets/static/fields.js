@@ -1,4 +1,8 @@
-// Marks fields as invalid for assistive technology, with the error below them as their description.
+// What ipywidgets cannot do for the form around this part: fields with an error are marked as invalid for assistive
+// technology, the form keeps its keys, and the focus outlives a form that is drawn anew.
+const FIELDS = "input, textarea, select, button, summary, [tabindex='0']";
+const focused = new Map(); // of a form, by its name: the number of the field that has the focus
+
 function mark(form) {
   for (const field of form.querySelectorAll(".acon-field")) {
     const input = field.querySelector("input, textarea, select");
@@ -13,7 +17,18 @@ function mark(form) {
   }
 }
 
-function render({ el }) {
+function keepFocus(form, key) {
+  const fields = () => [...form.querySelectorAll(FIELDS)];
+  const last = focused.get(key);
+  if (last !== undefined && document.activeElement === document.body) fields()[last]?.focus({ preventScroll: true });
+  form.addEventListener("focusin", ({ target }) => focused.set(key, fields().indexOf(target)));
+  form.addEventListener("focusout", ({ relatedTarget }) => {
+    // A form that leaves the page, and a button that is disabled while it has the focus, lose it to nothing.
+    if (form.isConnected && relatedTarget && !form.contains(relatedTarget)) focused.delete(key);
+  });
+}
+
+function render({ model, el }) {
   let watcher;
   const begin = () => {
     const form = el.closest(".acon-form");
@@ -21,6 +36,7 @@ function render({ el }) {
     watcher = new MutationObserver(() => mark(form));
     watcher.observe(form, { childList: true, characterData: true, subtree: true });
     mark(form);
+    keepFocus(form, model.get("form"));
     return true;
   };
   // The front end puts the view into the page after this returns.
