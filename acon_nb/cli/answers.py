@@ -8,14 +8,15 @@ from pathlib import Path
 
 import click
 
-from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli import completion
+from acon_nb.cli.base import as_json_option, print_json, results_option
 from acon_nb.cli.bench import bench_group
 from acon_nb.errors import InvalidInput
 
 
 @bench_group.command("answers")
-@click.argument("study_name", metavar="STUDY")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.argument("study_name", metavar="STUDY", shell_complete=completion.studies)
+@results_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for figures and tables.")
 @click.option("--data", default="", help="A level of data of the study.  [default: each]")
 @click.option("--pressure", type=float, default=0.0, help="Working set over available memory; the nearest answers.")
@@ -23,13 +24,13 @@ from acon_nb.errors import InvalidInput
 @click.option("--disk-latency", default="", help="The device as on hardware, such as 80us; the nearest answers.")
 @click.option("--workload", default="", help="A workload of the study.  [default: each]")
 @click.option("--pattern", default="", help="A pattern of accesses of the study.  [default: each]")
-@click.option("--metric", default="access_ops_per_s", show_default=True)
+@click.option("--metric", default="access_ops_per_s", show_default=True, shell_complete=completion.metrics)
 @click.option("--clock", type=click.Choice(["wall", "instructions"]), help="Rows of one clock.  [default: each]")
 @click.option("--decide", default="", help="Factors that are decided too, such as kernel.  [default: situations]")
 @as_json_option
 def bench_answers(
     study_name: str,
-    out: Path,
+    folder: Path,
     output: Path | None,
     data: str,
     pressure: float,
@@ -52,10 +53,10 @@ def bench_answers(
         data=data, pressure=pressure, disk_preset=disk_preset, disk_latency=disk_latency, workload=workload,
         pattern=pattern, metric=metric, clock=clock or "", decide=decide,
     )  # fmt: skip
-    rows = results.load(out, "swap", study_name)
+    rows = results.load(folder, "swap", study_name)
     if rows.empty:
-        hint = f"one of: {', '.join(results.Store(out).studies('swap')) or 'none yet'}"
-        raise InvalidInput("study", study_name, f"has no rows in {out}", hint=hint)
+        hint = f"one of: {', '.join(results.Store(folder).studies('swap')) or 'none yet'}"
+        raise InvalidInput("study", study_name, f"has no rows in {folder}", hint=hint)
     analysis = SwapAnalysis(rows, question)
     files = save_answers(analysis, output) if output is not None else []
     if as_json:

@@ -85,6 +85,28 @@ def main(verbose: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
 
 
+_FOLDER = click.Path(path_type=Path)
+_RESULTS = Path("results")
+out_option = click.option(
+    "--out", type=_FOLDER, default=_RESULTS, show_default=True, help="Folder that the rows are written into."
+)
+results_option = click.option(
+    "--results",
+    "--out",
+    "folder",
+    type=_FOLDER,
+    default=_RESULTS,
+    show_default=True,
+    help="Folder that the rows are read from; --out is its earlier name.",
+)
+jobs_option = click.option(
+    "--jobs",
+    "--parallel",
+    "jobs",
+    type=int,
+    help="Compilers, and guests of the instruction clock, at a time; --parallel is its earlier name.  [default: one "
+    "per CPU]",
+)
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acon_nb.cli.base import as_json_option, main, print_json
+from acon_nb.cli import completion
+from acon_nb.cli.base import as_json_option, jobs_option, main, out_option, print_json, results_option
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
 
@@ -26,12 +27,11 @@ def bench_group() -> None:
 
 
 @bench_group.command("study")
-@click.argument("plan_name", metavar="PLAN")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.argument("plan_name", metavar="PLAN", shell_complete=completion.plans)
+@out_option
 @click.option("--runs", type=int, help="Runs of each cell, in place of the plan's.")
 @click.option("--again", is_flag=True, help="Measure again what an earlier run of the plan has measured.")
-@click.option("--jobs", type=int, help="Compilers at a time, for builds only.")
-@click.option("--parallel", type=int, help="Guests of the instruction clock at a time (default: one per CPU).")
+@jobs_option
 @click.option("--dry-run", is_flag=True, help="List the cells and exit.")
 @as_json_option
 def bench_study(
@@ -40,7 +40,6 @@ def bench_study(
     runs: int | None,
     again: bool,
     jobs: int | None,
-    parallel: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -53,7 +52,7 @@ def bench_study(
     plan = plans.load(plan_name)
     if runs is not None:
         plan = dataclasses.replace(plan, runs=runs)
-    study = study_of(plan, out, session=uuid.uuid4().hex if again else "", jobs=jobs, parallel=parallel)
+    study = study_of(plan, out, session=uuid.uuid4().hex if again else "", jobs=jobs, parallel=jobs)
     if dry_run:
         print_plan(study)
         return
@@ -94,7 +93,8 @@ def print_plan(study: Study) -> None:
     """Print the cells of a study and how long it will take. Errors: those of `Study.check`."""
     study.check()
     for cell in study.state.cells:
-        click.echo(f"{cell.label}: {cell.planned} runs, {cell.clock} clock")
+        role = f" ({cell.role})" if cell.role else ""
+        click.echo(f"{cell.label}: {cell.planned} runs, {cell.clock} clock{role}")
     if study.expected is not None:
         click.echo(study.expected.text())
 
@@ -122,25 +122,30 @@ def end_of_study(plan: Plan, rows: pd.DataFrame, out: Path, *, as_json: bool, **
 
 
 @bench_group.command("rows")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@results_option
 @click.option("--kind", default="", help="The kind of study, where rows of several have that name.")
-@click.option("--study", "study_name", help="Only this study.")
+@click.option("--study", "study_name", shell_complete=completion.studies, help="Only this study.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=".csv .json .md .tex .parquet")
-def bench_rows(out: Path, kind: str, study_name: str | None, output: Path) -> None:
+def bench_rows(folder: Path, kind: str, study_name: str | None, output: Path) -> None:
     """Export the rows of a folder of results."""
     from acon_nb import results
 
-    table = results.load(out, kind, study_name)
+    table = results.load(folder, kind, study_name)
     for name in table.attrs["set_aside"]:
         click.echo(f"set aside, damaged: {name}", err=True)
     click.echo(f"{results.export(table, output)}: {len(table)} rows")
 
 
 @bench_group.command("compare")
-@click.argument("study_name", metavar="STUDY")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.argument("study_name", metavar="STUDY", shell_complete=completion.studies)
+@results_option
 @click.option("--kind", default="", help="The kind of study, where rows of several have that name.")
-@click.option("--metric", required=True, help="Such as guest_ns_reset_to_init, host_ns_init, memavailable_bytes.")
+@click.option(
+    "--metric",
+    required=True,
+    shell_complete=completion.metrics,
+    help="Such as guest_ns_reset_to_init, host_ns_init, memavailable_bytes.",
+)
 @click.option("--clock", type=click.Choice(["wall", "instructions"]), help="Which rows, where the study has both.")
 @click.option("--factor", default="cell", show_default=True, help="The factor whose levels are compared.")
 @click.option("--baseline", help="The level to compare with.  [default: the first]")
@@ -149,7 +154,7 @@ def bench_rows(out: Path, kind: str, study_name: str | None, output: Path) -> No
 @as_json_option
 def bench_compare(
     study_name: str,
-    out: Path,
+    folder: Path,
     kind: str,
     metric: str,
     clock: str | None,
@@ -164,7 +169,7 @@ def bench_compare(
     from acon_nb.results import metrics
     from acon_nb.results import select as choose
 
-    rows = _rows_of(out, kind, study_name)
+    rows = _rows_of(folder, kind, study_name)
     measure = metrics.metric(metric)
     rows = choose.on_clock_of(rows[rows["clock"] == clock] if clock else rows, measure)
     if session is None and factor != "session":
@@ -185,10 +190,14 @@ def bench_compare(
 
 
 @bench_group.command("plot")
-@click.argument("study_name", metavar="STUDY")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.argument("study_name", metavar="STUDY", shell_complete=completion.studies)
+@results_option
 @click.option("--kind", default="", help="The kind of study, where rows of several have that name.")
-@click.option("--metric", help="Such as guest_ns_reset_to_init, host_ns_init, memavailable_bytes.")
+@click.option(
+    "--metric",
+    shell_complete=completion.metrics,
+    help="Such as guest_ns_reset_to_init, host_ns_init, memavailable_bytes.",
+)
 @click.option("--figure", help="A figure that the kind of study has, in place of a measure.")
 @click.option("--clock", type=click.Choice(["wall", "instructions"]), help="Which rows, where the study has both.")
 @click.option("--x", default="cell", show_default=True, help="The factor on the x axis.")
@@ -197,7 +206,7 @@ def bench_compare(
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=".png .svg .pdf")
 def bench_plot(
     study_name: str,
-    out: Path,
+    folder: Path,
     kind: str,
     metric: str | None,
     figure: str | None,
@@ -212,7 +221,7 @@ def bench_plot(
     from acon_nb.analysis import explore
 
     plots.picture_format(output)
-    rows = _rows_of(out, kind, study_name)
+    rows = _rows_of(folder, kind, study_name)
     if figure is not None:
         _refuse_with_figure(metric=metric, x=x != explore.CELL, colour=colour, facet=facet)
         _plot_figure(rows[rows["clock"] == clock] if clock else rows, figure, output)
@@ -242,14 +251,14 @@ def _refuse_with_figure(**options: object) -> None:
         raise click.UsageError(f"{', '.join(used)} cannot be combined with --figure")
 
 
-def _rows_of(out: Path, kind: str, study: str) -> pd.DataFrame:
+def _rows_of(folder: Path, kind: str, study: str) -> pd.DataFrame:
     """Load the rows of a study, and name damaged files. Errors: `InvalidInput` if it has no rows."""
     from acon_nb import results
 
-    rows = results.load(out, kind, study)
+    rows = results.load(folder, kind, study)
     for name in rows.attrs["set_aside"]:
         click.echo(f"set aside, damaged: {name}", err=True)
     if rows.empty:
-        hint = f"one of: {', '.join(results.Store(out).studies(kind)) or 'none yet'}"
-        raise InvalidInput("study", study, f"has no rows in {out}", hint=hint)
+        hint = f"one of: {', '.join(results.Store(folder).studies(kind)) or 'none yet'}"
+        raise InvalidInput("study", study, f"has no rows in {folder}", hint=hint)
     return rows

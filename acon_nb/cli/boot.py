@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli import completion
+from acon_nb.cli.base import as_json_option, print_json, results_option
 from acon_nb.cli.bench import bench_group
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
@@ -90,21 +91,21 @@ def bench_boot(
 
 
 @bench_group.command("phases")
-@click.argument("study_name", metavar="STUDY")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.argument("study_name", metavar="STUDY", shell_complete=completion.studies)
+@results_option
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a figure: .png, .svg or .pdf.")
 @as_json_option
-def bench_phases(study_name: str, out: Path, plot: Path | None, as_json: bool) -> None:
+def bench_phases(study_name: str, folder: Path, plot: Path | None, as_json: bool) -> None:
     """Show the phases of each cell of a study: firmware, unpacking, kernel, /init."""
     from acon_nb import plots, results
     from acon_nb.boot import phases
 
     if plot is not None:
         plots.picture_format(plot)
-    rows = results.load(out, "boot", study_name)
+    rows = results.load(folder, "boot", study_name)
     if rows.empty:
-        hint = f"one of: {', '.join(results.Store(out).studies('boot')) or 'none yet'}"
-        raise InvalidInput("study", study_name, f"has no rows in {out}", hint=hint)
+        hint = f"one of: {', '.join(results.Store(folder).studies('boot')) or 'none yet'}"
+        raise InvalidInput("study", study_name, f"has no rows in {folder}", hint=hint)
     if plot is not None:
         plots.save(plots.plot_phases(rows), plot)
     if as_json:
@@ -115,9 +116,14 @@ def bench_phases(study_name: str, out: Path, plot: Path | None, as_json: bool) -
 
 @bench_group.command("initcalls")
 @click.argument("logs", metavar="[LOG [LOG]]", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--study", "study_name", help="The cells of a study that logged their initcalls, in place of logs.")
+@click.option(
+    "--study",
+    "study_name",
+    shell_complete=completion.studies,
+    help="The cells of a study that logged their initcalls, in place of logs.",
+)
 @click.option("--cell", "cells", multiple=True, help="A cell of the study, or two; part of its label is enough.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@results_option
 @click.option("--system-map", type=click.Path(path_type=Path), help="Names for a kernel without KALLSYMS.")
 @click.option("--most", type=click.IntRange(1), default=20, show_default=True, help="How many initcalls.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a figure: .png, .svg or .pdf.")
@@ -126,7 +132,7 @@ def bench_initcalls(
     logs: tuple[Path, ...],
     study_name: str | None,
     cells: tuple[str, ...],
-    out: Path,
+    folder: Path,
     system_map: Path | None,
     most: int,
     plot: Path | None,
@@ -138,7 +144,7 @@ def bench_initcalls(
 
     if plot is not None:
         plots.picture_format(plot)
-    boots = _boots(logs, study_name, cells, out, system_map)
+    boots = _boots(logs, study_name, cells, folder, system_map)
     if len(boots) > 2:
         hint = f"choose one or two with --cell: {'; '.join(boots)}"
         raise InvalidInput("boots", len(boots), "are more than two", hint=hint)
@@ -165,7 +171,7 @@ def bench_initcalls(
 
 
 def _boots(
-    logs: tuple[Path, ...], study_name: str | None, cells: tuple[str, ...], out: Path, system_map: Path | None
+    logs: tuple[Path, ...], study_name: str | None, cells: tuple[str, ...], folder: Path, system_map: Path | None
 ) -> dict[str, Boot]:
     from acon_nb import results
     from acon_nb.boot import initcalls
@@ -174,8 +180,8 @@ def _boots(
     if bool(logs) == bool(study_name):
         raise InvalidInput("logs", len(logs), "and a study cannot stand together, nor both be missing", hint="give one")
     if study_name:
-        rows = results.load(out, "boot", study_name)
-        boots = initcalls.of_rows(rows.to_dict("records"), out)  # type: ignore[arg-type]
+        rows = results.load(folder, "boot", study_name)
+        boots = initcalls.of_rows(rows.to_dict("records"), folder)  # type: ignore[arg-type]
         chosen = {name: boot for name, boot in boots.items() if not cells or any(cell in name for cell in cells)}
         if not chosen:
             hint = f"one of: {'; '.join(boots)}"
@@ -191,12 +197,12 @@ def _boots(
 
 
 @bench_group.command("memory")
-@click.argument("study_name", metavar="STUDY")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.argument("study_name", metavar="STUDY", shell_complete=completion.studies)
+@results_option
 @click.option("--cell", help="A cell's label.  [default: the first that was booted]")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a figure: .png, .svg or .pdf.")
 @as_json_option
-def bench_memory(study_name: str, out: Path, cell: str | None, plot: Path | None, as_json: bool) -> None:
+def bench_memory(study_name: str, folder: Path, cell: str | None, plot: Path | None, as_json: bool) -> None:
     """Show where the guest's memory went, from its RAM down to MemAvailable."""
     from acon_nb import plots, results
     from acon_nb.boot import memory
@@ -204,7 +210,7 @@ def bench_memory(study_name: str, out: Path, cell: str | None, plot: Path | None
 
     if plot is not None:
         plots.picture_format(plot)
-    rows, _ = usable(results.load(out, "boot", study_name))
+    rows, _ = usable(results.load(folder, "boot", study_name))
     labels = list(dict.fromkeys(rows["cell"])) if not rows.empty else []
     if not labels or (cell is not None and cell not in labels):
         hint = f"one of: {'; '.join(labels) or 'none: the study has no whole run'}"

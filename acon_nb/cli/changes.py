@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from acon_nb.cli import completion
 from acon_nb.cli.base import as_json_option, print_json
 from acon_nb.cli.bench import bench_group
 from acon_nb.progress import TextProgress
@@ -18,11 +19,23 @@ _path = click.Path(path_type=Path)
 @click.option("--tree", type=_path, required=True, help="A git tree of the kernel; it is only read.")
 @click.option("--good", required=True, help="A commit that has the old number.")
 @click.option("--bad", required=True, help="A later commit that has the new one.")
-@click.option("--metric", required=True, help="Such as guest_ns_reset_to_init, executed_ns, kernel_bytes.")
+@click.option(
+    "--metric",
+    required=True,
+    shell_complete=completion.metrics,
+    help="Such as guest_ns_reset_to_init, executed_ns, kernel_bytes.",
+)
 @click.option("--limit", default="", help="A difference that does not matter: 1000, or 0.5%.  [default: none]")
-@click.option("--plan", default="", help="A plan whose cell is measured.  [default: one boot]")
+@click.option(
+    "--plan", default="", shell_complete=completion.plans, help="A plan whose cell is measured.  [default: one boot]"
+)
 @click.option("--cell", default="", help="The label of one of its cells, or a part that only one has.")
-@click.option("--profile", default="", help="Profiles of kernel options, with commas.  [default: the cell's]")
+@click.option(
+    "--profile",
+    default="",
+    shell_complete=completion.profiles,
+    help="Profiles of kernel options, with commas.  [default: the cell's]",
+)
 @click.option("--config", type=_path, help="A .config to start from instead of tinyconfig.")
 @click.option("--set", "settings", multiple=True, metavar="OPT=VAL", help="An option to set in addition.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Compilers at a time.  [default: one per CPU]")
@@ -50,7 +63,12 @@ def bench_bisect(jobs: int | None, as_json: bool, **fields: Any) -> None:
 @click.option("--source", default="", help="What patches apply to: debian:6.12, DIR; or give --tree and BASE.")
 @click.option("--suite", default="quick", show_default=True, help="The guests: boot, quick or full (docs/series.md).")
 @click.option("--each", is_flag=True, help="Judge every patch, not the series alone.")
-@click.option("--profile", default="", help="Profiles of kernel options, with commas.  [default: the suite's]")
+@click.option(
+    "--profile",
+    default="",
+    shell_complete=completion.profiles,
+    help="Profiles of kernel options, with commas.  [default: the suite's]",
+)
 @click.option("--config", type=_path, help="A .config to start from instead of tinyconfig.")
 @click.option("--set", "settings", multiple=True, metavar="OPT=VAL", help="An option to set in addition.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Compilers at a time.  [default: one per CPU]")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli import completion
+from acon_nb.cli.base import as_json_option, out_option, print_json
 from acon_nb.cli.bench import bench_group, end_of_study
 from acon_nb.progress import TextProgress
 
@@ -19,12 +20,12 @@ _PEM = click.Path(path_type=Path, dir_okay=False)
 
 
 @bench_group.command("cluster")
-@click.argument("plan_name", metavar="PLAN")
+@click.argument("plan_name", metavar="PLAN", shell_complete=completion.plans)
 @click.option("--scheduler", required=True, help="tcp://127.0.0.1:8786, tls://HOST:8786, or a scheduler file (.json).")
 @click.option("--tls-ca", type=_PEM, help="TLS: the authority's certificate.  [default: as Dask is configured]")
 @click.option("--tls-cert", type=_PEM, help="TLS: this client's certificate.")
 @click.option("--tls-key", type=_PEM, help="TLS: this client's key.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@out_option
 @click.option("--runs", type=int, help="Runs of each cell, in place of the plan's.")
 @click.option("--again", is_flag=True, help="Measure again what an earlier run of the plan has measured.")
 @click.option("--jobs", type=int, help="Compilers at a time on this host, for builds only.")

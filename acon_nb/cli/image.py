@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from acon_nb.cli import completion
 from acon_nb.cli.base import print_json
 from acon_nb.progress import TextProgress
 
@@ -56,7 +57,12 @@ def image_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--command", default="", metavar="ARGV...", help="Its command.  [default: the image's own]"),
         click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable; may be given several times."),
         click.option("--at", default="", help="Shares of its peak, or sizes.  [default: 0.5x,0.75x,1x]"),
-        click.option("--setups", default="", help="Set-ups to compare: acon-nb bench setups lists them."),
+        click.option(
+            "--setups",
+            default="",
+            shell_complete=completion.setups,
+            help="Set-ups to compare: acon-nb bench setups lists them.",
+        ),
         click.option("--seeds", type=int, help="Runs of each.  [default: 5]"),
         click.option("--for", "run_for", default="", help="End a server after a time of the guest's: 30s."),
         click.option(
@@ -91,14 +97,14 @@ def question_of(image: str, **options: Any) -> ImageQuestion:
 
 
 def answer_image(
-    question: ImageQuestion, out: Path, *, again: bool, parallel: int | None, dry_run: bool, as_json: bool
+    question: ImageQuestion, out: Path, *, again: bool, jobs: int | None, dry_run: bool, as_json: bool
 ) -> None:
     """Measure the image, run its study, and print the answer."""
     from acon_nb.cli.bench import print_plan
     from acon_nb.swap.image.study import image_study
 
-    made = image_study(question, on_progress=TextProgress())
-    study = made.study(out, again=again, parallel=parallel)
+    made = image_study(question, jobs=jobs, on_progress=TextProgress())
+    study = made.study(out, again=again, parallel=jobs)
     if dry_run:
         print_plan(study)
         return

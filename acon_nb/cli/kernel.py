@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from acon_nb.cli import completion
 from acon_nb.cli.base import as_json_option, main, print_json
 from acon_nb.progress import TextProgress
 
@@ -23,7 +24,12 @@ def kernel_group() -> None:
 
 def _kernel_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--profile", default="", help="Profiles or groups that add up, separated by commas."),
+        click.option(
+            "--profile",
+            default="",
+            shell_complete=completion.profiles,
+            help="Profiles or groups that add up, separated by commas.",
+        ),
         click.option(
             "--source",
             default="debian:6.12",
@@ -146,8 +152,8 @@ def kernel_check(as_json: bool, **fields: Any) -> None:
 
 
 @kernel_group.command("diff")
-@click.argument("left")
-@click.argument("right")
+@click.argument("left", shell_complete=completion.profiles_or_files)
+@click.argument("right", shell_complete=completion.profiles_or_files)
 @click.option("--kernel-version", default="6.12", show_default=True, help="The version for which profiles apply.")
 @as_json_option
 def kernel_diff(left: str, right: str, kernel_version: str, as_json: bool) -> None:
@@ -165,11 +171,22 @@ def kernel_diff(left: str, right: str, kernel_version: str, as_json: bool) -> No
 
 
 @kernel_group.command("cost")
-@click.option("--groups", default="", help="Groups in the order in which they are added (default: the guide's).")
+@click.option(
+    "--groups",
+    default="",
+    shell_complete=completion.profiles,
+    help="Groups in the order in which they are added (default: the guide's).",
+)
 @click.option(
     "--per-option", is_flag=True, help="Leave out each option alone instead (minutes each; resumes with --out)."
 )
-@click.option("--profile", default="guide", show_default=True, help="With --per-option: whose options.")
+@click.option(
+    "--profile",
+    default="guide",
+    show_default=True,
+    shell_complete=completion.profiles,
+    help="With --per-option: whose options.",
+)
 @click.option("--options", default="", help="With --per-option: only these (default: each that the profile turns on).")
 @click.option("--source", default="debian:6.12", show_default=True, help="As for kernel build.")
 @click.option("--memory", default="512M", show_default=True, help="Memory of the guest that boots each kernel.")

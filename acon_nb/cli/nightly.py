@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from acon_nb.cli import completion
 from acon_nb.cli.base import as_json_option, print_json
 from acon_nb.cli.bench import bench_group
 from acon_nb.errors import InvalidInput
@@ -14,7 +15,13 @@ from acon_nb.errors import InvalidInput
 
 @bench_group.command("nightly")
 @click.option("--history", type=click.Path(path_type=Path), default=Path("history"), show_default=True)
-@click.option("--plan", default="quick", show_default=True, help="A built-in plan, or a TOML file.")
+@click.option(
+    "--plan",
+    default="quick",
+    show_default=True,
+    shell_complete=completion.plans,
+    help="A built-in plan, or a TOML file.",
+)
 @click.option("--night", default="", help="This night's name, a date first.  [default: now, UTC]")
 @click.option("--nights", type=int, default=30, show_default=True, help="Nights that are looked at.")
 @click.option("--limit-instructions", type=float, default=0.002, show_default=True, help="Share that may be lost.")

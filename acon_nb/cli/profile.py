@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli import completion
+from acon_nb.cli.base import as_json_option, print_json, results_option
 from acon_nb.cli.bench import bench_group
 from acon_nb.cli.profile_files import check_files, file_options, given_files, write_difference, write_files
 from acon_nb.progress import TextProgress
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _OF_A_BOOT = ("initrd_path", "until", "memory", "append", "system_map", "timeout_s", "build", "calls")
-_OF_A_STUDY = ("cell", "out")
+_OF_A_STUDY = ("cell", "folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class _Boot:
 
 
 @bench_group.command("profile")
-@click.argument("study_name", metavar="[STUDY]", required=False)
+@click.argument("study_name", metavar="[STUDY]", required=False, shell_complete=completion.studies)
 @click.option("--kernel", "kernel_path", type=_PATH, help="A bzImage, or a saved profile, in place of a study.")
 @click.option("--diff", "other_path", type=_PATH, help="Compare with another kernel's profile, or a saved one.")
 @click.option(
@@ -56,7 +57,7 @@ class _Boot:
 )
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=600, show_default=True, help="Seconds.")
 @click.option("--cell", default="", help="A cell of the study; part of its label is enough.")
-@click.option("--out", type=_PATH, default=Path("results"), show_default=True, help="The study's folder of results.")
+@results_option
 @click.option(
     "--by",
     type=click.Choice(["function", "file", "folder", "subsystem"]),
@@ -73,7 +74,7 @@ def bench_profile(
     kernel_path: Path | None,
     other_path: Path | None,
     cell: str,
-    out: Path,
+    folder: Path,
     by: str,
     most: int,
     save_path: Path | None,
@@ -99,7 +100,7 @@ def bench_profile(
     asked = None if kernel_path is None else _Boot(kernel_path=kernel_path, **boot)
     if asked is None and other_path is not None and not saved:
         raise click.UsageError("--diff of a STUDY takes a saved profile")
-    profile = _stored(str(study_name), cell, out) if asked is None else _booted(asked, asked.kernel_path)
+    profile = _stored(str(study_name), cell, folder) if asked is None else _booted(asked, asked.kernel_path)
     if save_path is not None:
         profile.save(save_path)
     if other_path is None:

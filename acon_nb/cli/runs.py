@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import click
 
+from acon_nb.cli import completion
 from acon_nb.cli.base import as_json_option, main, print_json
 
 _LOOK_S = 0.2
@@ -31,7 +32,7 @@ def ps_command(show_all: bool, as_json: bool) -> None:
 
 
 @main.command("logs")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.guests)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the guest ends.")
 def logs_command(name: str, follow: bool) -> None:
     """Print what the console of the guest NAME said, also after its end."""
@@ -50,7 +51,7 @@ def logs_command(name: str, follow: bool) -> None:
 
 
 @main.command("attach")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.running_guests)
 def attach_command(name: str) -> None:
     """Show the console of the running guest NAME and pass keys on; ^A d leaves it, ^A ^A sends a ^A."""
     from acon_nb.vm import remote, runs
@@ -60,7 +61,7 @@ def attach_command(name: str) -> None:
 
 
 @main.command("kill")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.running_guests)
 def kill_command(names: tuple[str, ...]) -> None:
     """End running guests at once; their disks are as after a power cut."""
     from acon_nb.vm import runs

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli import completion
+from acon_nb.cli.base import as_json_option, out_option, print_json
 from acon_nb.cli.bench import bench_group
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 @bench_group.command("selfcheck")
 @click.option("--real", is_flag=True, help="Run a plan of equal cells, on both clocks (slow).")
 @click.option(
-    "--plan", "plan_name", help="With --real: a plan whose factor copy has the levels a, b.  [default: copies]"
+    "--plan",
+    "plan_name",
+    shell_complete=completion.plans,
+    help="With --real: a plan whose factor copy has the levels a, b.  [default: copies]",
 )
 @click.option("--comparisons", type=int, help="How many.  [default: 1000; with --real 20 per clock]")
 @click.option("--clock", type=click.Choice(["wall", "instructions"]), help="With --real: only this clock.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@out_option
 @click.option("--swap", is_flag=True, help="Simulate swap studies of equal choices: how often is one called better?")
 @click.option("--seeds", help="With --swap: numbers of seeds.  [default: 3,4,5,8]")
 @click.option("--choices", help="With --swap: numbers of choices.  [default: 2,5,8]")

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import click
 
-from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli import completion
+from acon_nb.cli.base import as_json_option, print_json, results_option
 from acon_nb.cli.bench import bench_group
 from acon_nb.errors import InvalidInput
 
 
 @bench_group.command("sizing")
-@click.argument("study_name", metavar="STUDY")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.argument("study_name", metavar="STUDY", shell_complete=completion.studies)
+@results_option
 @click.option("--ratio", type=float, multiple=True, default=(1.7, 2.3, 3.5), show_default=True, help="Of the codec.")
 @click.option(
     "--pressure", type=float, multiple=True, default=(1.25, 1.5, 2.0, 2.5), show_default=True,
@@ -25,7 +26,7 @@ from acon_nb.errors import InvalidInput
 @as_json_option
 def bench_sizing(
     study_name: str,
-    out: Path,
+    folder: Path,
     ratio: tuple[float, ...],
     pressure: tuple[float, ...],
     clock: str | None,
@@ -43,10 +44,10 @@ def bench_sizing(
         for number in numbers:
             if not 0.1 <= number <= 100:
                 raise InvalidInput(name, number, "is out of range", hint="0.1 to 100, such as 2.3")
-    rows = results.load(out, "swap", study_name)
+    rows = results.load(folder, "swap", study_name)
     if rows.empty:
-        hint = f"one of: {', '.join(results.Store(out).studies('swap')) or 'none yet'}"
-        raise InvalidInput("study", study_name, f"has no rows in {out}", hint=hint)
+        hint = f"one of: {', '.join(results.Store(folder).studies('swap')) or 'none yet'}"
+        raise InvalidInput("study", study_name, f"has no rows in {folder}", hint=hint)
     fitted = sizing(counted(rows, clock or ""))
     table = fitted.table(ratio, pressure)
     if output is not None:

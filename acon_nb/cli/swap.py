@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli.base import as_json_option, jobs_option, out_option, print_json
 from acon_nb.cli.bench import bench_group, end_of_study, print_plan
 from acon_nb.cli.image import CommandWords, answer_image, image_options, question_of
 from acon_nb.errors import InvalidInput
@@ -24,10 +24,10 @@ _PRESETS = ("smoke", "tour", "quickstart", "tutorial", "disks", "answers", "pape
     help="smoke, tour: minutes; quickstart, tutorial: ten; answers: an hour or so; paper: a day or two.",
 )
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan of your own (TOML, study = swap).")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@out_option
 @click.option("--runs", type=int, help="Runs (seeds) of each cell, in place of the plan's.")
 @click.option("--again", is_flag=True, help="Measure anew what an earlier run of the plan has measured.")
-@click.option("--parallel", type=int, help="Guests of the instruction clock at a time (default: a CPU each).")
+@jobs_option
 @click.option("--dry-run", is_flag=True, help="List the cells and end.")
 @image_options
 @as_json_option
@@ -37,7 +37,7 @@ def bench_swap(
     out: Path,
     runs: int | None,
     again: bool,
-    parallel: int | None,
+    jobs: int | None,
     dry_run: bool,
     image: str,
     command: str,
@@ -71,7 +71,7 @@ def bench_swap(
         if runs is not None:
             raise click.UsageError("--runs is for plans: --seeds is how often each set-up of an image runs")
         question = question_of(image, **asked)
-        answer_image(question, out, again=again, parallel=parallel, dry_run=dry_run, as_json=as_json)
+        answer_image(question, out, again=again, jobs=jobs, dry_run=dry_run, as_json=as_json)
         return
     if given := [name for name, value in asked.items() if value not in ("", None, ())]:
         raise click.UsageError(f"{given[0]} is for --image")
@@ -80,7 +80,7 @@ def bench_swap(
         raise InvalidInput("study", plan.study, "is not a swap study", hint='study = "swap", or acon-nb bench study')
     if runs is not None:
         plan = dataclasses.replace(plan, runs=runs)
-    study = study_of(plan, out, session=uuid.uuid4().hex if again else "", parallel=parallel)
+    study = study_of(plan, out, session=uuid.uuid4().hex if again else "", jobs=jobs, parallel=jobs)
     if dry_run:
         print_plan(study)
         return

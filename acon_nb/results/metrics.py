@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from acon_nb import registry
 from acon_nb.errors import InvalidInput
-from acon_nb.results.columns import column_of
+from acon_nb.results.columns import column_of, columns
 from acon_nb.units import format_bytes, format_seconds
 from acon_nb.vm import Clock
 
@@ -69,6 +69,11 @@ class Metric:
     def is_worse(self, ratio: float) -> bool:
         """Whether a ratio to the baseline means that this side is worse."""
         return ratio < 1 if self.more_is_better else ratio > 1
+
+
+def names() -> tuple[str, ...]:
+    """The names of the columns that are measures; those whose name has a part of the user's are left out."""
+    return tuple(column.name for column in columns() if column.unit is not None and column.name.isidentifier())
 
 
 @registry.cached

@@ -120,9 +120,17 @@ class Study:
     def __post_init__(self) -> None:
         cells = self.plan.all_cells
         clocks = [self.experiment.clock(row) for row in cells]
-        counts = Counter(planned.cell for planned in self.plan.schedule() if is_due(planned, clocks[planned.cell]))
+        due = [planned for planned in self.plan.schedule() if is_due(planned, clocks[planned.cell])]
+        counts, warmups = Counter(one.cell for one in due), Counter(one.cell for one in due if one.warmup)
         states = [
-            CellState(label=row.label, clock=clocks[number], planned=counts[number]) for number, row in enumerate(cells)
+            CellState(
+                label=row.label,
+                clock=clocks[number],
+                planned=counts[number],
+                warmups=warmups[number],
+                role=role_of(self.experiment, row),
+            )
+            for number, row in enumerate(cells)
         ]
         expected = self.expected.cell_s if self.expected else None
         self._board = Board(self.plan.name, states, self._width, expected)
@@ -168,7 +176,7 @@ class Study:
                 on_progress(Progress(f"plan {self.plan.name}", 0.0, self.expected.text()))
             self.check()
             with live.measuring(self.store, self.plan.name, lambda: self._board.state, on_progress, stop) as tell:
-                self.experiment.prepare(jobs=self.jobs, on_progress=tell, cancel=stop)
+                self.experiment.prepare(jobs=self.jobs, on_progress=self._board.building(tell), cancel=stop)
                 stop.check()
                 self._measure(tell, stop)
         return self.rows()
@@ -300,6 +308,12 @@ class Study:
 def is_due(planned: PlannedRun, clock: Clock) -> bool:
     """Whether a run is needed: the instruction clock needs no warm-up."""
     return not planned.warmup or clock is Clock.WALL
+
+
+def role_of(experiment: Experiment, cell: PlanCell) -> str:
+    """Return what a cell is for that the experiment added to those of its plan, such as a calibration; or nothing."""
+    role: Callable[[PlanCell], str] = getattr(experiment, "role", lambda _: "")
+    return role(cell)
 
 
 def run_key(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from acon_nb.errors import Cancelled
-from acon_nb.progress import Progress
+from acon_nb.progress import OnProgress, Progress
 from acon_nb.vm import GOOD_ENDS, Clock
 from acon_nb.vm.diagnosis import end_text, read_tail
 
@@ -22,11 +22,16 @@ _ORDER = ("running", "failed", "done", "waiting")
 
 @dataclass(frozen=True, kw_only=True)
 class CellState:
-    """The state of a cell: its runs planned, done (`kept`: from an earlier session) and failed; its latest log."""
+    """The state of a cell: its runs planned, done (`kept`: from an earlier session) and failed; its latest log.
+
+    `warmups` of the planned runs are warm-ups; `role` names a cell that the experiment added to those of the plan.
+    """
 
     label: str
     clock: Clock
     planned: int
+    warmups: int = 0
+    role: str = ""
     done: int = 0
     kept: int = 0
     failed: int = 0
@@ -47,12 +52,17 @@ class CellState:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyState:
-    """The state of a study; `left_s` is the time left, estimated from the runs so far (None: not known yet)."""
+    """The state of a study; `left_s` is the time left, estimated from the runs so far (None: not known yet).
+
+    `made_of` divides the total where it holds runs that nobody planned; `doing` is what is built before the first run.
+    """
 
     name: str
     phase: str = "new"
     done: int = 0
     total: int = 0
+    made_of: str = ""
+    doing: str = ""
     failed: int = 0
     started: float | None = None
     left_s: float | None = None
@@ -67,7 +77,21 @@ def headline(state: StudyState) -> str:
     counts = Counter(cell.state for cell in state.cells)
     cells = ", ".join(f"{counts[name]} {name}" for name in _ORDER if counts[name])
     why = f" ({state.error.splitlines()[0]})" if state.error and state.phase == "failed" else ""
-    return f"{state.phase}{why}: {state.done} of {state.total} runs{failed}{left}; cells: {cells}"
+    made_of = f" ({state.made_of})" if state.made_of else ""
+    doing = f" {state.doing}:" if state.doing and state.phase == "building" else ":"
+    return f"{state.phase}{why}{doing} {state.done} of {state.total} runs{made_of}{failed}{left}; cells: {cells}"
+
+
+def made_of(cells: Sequence[CellState]) -> str:
+    """Divide the runs of a study: "3 planned, 1 calibration"; nothing if all are runs that the plan asks for."""
+    extra: Counter[str] = Counter()
+    for cell in cells:
+        if cell.role:
+            extra[cell.role] += cell.planned
+        elif cell.warmups:
+            extra["warm-up"] += cell.warmups
+    planned = sum(cell.planned for cell in cells) - sum(extra.values())
+    return ", ".join([f"{planned} planned", *(f"{count} {name}" for name, count in extra.items())]) if extra else ""
 
 
 def log_of(cell: CellState) -> str:
@@ -92,7 +116,8 @@ class Board:
         self._lock = threading.RLock()
         self._cells = list(cells)
         self._width = {Clock.WALL: 1, Clock.INSTRUCTIONS: parallel}
-        self._fields: dict[str, Any] = {"name": name, "total": sum(cell.planned for cell in cells)}
+        total = sum(cell.planned for cell in cells)
+        self._fields: dict[str, Any] = {"name": name, "total": total, "made_of": made_of(cells)}
         self._seconds = dict.fromkeys(Clock, 0.0)
         self._timed = dict.fromkeys(Clock, 0)
         self._expected = expected
@@ -130,7 +155,7 @@ class Board:
     @contextlib.contextmanager
     def phases(self) -> Iterator[None]:
         """Note that the study is prepared, and at the block's end that it is done, failed or cancelled, and why."""
-        self.change(phase="preparing", started=time.time(), error="")
+        self.change(phase="preparing", started=time.time(), error="", doing="")
         try:
             yield
         except BaseException as error:
@@ -138,6 +163,15 @@ class Board:
             self.change(phase=phase, error=str(error), left_s=None)
             raise
         self.change(phase="done", left_s=0.0)
+
+    def building(self, on_progress: OnProgress) -> OnProgress:
+        """Return where to report what is built before the first run: it is noted, and passed on."""
+
+        def tell(event: Progress) -> None:
+            self.change(phase="building", doing=event.line)
+            on_progress(event)
+
+        return tell
 
     def widen(self, *, wall: int, instructions: int) -> None:
         """Set how many guests of each clock run at a time (on several hosts, more than one on the wall clock)."""
@@ -178,10 +212,11 @@ class Board:
     def progress(self, text: str = "") -> Progress:
         """The state as an event: "3 of 9 runs, some 12 s left: memory=1G: powered off"."""
         with self._lock:
-            name, total, done = (self._fields[key] for key in ("name", "total", "done"))
+            name, total, done, parts = (self._fields[key] for key in ("name", "total", "done", "made_of"))
             failed, left_s = self._fields["failed"], self._fields["left_s"]
         left = "" if left_s is None or done == total else f", some {format_left(left_s)} left"
-        event = f"{done} of {total} runs{f', {failed} failed' if failed else ''}{left}"
+        runs = f"{done} of {total} runs{f' ({parts})' if parts and not done else ''}"
+        event = f"{runs}{f', {failed} failed' if failed else ''}{left}"
         return Progress(f"study {name}", done / total if total else 1.0, f"{event}: {text}" if text else event)
 
     def _cell(self, number: int, **fields: Any) -> None:

@@ -63,6 +63,7 @@ class SwapExperiment:
     kind = "swap"
 
     def __init__(self, plan: Plan, *, cache: Cache | None = None) -> None:
+        self._planned = frozenset(row.label for row in plan.all_cells)
         self.plan = with_checks(plan)
         self._store = cache or Cache()
         self._profile, self._calls = plan.profile, plan.calls
@@ -85,6 +86,12 @@ class SwapExperiment:
     def clock(self, cell: PlanCell) -> Clock:
         """The clock of a cell."""
         return Clock(self._factors[cell.label].clock)
+
+    def role(self, cell: PlanCell) -> str:
+        """What a cell is for that `with_checks` added: runs that the plan itself does not have."""
+        if cell.label in self._planned:
+            return ""
+        return "calibration" if self._factors[cell.label].workload == "codec" else "repeated to check determinism"
 
     def guest_bytes(self, cell: PlanCell) -> int:
         """The RAM of a guest of the cell, the simulated disk's included."""

@@ -17,7 +17,7 @@ from acon_nb.analysis.explore import Explored, View
 from acon_nb.errors import AconError, InvalidInput
 from acon_nb.jupyter import show
 from acon_nb.plots import save
-from acon_nb.widgets.parts import dense, pre
+from acon_nb.widgets.parts import dense, export_path, pre
 from acon_nb.widgets.view import Displayed, accessible
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class _View:
 
     def _export(self) -> None:
         try:
-            path = self.shown.export(Path(self.file.value.strip()))
+            path = self.shown.export(export_path(self.file.value))
             self.message.value = pre(f"written: {path}")
             self.shown.keep()
         except (AconError, OSError) as error:

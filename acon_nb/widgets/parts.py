@@ -7,9 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
-from acon_nb.errors import AconError
+from acon_nb.errors import AconError, InvalidInput
 from acon_nb.progress import Progress
 from acon_nb.widgets.job import NotebookJob
 
@@ -48,6 +49,19 @@ def scrolled(w: Any, height: str, text: str = "") -> Any:
 def dense(markup: str) -> str:
     """Give HTML the line height of text instead of that of a button, the default in widgets."""
     return f'<div style="line-height: 1.35">{markup}</div>'
+
+
+def export_path(text: str) -> Path:
+    """Return the path of a file that was typed into a field of a form: a mistyped folder is refused, not made.
+
+    Errors: `InvalidInput`.
+    """
+    path = Path(text.strip())
+    if not text.strip() or path.is_dir():
+        raise InvalidInput("file", text.strip(), "is not the name of a file", hint="such as figure.png")
+    if not path.parent.is_dir():
+        raise InvalidInput("file", path, f"is in a folder that does not exist: {path.parent}", hint="make it first")
+    return path
 
 
 def lines_of(text: str) -> tuple[str, ...]:

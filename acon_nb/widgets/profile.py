@@ -14,7 +14,7 @@ from acon_nb.errors import AconError, InvalidInput
 from acon_nb.jupyter import show
 from acon_nb.profile import exports, flame, tables
 from acon_nb.profile.chosen import ChosenProfiles
-from acon_nb.widgets.parts import dense, pre
+from acon_nb.widgets.parts import dense, export_path, pre
 from acon_nb.widgets.view import Displayed, accessible
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class _View:
 
     def _export(self) -> None:
         try:
-            self.message.value = pre(f"written: {self.explorer.export(Path(self.file.value.strip()))}")
+            self.message.value = pre(f"written: {self.explorer.export(export_path(self.file.value))}")
             self.explorer.keep()
         except (AconError, OSError) as error:
             self.message.value = pre(str(error), bad=True)

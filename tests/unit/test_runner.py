@@ -122,7 +122,7 @@ def test_how_long_a_plan_takes_is_told_before_it_starts_and_follows_its_runs(tmp
     assert study.state.left_s == 90
     study.run(on_progress=lambda event: events.append(event.line))
     assert events[0] == "plan sizes   0 %  3 cells, 9 runs, some 60 s to 2 min (as 5 earlier runs took)"
-    assert any("0 of 9 runs, some 90 s left" in line for line in events)
+    assert any("0 of 9 runs (6 planned, 3 warm-up), some 90 s left" in line for line in events)
     assert "1 of 9 runs, some 1 s left" in "\n".join(events), "these runs take no time, and the rest is scaled by that"
 
 

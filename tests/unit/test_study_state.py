@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from acon_nb.progress import Progress
+from acon_nb.study.kinds import study_of
+from acon_nb.study.plan import Plan
 from acon_nb.study.state import Board, CellState, headline, log_of
 from acon_nb.vm import Clock
 from acon_nb.widgets.board import cells_table, squares
@@ -74,3 +77,25 @@ def test_a_study_that_is_run_again_begins_at_nothing(tmp_path: Path) -> None:
     shown.begin()
     assert (shown.state.done, shown.state.failed, shown.state.left_s) == (0, 0, None)
     assert {cell.done for cell in shown.state.cells} == {0}
+
+
+def test_runs_that_nobody_planned_are_named() -> None:
+    cells = [CellState(label=f"n={n}", clock=Clock.WALL, planned=3, warmups=1) for n in range(2)]
+    assert headline(Board("sizes", cells, 1).state).startswith("new: 0 of 6 runs (4 planned, 2 warm-up); cells:")
+    plan = Plan(name="one", study="swap", factors={"swap": ["none", "disk", "zram:lz4"]}, runs=1, warmups=0)
+    state = study_of(plan, Path("none")).state
+    shown = "0 of 5 runs (3 planned, 1 calibration, 1 repeated to check determinism)"
+    assert shown in headline(state)
+    assert headline(Board("sizes", cells[:0], 1).state).startswith("new: 0 of 0 runs; ")
+
+
+def test_what_is_built_is_said_in_place_of_preparing() -> None:
+    board = Board("sizes", [CellState(label="n=1", clock=Clock.WALL, planned=3)], 1)
+    with board.phases():
+        assert headline(board.state).startswith("preparing: 0 of 3 runs")
+        events: list[Progress] = []
+        board.building(events.append)(Progress("kernel guide", 0.35, "mm/zswap.o"))
+        assert headline(board.state).startswith("building kernel guide  35 %  mm/zswap.o: 0 of 3 runs")
+        assert events
+        board.change(phase="running")
+        assert headline(board.state).startswith("running: 0 of 3 runs")

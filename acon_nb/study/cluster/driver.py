@@ -21,6 +21,7 @@ from acon_nb.study.cluster.resume import counted, kept
 from acon_nb.study.cluster.worker import Portable
 from acon_nb.study.kinds import experiment_of
 from acon_nb.study.plan import Plan
+from acon_nb.study.runner import role_of
 from acon_nb.study.state import Board, CellState, StudyState
 from acon_nb.vm import Clock
 
@@ -61,7 +62,13 @@ class ClusterStudy:
         runs = {Clock.WALL: self.plan.runs + self.plan.warmups, Clock.INSTRUCTIONS: self.plan.runs}
         clocks = [self.experiment.clock(row) for row in self.plan.all_cells]
         cells = [
-            CellState(label=row.label, clock=clock, planned=runs[clock])
+            CellState(
+                label=row.label,
+                clock=clock,
+                planned=runs[clock],
+                warmups=runs[clock] - self.plan.runs,
+                role=role_of(self.experiment, row),
+            )
             for row, clock in zip(self.plan.all_cells, clocks, strict=True)
         ]
         self._board = Board(self.plan.name, cells, 1)
@@ -103,7 +110,7 @@ class ClusterStudy:
         stored = kept(self.store, self.experiment.kind, self.plan.name, self.session)
         membership = Membership(self.pool, host_class=self.host_class, skip_unfit=self.skip_unfit)
         host_class = membership.muster(stored.classes)  # before anything is built
-        self.experiment.prepare(jobs=self.jobs, on_progress=on_progress, cancel=stop)
+        self.experiment.prepare(jobs=self.jobs, on_progress=self._board.building(on_progress), cancel=stop)
         for error in self.experiment.unbuilt.values():
             raise error  # do not spend the time of many hosts on an incomplete plan
         stop.check()
