@@ -18,6 +18,7 @@ from acon_nb.plots import COLOURS
 from acon_nb.study.runner import Study
 from acon_nb.units import format_bytes
 from acon_nb.widgets import sparkline
+from acon_nb.widgets.session import headless
 from acon_nb.widgets.view import Displayed, accessible
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class GuestCurves(Displayed):
             return [self.report()]
         except InvalidInput:
             return []
+
+    def _ipython_display_(self) -> None:
+        if not headless():  # then `report()` comes behind the study
+            super()._ipython_display_()
 
     def widget(self) -> Any:
         """Return the widget that draws the curves until the study has ended."""

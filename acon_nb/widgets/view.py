@@ -1,6 +1,6 @@
 """How the package's views are displayed: a widget for a person, and with it what stays in a saved notebook.
 
-A saved notebook holds no widget, only its name; GitHub and nbconvert show the tables and figures that lie beside it.
+A saved notebook holds no widget, only its name; GitHub and nbconvert show the tables and figures stored with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Displayed:
         raise NotImplementedError
 
     def widget(self) -> Any:
-        """Return the widget, made anew if it holds nothing that has to outlive its cell."""
+        """Return the widget: a new one, unless it holds what has to outlive its cell."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def accessible(box: Any) -> Any:
     """Return a widget that assistive technology and the keyboard can use.
 
     Fields with an error are marked as invalid, with the error as their description; keys reach the field that has the
-    focus; the focus outlives a form that is drawn anew. ipywidgets can do none of this: a part in the page does.
+    focus; the focus outlives a form that is drawn again. ipywidgets can do none of this: a part in the page does.
     Without anywidget it is as it was.
     """
     import ipywidgets as w

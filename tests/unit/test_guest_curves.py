@@ -54,7 +54,7 @@ def test_the_view_draws_until_the_study_has_ended() -> None:
     state = SimpleNamespace(phase="running")
     guests = {"disk, seed 1": (sample(0), sample(1))}
     study: Any = SimpleNamespace(state=state, experiment=SimpleNamespace(samples=lambda: guests))
-    (curves,) = GuestCurves(study).widget().children
+    (curves,) = GuestCurves(study).widget().children[0].children
     deadline = time.monotonic() + 300
     while "disk, seed 1" not in curves.value:
         assert time.monotonic() < deadline

@@ -39,6 +39,6 @@ def test_what_cannot_be_asked_is_shown_and_the_question_stays(view: _View) -> No
 
 
 def test_in_a_headless_run_the_form_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("acon_nb.widgets.image.headless", lambda: True)
+    monkeypatch.setattr("acon_nb.widgets.view.headless", lambda: True)
     image_form(ImageQuestion(image="busybox", command=("sh", "-c", "a b")))._ipython_display_()
     assert "_View" not in capsys.readouterr().out

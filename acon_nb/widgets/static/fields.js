@@ -1,5 +1,5 @@
 // What ipywidgets cannot do for the form around this part: fields with an error are marked as invalid for assistive
-// technology, the form keeps its keys, and the focus outlives a form that is drawn anew.
+// technology, the form keeps its keys, and the focus outlives a form that is drawn again.
 const FIELDS = "input, textarea, select, button, summary, [tabindex='0']";
 const focused = new Map(); // of a form, by its name: the number of the field that has the focus
 
