@@ -7,7 +7,7 @@ across them. docs/nightly.md says how a night is judged.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,6 +96,7 @@ class Series:
     verdict: Verdict
     reference: float
     current: float
+    plan: str = ""
 
     @property
     def ratio(self) -> float:
@@ -164,12 +165,15 @@ def series_of(
     planned = rows.loc[rows["session"] == names[-1], "cell"]
     rows = rows[rows["session"].isin(names) & rows["cell"].isin(set(planned))]
     clocks = set(rows["clock"])
+    counted = usable(newest(rows, ("session",))[0])[0]  # once for all nights: there may be many hundreds
     series = []
     for (cell, clock), part in rows.groupby(["cell", "clock"], sort=False):
+        kept = counted[(counted["cell"] == cell) & (counted["clock"] == clock)]
         for name in metrics:
             if name in part and _is_followed(name, str(clock), clocks) and part[name].notna().any():
                 limit = (limits or Limits()).of(name, str(clock))
-                series.append(_series(part, str(cell), str(clock), name, limit, held, str(names[-1])))
+                nights_of = _nights(part, kept, name)
+                series.append(_series(part, nights_of, str(cell), str(clock), name, limit, held, str(names[-1])))
     return series
 
 
@@ -247,9 +251,16 @@ def verdict_table(series: Sequence[Series]) -> pd.DataFrame:
     return pd.DataFrame([row(one) for one in ranked])
 
 
-def _series(part: pd.DataFrame, cell: str, clock: str, metric: str, limit: float, held: str, tonight: str) -> Series:
-    by_night = {str(name): rows for name, rows in part.groupby("session", sort=False)}
-    nights = [night for name, rows in by_night.items() if (night := _night(name, rows, metric)) is not None]
+def _series(
+    part: pd.DataFrame,
+    nights: Sequence[Night],
+    cell: str,
+    clock: str,
+    metric: str,
+    limit: float,
+    held: str,
+    tonight: str,
+) -> Series:
     measure = metric_on(metric, clock)
     values = [night.value for night in nights]
     exact = measure.is_exact(clock)
@@ -264,7 +275,7 @@ def _series(part: pd.DataFrame, cell: str, clock: str, metric: str, limit: float
         verdict = Verdict.NO_VALUES
     elif not exact and len(nights) < 2 * LEAST_NIGHTS:
         verdict = Verdict.TOO_FEW_NIGHTS
-    changes = tuple(_change(step, nights, by_night) for step in steps if step in since)
+    changes = tuple(_change(step, nights, part) for step in steps if step in since)
     return Series(
         cell=cell, clock=clock, host_class=str(part["host_class"].iloc[0]), metric=metric, limit=limit, exact=exact,
         nights=tuple(nights), changes=changes, levels=tuple(levels), verdict=verdict, reference=reference,
@@ -280,20 +291,30 @@ def _verdict(worse: bool, change: float, limit: float, stepped: bool) -> Verdict
     return Verdict.WORSE if worse else Verdict.BETTER
 
 
-def _night(name: str, rows: pd.DataFrame, metric: str) -> Night | None:
-    kept, _ = usable(newest(rows)[0])  # a night that was resumed with another kernel
-    values = [float(value) for value in kept[metric].dropna() if value > 0]
-    if not values:
-        return None
-    summary = inference.summarise(values)
+def _nights(part: pd.DataFrame, kept: pd.DataFrame, metric: str) -> list[Night]:
+    """The nights of a measure of a cell that have a value: `kept` are those of its rows that count."""
+    stamps = dict(zip(reversed(list(part["session"])), reversed(list(part["timestamp"])), strict=True))
+    seeds = list(kept["seed"]) if "seed" in kept else [None] * len(kept)
+    runs: dict[str, list[tuple[object, float]]] = {str(name): [] for name in dict.fromkeys(part["session"])}
+    for session, seed, value in zip(kept["session"], seeds, kept[metric], strict=True):
+        if value > 0:  # neither missing nor 0
+            runs[str(session)].append((seed, float(value)))
+    return [_night(name, str(stamps[name]), measured) for name, measured in runs.items() if measured]
+
+
+def _night(name: str, timestamp: str, measured: Sequence[tuple[object, float]]) -> Night:
+    summary = inference.summarise([value for _, value in measured])
+    by_seed: dict[object, set[float]] = {}  # equal runs are those of one seed, where runs have seeds
+    for seed, value in measured:
+        by_seed.setdefault(seed, set()).add(value)
     return Night(
-        night=name, timestamp=str(rows["timestamp"].iloc[0]), value=summary.median, low=summary.low, high=summary.high,
-        runs=summary.n, repeats=len(set(values)) == 1,
+        night=name, timestamp=timestamp, value=summary.median, low=summary.low, high=summary.high, runs=summary.n,
+        repeats=all(len(values) == 1 for values in by_seed.values()),
     )  # fmt: skip
 
 
-def _change(step: Step, nights: Sequence[Night], by_night: Mapping[str, pd.DataFrame]) -> Change:
-    before, after = (by_night[nights[number].night] for number in (step.night - 1, step.night))
+def _change(step: Step, nights: Sequence[Night], part: pd.DataFrame) -> Change:
+    before, after = (part[part["session"] == nights[number].night] for number in (step.night - 1, step.night))
     return Change(
         night=nights[step.night].night, first=nights[step.first].night, last=nights[step.last].night, ratio=step.ratio,
         low=step.low, high=step.high, p=step.p, also=tuple(changed(before, after)),

@@ -6,19 +6,19 @@ import datetime as dt
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from acon_nb import results
 from acon_nb.analysis import tables
-from acon_nb.analysis.history import Limits, Series, night_text, series_of
+from acon_nb.analysis.history import Limits, Series, night_text, series_of, verdict_table
 from acon_nb.cache import atomic_file
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.stats.comparison import Verdict
-from acon_nb.study import plan
 from acon_nb.study.kinds import kind, study_of
+from acon_nb.study.plan import Plan, load
 from acon_nb.validation import Meta, check_fields
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ _SHOWN = (Verdict.WORSE, Verdict.BETTER, Verdict.NO_VALUES, Verdict.BELOW_MINIMU
 class NightlySpec:
     """What a night is.
 
-    `history` is the folder that keeps all nights, `plan` a built-in plan or a TOML file, `night` this night's name,
-    which begins with its date (default: now, UTC; the name of a night that was stopped resumes it). It is compared with
+    `history` is the folder that keeps all nights, `plan` names built-in plans or TOML files, with commas between them,
+    `night` this night's name, which begins with its date (default: now, UTC; the name of a night that was stopped
+    resumes it). It is compared with
     the last `nights` nights of this host class, within `limits`, from the `accepted` night on (a name or a date;
     default: the first of them). `metrics` are the measures that are followed (default: those of the kind of study).
     With `tree`, a git tree of the kernel, the plan's kernels are built of its `commit` (a branch, a tag or a commit),
@@ -45,7 +46,7 @@ class NightlySpec:
     """
 
     history: Path = Path("history")
-    plan: str = "quick"
+    plan: str = "quick,tour"
     night: str = ""
     nights: Annotated[int, Meta(ge=2)] = 30
     metrics: Sequence[str] = ()
@@ -63,6 +64,11 @@ class NightlySpec:
         object.__setattr__(self, "tree", Path(self.tree) if self.tree else None)  # a notebook's "" is none
         object.__setattr__(self, "metrics", tuple(self.metrics))
         check_fields(self)
+
+    @property
+    def plans(self) -> Mapping[str, Plan]:
+        """The plans by the names or files that were given. Errors: `InvalidInput`."""
+        return plans_of(self.plan)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> NightlySpec:
@@ -125,6 +131,16 @@ class NightlyResult:
             return f"{series} on {self.host_class}, the first night there: nothing was compared"
         return f"{series} over {self.nights} nights on {self.host_class}"
 
+    def markdown(self) -> str:
+        """The verdict for the page of a job: in a sentence, then what has to be looked at, then all series."""
+        mark = "✅" if self.passed else "❌"
+        first, *more = self.sentences()
+        lines = [f"## {mark} {first}", "", *(f"* {_escaped(text)}" for text in more)]
+        table = verdict_table(self.series)
+        lines += ["", f"| {' | '.join(table.columns)} |", f"|{'---|' * len(table.columns)}"] if len(table) else []
+        lines += [f"| {' | '.join(_escaped(str(cell)) for cell in row)} |" for row in table.itertuples(index=False)]
+        return "\n".join(lines) + "\n"
+
     def as_dict(self) -> dict[str, Any]:
         """For machines (docs/nightly.md)."""
         return {
@@ -136,49 +152,83 @@ class NightlyResult:
             "verdict": self.verdict,
             "passed": self.passed,
             "sentences": self.sentences(),
+            "markdown": self.markdown(),
             "failures": list(self.failures),
             "set_aside": list(self.set_aside),
             "series": [{**asdict(one), "ratio": one.ratio, "text": one.text()} for one in self.series],
         }
 
 
+def _escaped(text: str) -> str:
+    """Escape what Markdown or HTML would take as its own."""
+    return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
 def measure(
     spec: NightlySpec,
     *,
-    chosen: plan.Plan | None = None,
+    chosen: Sequence[Plan] = (),
     on_progress: OnProgress = silent,
     cancel: CancelToken | None = None,
-) -> pd.DataFrame:
-    """Run the plan (`chosen`: in its place) and add its rows to the history; returns this night's rows.
+) -> list[pd.DataFrame]:
+    """Run the plans (`chosen`: in their place) and add their rows to the history; returns this night's rows of each.
 
     Errors: those of `Study.run`.
     """
-    chosen = chosen or plan.load(spec.plan)
-    study = study_of(chosen, spec.history, session=spec.night)
-    rows = study.run(on_progress=on_progress, cancel=cancel)
-    study.store.compact(study.experiment.kind)
+    rows = []
+    for one in chosen or tuple(spec.plans.values()):
+        study = study_of(one, spec.history, session=spec.night)
+        rows.append(study.run(on_progress=on_progress, cancel=cancel))
+        study.store.compact(study.experiment.kind)
     return rows
+
+
+def plans_of(text: str) -> Mapping[str, Plan]:
+    """The plans of a night by the names or files that name them, with commas between. Errors: `InvalidInput`."""
+    sources = tuple(filter(None, (word.strip() for word in text.split(","))))
+    loaded = {source: load(source) for source in sources}
+    names = [one.name for one in loaded.values()]
+    if not names or len(set(names)) < len(names):
+        raise InvalidInput("plan", text, "names no plan, or one twice", hint="such as quick,tour")
+    return loaded
 
 
 def judge(spec: NightlySpec) -> NightlyResult:
     """Judge the night that is in the history against those before it. Errors: `InvalidInput` if it is not there."""
-    chosen = plan.load(spec.plan)
+    judged = [_judge(spec, one) for one in spec.plans.values()]
+    return NightlyResult(
+        night=spec.night,
+        plan=", ".join(one.plan for one in judged),
+        host_class=judged[-1].host_class,
+        nights=max(one.nights for one in judged),
+        series=tuple(series for one in judged for series in one.series),
+        failures=tuple(text for one in judged for text in one.failures),
+        set_aside=tuple(dict.fromkeys(name for one in judged for name in one.set_aside)),
+    )
+
+
+def _judge(spec: NightlySpec, chosen: Plan) -> NightlyResult:
+    """Judge what a night measured of one plan."""
     rows = results.load(spec.history, chosen.study, chosen.name)
     tonight = rows[rows["session"] == spec.night] if not rows.empty else rows
     if tonight.empty:
         names = ", ".join(dict.fromkeys(rows["session"])) if not rows.empty else "none yet"
-        raise InvalidInput("night", spec.night, f"is not in {spec.history}", hint=f"one of: {names[-300:]}")
+        where = f"is not in {spec.history} for the plan {chosen.name}"
+        raise InvalidInput("night", spec.night, where, hint=f"one of: {names[-300:]}")
     until = rows[rows["timestamp"] <= tonight["timestamp"].max()]
-    metrics = spec.metrics or kind(chosen.study).followed
-    series = series_of(until, metrics, nights=spec.nights, limits=spec.limits, accepted=spec.accepted)
+    known = kind(chosen.study)
+    series = series_of(
+        until, spec.metrics or known.followed, nights=spec.nights, limits=spec.limits, accepted=spec.accepted
+    )
     here = until[until["host_class"] == tonight["host_class"].iloc[-1]]
+    failures = () if known.failures_are_results else tables.failures(tonight, spec.history)
     return NightlyResult(
         night=spec.night,
         plan=chosen.name,
         host_class=str(tonight["host_class"].iloc[-1]),
         nights=min(spec.nights, here["session"].nunique()),
-        series=tuple(series),
-        failures=tuple(tables.failures(tonight, spec.history)),
+        series=tuple(replace(one, plan=chosen.name) for one in series),
+        failures=tuple(failures),
         set_aside=tuple(rows.attrs["set_aside"]),
     )
 

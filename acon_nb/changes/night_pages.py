@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acon_nb import results
+from acon_nb.analysis import nightly
 from acon_nb.cache import atomic_file
 from acon_nb.errors import InvalidInput
 from acon_nb.profile import diff_text, flame, stored
@@ -17,7 +18,6 @@ from acon_nb.profile.model import load
 from acon_nb.results.metrics import Metric, metric_on
 from acon_nb.results.select import changed, newest, usable
 from acon_nb.stats import inference
-from acon_nb.study import plan as plans
 from acon_nb.study.kinds import kind
 from acon_nb.units import format_share
 
@@ -106,20 +106,18 @@ def compare(history: Path, plan: str, before: str, after: str) -> NightsCompared
     The start of a name, such as a date, is enough where one night alone has it.
     Errors: `InvalidInput` for a night that is not there, and for the same one twice.
     """
-    chosen = plans.load(plan)
-    rows = results.load(history, chosen.study, chosen.name)
-    nights = list(dict.fromkeys(rows.sort_values("timestamp")["session"])) if not rows.empty else []
+    chosen = list(nightly.plans_of(plan).values())
+    loaded = ((kind(one.study).followed, results.load(history, one.study, one.name)) for one in chosen)
+    parts = [(followed, rows) for followed, rows in loaded if not rows.empty]
+    stamps: dict[str, str] = {}
+    for _, rows in parts:
+        stamps |= dict(zip(rows["session"], rows["timestamp"], strict=True))
+    nights = sorted(stamps, key=lambda name: stamps[name])
     names = (_night(nights, before, history), _night(nights, after, history))
     if names[0] == names[1]:
         raise InvalidInput("compare", after, "is the same night", hint="name two")
-    sides = [newest(rows[rows["session"] == name])[0] for name in names]
-    keys = [dict.fromkeys(zip(side["cell"], side["clock"], strict=True)) for side in sides]
-    followed = kind(chosen.study).followed
-    return NightsCompared(
-        names=names,
-        plan=chosen.name,
-        cells=tuple(_cell(str(cell), str(clock), sides, followed, history) for cell, clock in {**keys[0], **keys[1]}),
-    )
+    cells = [cell for followed, rows in parts for cell in _cells(rows, names, followed, history)]
+    return NightsCompared(names=names, plan=", ".join(one.name for one in chosen), cells=tuple(cells))
 
 
 def write(compared: NightsCompared, path: Path) -> Path:
@@ -163,6 +161,13 @@ def _profile_parts(one: CellNights, names: tuple[str, str], folder: Path) -> lis
     file = flame.save(page, folder / f"profile-{one.profiles[0].stem[:8]}-{one.profiles[1].stem[:8]}.html")
     text = diff_text.text(compared, _MOST)
     return [f'<p>By function: <a href="{_e(file.name)}">flame graph</a></p><pre>{_e(text)}</pre>']
+
+
+def _cells(rows: pd.DataFrame, names: tuple[str, str], followed: Sequence[str], history: Path) -> list[CellNights]:
+    """The cells of one plan in both nights."""
+    sides = [newest(rows[rows["session"] == name])[0] for name in names]
+    keys = [dict.fromkeys(zip(side["cell"], side["clock"], strict=True)) for side in sides]
+    return [_cell(str(cell), str(clock), sides, followed, history) for cell, clock in {**keys[0], **keys[1]}]
 
 
 def _cell(cell: str, clock: str, sides: Sequence[pd.DataFrame], followed: Sequence[str], history: Path) -> CellNights:

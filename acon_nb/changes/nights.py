@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acon_nb import results
@@ -16,7 +17,6 @@ from acon_nb.changes.repository import open_repository
 from acon_nb.errors import AconError, Cancelled, InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.stats.comparison import Verdict
-from acon_nb.study import plan as plans
 from acon_nb.study.plan import Plan
 from acon_nb.vm import Clock
 
@@ -51,33 +51,38 @@ class NightBisection:
         }  # fmt: skip
 
 
-def measure(spec: NightlySpec, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None) -> pd.DataFrame:
+def measure(
+    spec: NightlySpec, *, on_progress: OnProgress = silent, cancel: CancelToken | None = None
+) -> list[pd.DataFrame]:
     """Measure a night as `nightly.measure` does; with a git tree, its kernels are those of the tree's `commit`.
 
-    Errors: those of `plan_of` and of `nightly.measure`.
+    Errors: those of `plans_of` and of `nightly.measure`.
     """
-    return nightly.measure(spec, chosen=plan_of(spec), on_progress=on_progress, cancel=cancel)
+    return nightly.measure(spec, chosen=plans_of(spec), on_progress=on_progress, cancel=cancel)
 
 
-def plan_of(spec: NightlySpec) -> Plan:
-    """The plan of a night; with a git tree, its kernels are built of the tree's commit.
+def plans_of(spec: NightlySpec) -> tuple[Plan, ...]:
+    """The plans of a night; with a git tree, their kernels are built of the tree's commit.
 
     Errors: `InvalidInput` for a tree that is not a kernel's git tree, and for a plan that names a source of its own or
     builds no kernel.
     """
-    chosen = plans.load(spec.plan)
     if spec.tree is None:
-        return chosen
-    repository = open_repository(spec.tree)
+        return tuple(spec.plans.values())
+    return tuple(_of_tree(spec, spec.tree, chosen) for chosen in spec.plans.values())
+
+
+def _of_tree(spec: NightlySpec, tree: Path, chosen: Plan) -> Plan:
+    repository = open_repository(tree)
     commit = repository.commit(spec.commit, field="commit")
     own = [row.levels.get(_SOURCE) for row in chosen.all_cells if _SOURCE in row.levels]
     if own:
-        raise InvalidInput("tree", spec.tree, f"and the plan {chosen.name} names a source, {own[0]}", hint="omit one")
+        raise InvalidInput("tree", tree, f"and the plan {chosen.name} names a source, {own[0]}", hint="omit one")
     if all(row.levels.get(_KERNEL, _BUILD) != _BUILD for row in chosen.all_cells):
-        raise InvalidInput("tree", spec.tree, f"is not needed: {chosen.name} builds no kernel", hint="omit it")
+        raise InvalidInput("tree", tree, f"is not needed: {chosen.name} builds no kernel", hint="omit it")
     if repository.prefix:
-        raise InvalidInput("tree", spec.tree, "is a folder of a git tree", hint="give the top of the kernel's own tree")
-    return replace(chosen, fixed={**chosen.fixed, _SOURCE: f"{spec.tree.resolve()}#{commit}"})
+        raise InvalidInput("tree", tree, "is a folder of a git tree", hint="give the top of the kernel's own tree")
+    return replace(chosen, fixed={**chosen.fixed, _SOURCE: f"{tree.resolve()}#{commit}"})
 
 
 def bisections(
@@ -96,14 +101,16 @@ def bisections(
     """
     if spec.tree is None:
         return []
-    rows = results.load(spec.history, plans.load(spec.plan).study, result.plan)
+    sources = {chosen.name: (source, chosen) for source, chosen in spec.plans.items()}
     run = bisect_with or (lambda one: bisect(one, on_progress=on_progress, cancel=cancel))
     worse = [one for one in result.series if one.verdict is Verdict.WORSE and one.clock == Clock.INSTRUCTIONS]
     done = []
     for one in worse:
         step = max(one.changes, key=lambda change: abs(change.ratio - 1))
         on_progress(Progress("bisect", None, f"{one.cell}, {one.metric}, since the night {step.night}"))
-        done.append(_bisected(spec, one, step, rows, run))
+        source, chosen = sources[one.plan]
+        rows = results.load(spec.history, chosen.study, chosen.name)
+        done.append(_bisected(replace(spec, plan=source), one, step, rows, run))
     return done
 
 

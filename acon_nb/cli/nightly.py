@@ -17,10 +17,10 @@ from acon_nb.errors import InvalidInput
 @click.option("--history", type=click.Path(path_type=Path), default=Path("history"), show_default=True)
 @click.option(
     "--plan",
-    default="quick",
+    default="quick,tour",
     show_default=True,
     shell_complete=completion.plans,
-    help="A built-in plan, or a TOML file.",
+    help="Built-in plans or TOML files, with commas.",
 )
 @click.option("--night", default="", help="This night's name, a date first.  [default: now, UTC]")
 @click.option("--nights", type=int, default=30, show_default=True, help="Nights that are looked at.")
@@ -30,6 +30,9 @@ from acon_nb.errors import InvalidInput
 @click.option("--accepted", default="", help="A night or a date: the level that it measured is held from then on.")
 @click.option("--tree", type=click.Path(path_type=Path), help="A git tree of the kernel: regressions are bisected.")
 @click.option("--commit", default="HEAD", show_default=True, help="What of --tree is built: a branch, tag or commit.")
+@click.option(
+    "--markdown", type=click.Path(path_type=Path), help="Append the verdict to a file in Markdown, for a job's page."
+)
 @click.option("--compare", nargs=2, metavar="A B", help="Compare two nights of the history instead of measuring one.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("reports/nightly.html"), show_default=True
@@ -46,6 +49,7 @@ def bench_nightly(
     accepted: str,
     tree: Path | None,
     commit: str,
+    markdown: Path | None,
     compare: tuple[str, str] | None,
     output: Path,
     as_json: bool,
@@ -58,6 +62,7 @@ def bench_nightly(
     from acon_nb import reports
     from acon_nb.analysis import nightly
     from acon_nb.analysis.history import Limits
+    from acon_nb.changes import dashboard
     from acon_nb.changes import nights as changes_of_nights
     from acon_nb.jupyter import notebooks
 
@@ -77,7 +82,7 @@ def bench_nightly(
         tree=tree,
         commit=commit,
     )
-    changes_of_nights.plan_of(spec)  # an invalid plan or tree is refused now, not by a notebook
+    changes_of_nights.plans_of(spec)  # an invalid plan or tree is refused now, not by a notebook
     summary = output.with_suffix(".json")
     parameters = {
         "history": str(spec.history),
@@ -92,6 +97,11 @@ def bench_nightly(
     }
     reports.make(notebooks.folder() / "90_nightly.ipynb", output, parameters)
     data = nightly.read(summary)
+    board = dashboard.of(history, plan, nights=nights, limits=limits, accepted=accepted, reports=output.parent)
+    pages = dashboard.write(board, output.with_name("nights.html"))
+    if markdown is not None:
+        with markdown.open("a") as file:  # a job's page takes what several steps write
+            file.write(data["markdown"])
     if as_json:
         print_json(data)
     else:
@@ -99,9 +109,35 @@ def bench_nightly(
             click.echo(line)
         for one in data["bisections"]:
             click.echo(one["text"])
-        click.echo(f"report: {output}, for machines: {summary}, history: {history}")
+        click.echo(f"report: {output}, all nights: {pages}, for machines: {summary}, history: {history}")
     if not data["passed"]:
         raise SystemExit(1)
+
+
+@bench_group.command("nights")
+@click.option("--history", type=click.Path(path_type=Path), default=Path("history"), show_default=True)
+@click.option(
+    "--plan",
+    default="quick,tour",
+    show_default=True,
+    shell_complete=completion.plans,
+    help="Built-in plans or TOML files, with commas.",
+)
+@click.option("--nights", type=int, default=30, show_default=True, help="Nights that the last one is judged by.")
+@click.option("--accepted", default="", help="A night or a date: the level that it measured is held from then on.")
+@click.option(
+    "--reports", type=click.Path(path_type=Path), help="Folder of reports to link.  [default: that of the page]"
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("reports/nights.html"), show_default=True)
+def bench_nights(history: Path, plan: str, nights: int, accepted: str, reports: Path | None, output: Path) -> None:
+    """Write a page over all nights: trends, verdicts, any two compared, links to reports and profiles."""
+    from acon_nb.changes import dashboard
+
+    if output.suffix != ".html":
+        raise InvalidInput("output", output, "is not an .html file", hint="such as reports/nights.html")
+    board = dashboard.of(history, plan, nights=nights, accepted=accepted, reports=reports or output.parent)
+    dashboard.write(board, output)
+    click.echo(f"{board.last.sentences()[0]}\npage: {output}, {len(board.nights)} nights")
 
 
 def _compare(history: Path, plan: str, nights: tuple[str, str], output: Path, *, as_json: bool) -> None:

@@ -86,14 +86,16 @@ def usable(frame: pd.DataFrame) -> tuple[pd.DataFrame, LeftOut]:
     return frame[~warmup & ~fault & ~bad], left
 
 
-def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def newest(frame: pd.DataFrame, of_each: Sequence[str] = ()) -> tuple[pd.DataFrame, int]:
     """Return the rows of the newest session and content of each cell, clock and host class; also how many are older.
+
+    `of_each` names columns more, such as `session`: then the newest content of each session is kept.
 
     A folder of results keeps rows of an older kernel, or of the night before; neither is a repetition.
     """
     import pandas as pd
 
-    groups = [name for name in ("cell", "clock", "host_class") if name in frame]
+    groups = [name for name in ("cell", "clock", "host_class", *of_each) if name in frame]
     content = [name for name in ("session", "spec_sha256", "qemu_version") if name in frame]
     if frame.empty or not content:
         return frame, 0

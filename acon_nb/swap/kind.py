@@ -14,6 +14,7 @@ KIND = StudyKind(
     applies=applies,
     experiment=SwapExperiment,
     measures=("access_ops_per_s",),
+    followed=("access_ops_per_s", "executed_ns", "freed_bytes"),
     shown=(
         "swap", "data", "workload", "pattern", "pressure", "disk_preset", "disk_latency", "encryption", "memory",
         "accesses", "clock",

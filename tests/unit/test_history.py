@@ -174,7 +174,7 @@ def test_runs_of_one_night_that_differ_on_the_instruction_clock_are_told(tmp_pat
 def judged(rows: pd.DataFrame, folder: Path, **values: Any) -> nightly.NightlyResult:
     for row in rows.to_dict("records"):
         Store(folder).add("boot", row)
-    return nightly.judge(nightly.NightlySpec(history=folder, night="2026-01-30", **values))
+    return nightly.judge(nightly.NightlySpec(history=folder, plan="quick", night="2026-01-30", **values))
 
 
 def test_a_night_is_judged_from_its_history_and_summed_up_for_machines(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_first_night_is_a_baseline_and_claims_nothing_of_itself(tmp_path: Path
 def test_an_older_night_is_judged_by_what_was_known_then(tmp_path: Path) -> None:
     rows = counted(0.005, 20)
     judged(rows, tmp_path)
-    assert nightly.judge(nightly.NightlySpec(history=tmp_path, night="2026-01-15")).verdict == "no_change"
+    assert nightly.judge(nightly.NightlySpec(history=tmp_path, plan="quick", night="2026-01-15")).verdict == "no_change"
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_night_has_a_name_and_its_limits() -> None:
 
 def test_a_night_that_is_not_there_and_a_broken_summary_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="night='2026-01-01': is not in"):
-        nightly.judge(nightly.NightlySpec(history=tmp_path, night="2026-01-01"))
+        nightly.judge(nightly.NightlySpec(history=tmp_path, plan="quick", night="2026-01-01"))
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(InvalidInput, match="is not the summary of a night"):
         nightly.read(tmp_path / "x.json")

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from acon_nb.analysis import nightly
 from acon_nb.analysis.nightly import NightlySpec
+from acon_nb.boot.factors import boot_factors
 from acon_nb.changes import night_pages, nights
 from acon_nb.changes.bisection import Bisection, BisectSpec
 from acon_nb.cli import main
@@ -18,6 +19,9 @@ from acon_nb.errors import CannotTell, InvalidInput
 from acon_nb.profile import FunctionCount, Profile
 from acon_nb.results.older import SCHEMA
 from acon_nb.results.store import Store
+from acon_nb.swap.factors import SwapFactors
+from acon_nb.tour import TourSpec
+from acon_nb.vm import Clock
 from tests.unit.kernel_history import History
 
 CELL = "clock=instructions"
@@ -44,7 +48,7 @@ def add_night(folder: Path, day: int, value: int, *, source: str = "", clock: st
 
 
 def judged(folder: Path, night: str, tree: Path | None) -> tuple[NightlySpec, nightly.NightlyResult]:
-    spec = NightlySpec(history=folder, night=night, tree=tree, metrics=("guest_ns_reset_to_init",))
+    spec = NightlySpec(history=folder, plan="quick", night=night, tree=tree, metrics=("guest_ns_reset_to_init",))
     return spec, nightly.judge(spec)
 
 
@@ -124,7 +128,7 @@ def test_the_wall_clock_is_never_bisected(history: History, tmp_path: Path) -> N
         commit = history.git("rev-parse", f"HEAD~{int(day < 13)}")
         value = 1_000_000 + 1_000 * (day % 3) + (900_000 if day >= 13 else 0)
         night = add_night(tmp_path, day, value, source=f"{history.path}#{commit}", clock="wall")
-    spec = NightlySpec(history=tmp_path, night=night, tree=history.path, metrics=(_COLUMN["wall"],))
+    spec = NightlySpec(history=tmp_path, plan="quick", night=night, tree=history.path, metrics=(_COLUMN["wall"],))
     result = nightly.judge(spec)
     assert result.verdict == "worse"
     assert nights.bisections(spec, result, bisect_with=lambda one: pytest.fail("bisected")) == []
@@ -132,10 +136,24 @@ def test_the_wall_clock_is_never_bisected(history: History, tmp_path: Path) -> N
 
 def test_a_night_builds_the_trees_commit(history: History) -> None:
     commit = history.git("rev-parse", "HEAD~1")
-    chosen = nights.plan_of(NightlySpec(tree=history.path, commit=commit[:12]))
-    assert {row.levels["source"] for row in chosen.all_cells} == {f"{history.path.resolve()}#{commit}"}
-    labels = [row.label for row in nights.plan_of(NightlySpec()).all_cells]
-    assert [row.label for row in chosen.all_cells] == labels, "nights with and without a tree are one history"
+    chosen = nights.plans_of(NightlySpec(tree=history.path, commit=commit[:12]))
+    assert [plan.study for plan in chosen] == ["boot", "swap"]
+    cells = [row for plan in chosen for row in plan.all_cells]
+    assert {row.levels["source"] for row in cells} == {f"{history.path.resolve()}#{commit}"}
+    labels = [row.label for plan in nights.plans_of(NightlySpec()) for row in plan.all_cells]
+    assert [row.label for row in cells] == labels, "nights with and without a tree are one history"
+
+
+def test_the_tour_and_the_nights_measure_the_same_guests() -> None:
+    """One kernel has one story: the counts of the tour are those of a night, cell by cell."""
+    spec, tour = NightlySpec(), TourSpec(out=Path("tour"))
+    boots, swaps = spec.plans.values()
+    (counted,) = [row for row in boots.all_cells if row.levels["clock"] == "instructions"]
+    (guide,) = [row for row in tour.boot_plan(Clock.INSTRUCTIONS).all_cells if row.levels["kernel"] == "build"]
+    assert boot_factors(counted.levels) == boot_factors(guide.levels)
+    assert [SwapFactors.of(row.levels) for row in swaps.all_cells] == [
+        SwapFactors.of(row.levels) for row in tour.swap_plan().all_cells
+    ]
 
 
 @pytest.mark.parametrize(("plan", "commit", "field"), [
@@ -148,7 +166,7 @@ def test_a_tree_that_does_not_fit_is_refused(
 ) -> None:
     (tmp_path / "p.toml").write_text(plan)
     with pytest.raises(InvalidInput) as caught:
-        nights.plan_of(NightlySpec(plan=str(tmp_path / "p.toml"), tree=history.path, commit=commit))
+        nights.plans_of(NightlySpec(plan=str(tmp_path / "p.toml"), tree=history.path, commit=commit))
     assert caught.value.field == field
 
 
