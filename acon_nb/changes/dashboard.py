@@ -240,7 +240,7 @@ def _facts(tables: Sequence[pd.DataFrame]) -> dict[str, dict[str, str]]:
 
 
 def _short(text: str) -> str:
-    """A text that is too long to be shown, with a hash by which two can be told apart."""
+    """A text that is too long to be shown, with a hash that distinguishes it from others."""
     return text if len(text) <= _FACT_LENGTH else f"{text[:_FACT_LENGTH]}... ({key_of({'text': text})[:8]})"
 
 
