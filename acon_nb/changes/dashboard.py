@@ -103,7 +103,7 @@ def write(board: Dashboard, path: Path) -> Path:
         f'<p class="{"good" if board.last.passed else "bad"}"><strong>{_e(board.last.sentences()[0])}</strong></p>',
         *(f"<p>{_e(text)}</p>" for text in board.last.sentences()[1:]),
         "<h2>Trends</h2>",
-        *(_trend(one, board.nights) for one in board.series),
+        *(_trend(one, _judged(one, board.last), board.nights) for one in board.series),
         '<h2 id="compare">Two nights compared</h2>',
         _chooser(board.nights),
         "<h2>Nights, the newest first</h2>",
@@ -123,12 +123,20 @@ def write(board: Dashboard, path: Path) -> Path:
     return path
 
 
-def _trend(one: Series, nights: Sequence[str]) -> str:
-    """A series as a figure: a dot a night, its levels, the nights of its changes, the band of the limit."""
+def _judged(one: Series, last: NightlyResult) -> Series:
+    """The series as the last night was judged, over fewer nights; itself, if that night does not have it."""
+    same = (
+        other for other in last.series if (other.cell, other.clock, other.metric) == (one.cell, one.clock, one.metric)
+    )
+    return next(same, one)
+
+
+def _trend(one: Series, judged: Series, nights: Sequence[str]) -> str:
+    """A series as a figure: a dot a night, its levels, the nights of its changes, the band of the limit tonight."""
     measure = metric_on(one.metric, one.clock)
     title = f"{one.cell}: {measure.label} ({one.clock} clock)"
-    verdict = night_text(one.verdict)
-    low, high = _range(one)
+    verdict = night_text(judged.verdict)
+    low, high = _range(one, judged)
     place = {name: number for number, name in enumerate(nights)}
 
     def x(name: str) -> float:
@@ -137,7 +145,7 @@ def _trend(one: Series, nights: Sequence[str]) -> str:
     def y(value: float) -> float:
         return round(_HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * (value - low) / (high - low), 1)
 
-    top, bottom = y(one.reference * (1 + one.limit)), y(one.reference * (1 - one.limit))
+    top, bottom = y(judged.reference * (1 + one.limit)), y(judged.reference * (1 - one.limit))
     dots = "".join(
         f'<circle cx="{x(night.night)}" cy="{y(night.value)}" r="2"><title>{_e(night.night)}: '
         f"{_e(measure.text(night.value, one.clock))}</title></circle>"
@@ -145,9 +153,9 @@ def _trend(one: Series, nights: Sequence[str]) -> str:
     )
     levels = " ".join(f"{x(night.night)},{y(level)}" for night, level in zip(one.nights, one.levels, strict=True))
     steps = "".join(_step_line(x(step.night), step) for step in one.changes)
-    now = f"{measure.text(one.current, one.clock)}, {format_share(one.ratio - 1, sign=True)} against the reference"
+    now = f"{measure.text(one.current, one.clock)}, {format_share(one.ratio - 1, sign=True)} since the first night"
     label = f"{title}: {verdict}; {now}; {len(one.changes)} changes"
-    mark = f'<span class="{"bad" if one.verdict in _BAD else "good"}">{_e(verdict)}</span>'
+    mark = f'<span class="{"bad" if judged.verdict in _BAD else "good"}">{_e(verdict)}</span>'
     return (
         f"<figure><figcaption>{_e(title)}: {mark}, {_e(now)}</figcaption>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_e(label)}">'
@@ -162,10 +170,10 @@ def _step_line(place: float, step: Change) -> str:
     return f'<line class="step" x1="{place}" x2="{place}" y1="0" y2="{_HEIGHT}"><title>{_e(text + also)}</title></line>'
 
 
-def _range(one: Series) -> tuple[float, float]:
-    values = [night.value for night in one.nights] or [one.reference]
-    low = min([*values, one.reference * (1 - one.limit)])
-    high = max([*values, one.reference * (1 + one.limit)])
+def _range(one: Series, judged: Series) -> tuple[float, float]:
+    values = [night.value for night in one.nights]
+    low = min([*values, judged.reference * (1 - one.limit)])
+    high = max([*values, judged.reference * (1 + one.limit)])
     return (low, high) if high > low else (low - 1, high + 1)
 
 
