@@ -133,3 +133,9 @@ def test_issue_forms_ask_for_what_is_needed() -> None:
 
 def test_the_citation_is_of_this_version() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == acon_nb.__version__
+
+
+def test_the_newest_notes_are_of_this_version() -> None:
+    first = re.search(r"(?m)^## (\S+)", (ROOT / "CHANGELOG.md").read_text())
+    assert first is not None
+    assert first.group(1) == acon_nb.__version__
