@@ -16,7 +16,7 @@ tour_packages="$tour_packages liblz4-dev libzstd-dev liblzo2-dev"
 test_packages="git kmod openssl openssh-client bzip2 lz4 shellcheck cpio libarchive-tools ovmf swtpm swtpm-tools chromium fonts-dejavu-core docker.io docker-cli podman valgrind"
 # Debian roots (tools/debian-root.sh, benchmarks/initrd_speed.py), kernels with keys, roots on a disk
 root_packages="debootstrap libssl-dev erofs-utils squashfs-tools cryptsetup-bin fakeroot"
-python=test extras="[lab,docker,cluster,sbom,snp]" groups="--group dev"
+python=test extras="[lab,docker,cluster,sbom,snp,corim]" groups="--group dev"
 case $job in
 tour) packages=$tour_packages python=tour extras="" groups="" ;;
 lab) packages="$tour_packages" python=lab extras="[lab,docker]" groups="" ;;

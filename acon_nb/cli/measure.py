@@ -58,6 +58,9 @@ def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--shim", type=FILE, help="QEMU's -shim, which firmware with secure boot starts first.")
 @click.option("--rvps", type=FILE, help="Also write the known values as a message to Trustee's RVPS.")
 @click.option("--xfam", default="", help="For --rvps: XFAM, which depends on the processor (e702060000000000).")
+@click.option("--corim", type=FILE, help="Also write the known values as a CoRIM (CBOR), for other verifiers.")
+@click.option("--corim-key", type=FILE, help="For --corim: the private key (PEM) that signs it; default: unsigned.")
+@click.option("--corim-signer", default="acon-nb", show_default=True, help="For --corim: the name of who signs it.")
 @click.option("--snp", is_flag=True, help="Predict the launch digest of an SEV-SNP guest instead.")
 @click.option("--vcpu-type", default="EPYC-v4", show_default=True, help="For --snp: QEMU's CPU model.")
 @click.option("--guest-features", default="0x1", show_default=True, help="For --snp: SEV_FEATURES.")
@@ -74,6 +77,9 @@ def measure_predict(
     shim: Path | None,
     rvps: Path | None,
     xfam: str,
+    corim: Path | None,
+    corim_key: Path | None,
+    corim_signer: str,
     only: str,
     as_json: bool,
     **given: Any,
@@ -89,10 +95,12 @@ def measure_predict(
     from acon_nb.tdx import reference
 
     if snp:
-        if only or rvps or capture or shim or cpuid or xfam:
-            raise click.UsageError("--snp takes none of --only, --rvps, --xfam, --capture, --cpuid, --shim")
+        if only or rvps or capture or shim or cpuid or xfam or corim:
+            raise click.UsageError("--snp takes none of --only, --rvps, --xfam, --corim, --capture, --cpuid, --shim")
         _print_snp(given, vcpu_type, guest_features, kernel_hashes, as_json)
         return
+    if corim_key is not None and corim is None:
+        raise click.UsageError("--corim-key needs --corim FILE, which it signs")
     prediction = tdx.predict(_inputs(capture=capture, cpuid=cpuid, shim=shim, **given), on_progress=progress())
     others = {version: tdx.expected(other) for version, other in prediction.other_versions.items()}
     wanted = names(only, ["MRTD", *prediction.registers])
@@ -103,6 +111,12 @@ def measure_predict(
         click.echo(f"{rvps}: {', '.join(values)}", err=True)
         if missing := reference.unmet(values):
             click.echo(f"note: Trustee's default policy also reads {', '.join(missing)}", err=True)
+    if corim is not None:
+        from acon_nb.tdx.corim import write_corim
+
+        also = tuple(others.values())
+        size = write_corim(corim, tdx.expected(prediction), key=corim_key, signer=corim_signer, only=wanted, also=also)
+        click.echo(f"{corim}: {size} bytes, {'unsigned' if corim_key is None else 'signed'}", err=True)
     if as_json:
         stack = [asdict(switch) for switch in prediction.material.stack.switches]
         versions = {version: other.as_json()["registers"] for version, other in others.items()}

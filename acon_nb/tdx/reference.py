@@ -2,9 +2,8 @@
 
 Why this format: the policy that Trustee ships for TDX reads these names (`rvps.toml` has its rules), a value may have
 alternatives where the policy looks for one in a list (MRTD has two, one per page order of the host), and rvps-tool
-accepts the file unchanged. A CoRIM, as Veraison uses it, is CBOR that needs a key and a profile of its own; its values
-would be the same digests. Source: confidential-containers/trustee, rvps/README.md, "Client Tool";
-attestation-service/src/ear_token/ear_default_policy_cpu.rego.
+accepts the file unchanged. Other verifiers take a CoRIM: see `corim`. Source: confidential-containers/trustee,
+rvps/README.md, "Client Tool"; attestation-service/src/ear_token/ear_default_policy_cpu.rego.
 """
 
 from __future__ import annotations
