@@ -44,6 +44,8 @@ def _boot_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a prediction: the guest, and the versions of firmware and QEMU that the rules depend on."""
     for option in (
         click.option("--uki", type=FILE, help="A UKI instead of KERNEL; --append replaces its command line."),
+        click.option("--disk", type=FILE, help="A raw disk image from whose ESP the firmware starts the UKI."),
+        click.option("--disk-address", default="2.0", show_default=True, help="For --disk: its PCI device.function."),
         click.option("--qemu", default="", help="QEMU's version; default: one that can start a TD; twin: this host's."),
         click.option("--edk2", default="", help="The firmware's release (202411); default: detected from the image."),
     ):
@@ -230,6 +232,8 @@ def _inputs(*, capture: Path | None = None, cpuid: str = "", shim: Path | None =
         capture=capture,
         cpuid=cpuid,
         shim=shim,
+        disk=given["disk"],
+        disk_address=given["disk_address"],
     )
 
 

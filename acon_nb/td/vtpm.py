@@ -22,7 +22,7 @@ from acon_nb.td.memory import GuestMemory
 from acon_nb.td.qtest import START_S, QtestChannel
 from acon_nb.tdx import BootInputs, EventLog, LogKind, MeasurementComparison
 from acon_nb.tdx.events import EXITS
-from acon_nb.vm import End, Machine, VmSpec, capabilities
+from acon_nb.vm import DiskSpec, End, Machine, VmSpec, capabilities
 from acon_nb.vm.command import option_value
 
 # The PCRs that correspond to a TD's RTMRs (PCR 0 is the firmware's own code, which a TD has in MRTD).
@@ -142,7 +142,12 @@ def _with_version(inputs: BootInputs) -> BootInputs:
 
 
 def _spec(inputs: BootInputs, timeout_s: float, extra: tuple[str, ...]) -> VmSpec:
+    disks = () if inputs.disk is None else (DiskSpec(path=inputs.disk),)
+    if disks:
+        extra = (*extra, "-snapshot")  # firmware and stub may write to the disk
     return VmSpec(
+        boot_disk=True if disks else None,
+        disks=disks,
         kernel=inputs.kernel,
         initrd=inputs.initrd,
         append=inputs.append,

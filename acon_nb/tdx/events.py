@@ -71,15 +71,21 @@ def td_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]:
     yield _separator("RTMR[0]", first=True)
     yield from _acpi(material, "RTMR[0]", with_tpm=False)
     yield from _authority(material, "RTMR[0]")
-    yield _kernel(material, variant, "RTMR[1]")
+    if material.inputs.disk is None:
+        yield _kernel(material, variant, "RTMR[1]")
     yield from _smbios(material, "RTMR[0]")
     yield from _boot_options(material, "RTMR[0]")
     yield _action("RTMR[1]", CALLING)
     yield _separator("RTMR[1]" if variant.separator_rtmr1 else "RTMR[0]")
+    if material.inputs.disk is not None:
+        yield from _partition_table(material, "RTMR[1]")
+        yield _kernel(material, variant, "RTMR[1]")
     if material.uki is not None:
         start = _start(material, material.uki, td=True)
         yield from _inner_kernel(material, material.uki, "RTMR[1]")
-        yield from uki_measured.td_uki_events(material.uki, material.kernel, start, from_disk=False)
+        yield from uki_measured.td_uki_events(
+            material.uki, material.kernel, start, from_disk=material.inputs.disk is not None
+        )
     elif material.kernel.measures_cc:
         yield from _stub(material, variant, "RTMR[2]")
     for text in EXITS:
@@ -93,22 +99,32 @@ def tpm_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]
     yield _separator("PCR[7]", first=True)
     yield from _acpi(material, "PCR[1]", with_tpm=True)
     yield from _authority(material, "PCR[7]")
-    yield _kernel(material, variant, "PCR[4]")
+    if material.inputs.disk is None:
+        yield _kernel(material, variant, "PCR[4]")
     yield from _smbios(material, "PCR[1]")
     yield from _boot_options(material, "PCR[1]")
     yield _action("PCR[4]", CALLING)
     for index in range(7):
         yield _separator(f"PCR[{index}]")
+    if material.inputs.disk is not None:
+        yield from _partition_table(material, "PCR[5]")
+        yield _kernel(material, variant, "PCR[4]")
     if material.uki is not None:
         start = _start(material, material.uki, td=False)
         yield from _inner_kernel(material, material.uki, "PCR[4]")
         yield from uki_measured.tpm_uki_events(
-            material.uki, material.kernel, start, from_disk=False, table=material.smbios
+            material.uki, material.kernel, start, from_disk=material.inputs.disk is not None, table=material.smbios
         )
     elif material.kernel.measures_tpm:
         yield from _stub(material, variant, "PCR[9]")
     for text in EXITS:
         yield _action("PCR[5]", text)
+
+
+def _partition_table(material: Material, register: str) -> Iterator[PredictedEvent]:
+    if material.partitions is not None and material.inputs.disk is not None:
+        words = {"what": "partition table (GPT)", "source": material.inputs.disk.name, "depends": ("disk",)}
+        yield hashed(register, "EV_EFI_GPT_EVENT", "partition table", material.partitions, **words)
 
 
 def _inner_kernel(material: Material, uki: Uki, register: str) -> Iterator[PredictedEvent]:
@@ -294,11 +310,12 @@ def _smbios(material: Material, register: str) -> Iterator[PredictedEvent]:
 
 def _boot_options(material: Material, register: str) -> Iterator[PredictedEvent]:
     stored = sorted(name for name, _ in material.variables if _BOOT_OPTION.fullmatch(name))
-    for name, value in boot_options(menu=material.stack.on("boot_menu")):
+    address = material.inputs.disk_address if material.inputs.disk is not None else ""
+    for name, value in boot_options(menu=material.stack.on("boot_menu"), disk=address):
         words: dict[str, object] = {
             "what": f"UEFI variable {name}: the value alone",
             "source": "boot options that OVMF creates itself",
-            "depends": ("firmware",),
+            "depends": ("firmware", "disk_address") if address else ("firmware",),
         }
         if stored:
             words["why"] = (

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
-from acon_nb.tdx import secure_boot, smbios, stacks, variables, volumes
+from acon_nb.tdx import partitions, secure_boot, smbios, stacks, variables, volumes
 from acon_nb.tdx.capture import Capture, read_capture, read_others
 from acon_nb.tdx.firmware import SectionType, Tdvf, read_tdvf
 from acon_nb.tdx.kernel_image import KernelFile, authenticode, authenticode_library, patched
@@ -26,6 +26,7 @@ TPM_LOG = "tpm/log"  # of fw_cfg if the guest has a TPM; measured before the tab
 _CHUNK_BYTES = 64 << 20  # large enough that hashing continues while another thread holds the GIL
 _MEMORY_LIMIT_BYTES = 1 << 51  # a TD's addresses have 52 bits, of which the highest says that memory is shared
 _CPUID = re.compile(r"(?:0x)?[0-9a-fA-F]{1,8}:(?:0x)?[0-9a-fA-F]{1,8}")
+_PCI = re.compile(r"(?:[12]?[0-9]|3[01])\.[0-7]")
 _APPEND_LIMIT_BYTES = 2047  # COMMAND_LINE_SIZE of x86 less the NUL
 
 
@@ -61,6 +62,8 @@ class BootInputs:
     capture: Path | None = None
     shim: Path | None = None
     cpuid: str = ""
+    disk: Path | None = None
+    disk_address: str = "2.0"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -80,6 +83,12 @@ class BootInputs:
             raise InvalidInput(
                 "shim", self.shim, "is not a file", hint="such as shimx64.efi of the kernel's distribution"
             )
+        if not _PCI.fullmatch(self.disk_address):
+            hint = "such as 2.0, which is that of the guide's first disk"
+            raise InvalidInput("disk_address", self.disk_address, "is not DEVICE.FUNCTION of bus 0", hint=hint)
+        if self.disk is not None and self.append:
+            hint = "put it into the UKI: ukify build --cmdline"
+            raise InvalidInput("append", self.append, "reaches no UKI that is started from a disk", hint=hint)
         stacks.edk2_release(self.edk2)
         stacks.qemu_version(self.qemu)
         if self.cpuid and not _CPUID.fullmatch(self.cpuid):
@@ -103,7 +112,8 @@ class Material:
     `initrd_digest` is None without an initrd; `acpi` maps the names in `ACPI_FILES` to their bytes, or is empty. It has
     `TPM_LOG` too if it is that of a guest with a TPM. `uki` is the UKI that `kernel` is in, None for a bzImage.
     `smbios` are SMBIOS structures as the firmware installs them, `fw_cfg` items of QEMU's fw_cfg; both are None if
-    unknown. `others` are captures of other machines, each with what differs in words.
+    unknown. `partitions` is what is measured of the partition table of the disk that is booted from, None without one.
+    `others` are captures of other machines, each with what differs in words.
     """
 
     inputs: BootInputs
@@ -115,6 +125,7 @@ class Material:
     smbios: bytes | None = field(default=None, repr=False)
     fw_cfg: Mapping[str, bytes] | None = field(default=None, repr=False)
     uki: Uki | None = field(default=None, repr=False)
+    partitions: bytes | None = field(default=None, repr=False)
     others: tuple[tuple[tuple[str, ...], Capture], ...] = field(default=(), repr=False)
 
     @property
@@ -202,8 +213,17 @@ def load(inputs: BootInputs, *, on_progress: OnProgress = silent, cancel: Cancel
         volumes.unpack(firmware.image)  # cached for later
         authenticode_library()
         digest, size = (None, None) if hashed is None else hashed.result()
-    material = Material(inputs, firmware, kernel, digest, size, uki=uki)
+    table = None if inputs.disk is None else _partitions(inputs.disk, uki)
+    material = Material(inputs, firmware, kernel, digest, size, uki=uki, partitions=table)
     return material if captured is None else _with_capture(material, captured)
+
+
+def _partitions(disk: Path, uki: Uki | None) -> bytes | None:
+    """What is measured of a disk's partition table. Errors: `InvalidInput` if the UKI is not on the disk."""
+    if uki is None:
+        hint = "give a UKI (--uki), which the firmware finds as \\EFI\\BOOT\\BOOTX64.EFI"
+        raise InvalidInput("disk", disk, "is booted from with a UKI only", hint=hint)
+    return partitions.measured(disk, uki.image)
 
 
 def _with_capture(material: Material, captured: Capture) -> Material:
@@ -259,18 +279,23 @@ def _hash_file(path: Path, on_progress: OnProgress, cancel: CancelToken | None) 
 # edk2: the volume DXEFV of OvmfPkg (FvNameGuid) and its two applications that are boot options.
 _DXEFV = uuid.UUID("7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1")
 _UI_APP = uuid.UUID("462caa21-7614-4503-836e-8ab6f4662331")
+_SHELL = uuid.UUID("7c04a583-9e3e-4f1c-ad65-e05268d0b4d1")
+_AUTOMATIC = uuid.UUID("8108ac4e-9f11-4d59-850e-e21a522c59b2")  # mBmAutoCreateBootOptionGuid
 _MENU_APP = uuid.UUID("eec25bdc-67f2-4d95-b1d5-f81b2039d11d")
 _HIDDEN, _ACTIVE, _APPLICATION = 0x8, 0x1, 0x100
 
 
-def boot_options(*, menu: bool) -> tuple[tuple[str, bytes], ...]:
-    """Return BootOrder and the boot options that OVMF creates before a direct boot.
+def boot_options(*, menu: bool, disk: str = "") -> tuple[tuple[str, bytes], ...]:
+    """Return BootOrder and the boot options that OVMF creates before a direct boot, or before it boots a disk.
 
-    With `menu` the boot menu is an option of its own. Source: edk2 OvmfPkg PlatformBootManagerLib; both forms were read
-    from logs of Debian's OVMF 2022.11, 2025.02 and 2026.08. A direct boot starts before devices are connected, so disks
-    and network cards add no options.
+    `disk` is the PCI address ("2.0") of a virtio disk, the machine's only bootable device. With `menu` the boot menu is
+    an option of its own. Source: edk2 OvmfPkg PlatformBootManagerLib; both forms were read from logs of Debian's OVMF
+    2022.11, 2025.02 and 2026.08. A direct boot starts before devices are connected, so disks and network cards add no
+    options. Those of a disk boot were read from logs of the same three.
     """
     hidden = _APPLICATION | _HIDDEN | _ACTIVE
+    if disk:
+        return _disk_options(disk, menu=menu)
     if not menu:
         return ("BootOrder", b"\0\0"), ("Boot0000", _load_option(hidden, "UiApp", _UI_APP))
     return (
@@ -280,8 +305,29 @@ def boot_options(*, menu: bool) -> tuple[tuple[str, bytes], ...]:
     )
 
 
+def _disk_options(address: str, *, menu: bool) -> tuple[tuple[str, bytes], ...]:
+    hidden = _APPLICATION | _HIDDEN | _ACTIVE
+    device, function = map(int, address.split("."))
+    path = b"\x02\x01\x0c\0\xd0\x41\x03\x0a" + bytes(4)  # PciRoot(0x0)
+    path += b"\x01\x01\x06\0" + bytes((function, device))
+    shell = _ACTIVE | _APPLICATION if menu else _ACTIVE
+    options = [
+        _load_option(hidden, "UiApp", _UI_APP),
+        _option(_ACTIVE, "UEFI Misc Device", path, _AUTOMATIC.bytes_le),
+        _load_option(shell, "EFI Internal Shell", _SHELL),
+        *([_load_option(hidden, "BootManagerMenuApp", _MENU_APP)] if menu else []),
+    ]
+    order = b"".join(number.to_bytes(2, "little") for number in range(len(options)))
+    return ("BootOrder", order), *((f"Boot{number:04X}", option) for number, option in enumerate(options))
+
+
 def _load_option(attributes: int, name: str, application: uuid.UUID) -> bytes:
     """EFI_LOAD_OPTION of an application in DXEFV (UEFI specification, section 3.1.3)."""
-    path = b"\x04\x07\x14\0" + _DXEFV.bytes_le + b"\x04\x06\x14\0" + application.bytes_le + b"\x7f\xff\x04\0"
+    path = b"\x04\x07\x14\0" + _DXEFV.bytes_le + b"\x04\x06\x14\0" + application.bytes_le
+    return _option(attributes, name, path)
+
+
+def _option(attributes: int, name: str, path: bytes, data: bytes = b"") -> bytes:
+    path += b"\x7f\xff\x04\0"
     head = attributes.to_bytes(4, "little") + len(path).to_bytes(2, "little")
-    return head + name.encode("utf-16-le") + b"\0\0" + path
+    return head + name.encode("utf-16-le") + b"\0\0" + path + data

@@ -99,6 +99,8 @@ def argument_list(spec: VmSpec, host: Capabilities, channels: Channels | None = 
         argv += ["-S"]
     if spec.firmware is not None:
         argv += ["-bios", str(spec.firmware.absolute())]
+    if spec.boot_disk:
+        return [*argv, *spec.extra]
     argv += ["-kernel", str(spec.kernel)]
     if spec.initrd is not None:
         argv += ["-initrd", str(spec.initrd)]

@@ -67,7 +67,7 @@ class Clock(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class VmSpec:
-    """A QEMU guest that is started by Direct Linux Boot.
+    """A QEMU guest that is started by Direct Linux Boot, or with `boot_disk` by its firmware from a disk.
 
     `append` is the kernel command line. `accelerator` "auto" uses KVM where it works and TCG elsewhere; the instruction
     clock works only on TCG and with one vCPU. `topology` is what else QEMU's -smp says of the vCPUs
@@ -80,7 +80,8 @@ class VmSpec:
     The TD's `quote_socket` is vsock:CID:PORT or unix:PATH; `mrconfigid`, `mrowner`, `mrownerconfig` are 48 bytes each,
     as hex or base64; `attributes` are its 64 bits (0x10000000), `sept_ve_disable` is one of them, `debug` another that
     only the fork has. `memory_backend` is QEMU's for the memory, `hugepages` the size of its pages on the host,
-    `host_nodes` the host's NUMA nodes that it comes from, `numa` the number of the guest's own nodes.
+    `host_nodes` the host's NUMA nodes that it comes from, `numa` the number of the guest's own nodes. With `boot_disk`
+    QEMU is not given `kernel`, which is then what the disk is expected to start.
     A field that is None is absent, also from the hash under which results are stored.
     Source: the guide, "Launching TD". Errors: `InvalidInput` at construction.
     """
@@ -118,6 +119,7 @@ class VmSpec:
     hugepages: Annotated[str, OneOf(("2M", "1G"))] | None = None
     numa: Annotated[int, Meta(ge=1, le=64)] | None = None
     host_nodes: str | None = None
+    boot_disk: bool | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -19,6 +19,8 @@ from acon_nb import tdx
 from acon_nb.cache import Cache
 from acon_nb.kernel import KernelImage
 from acon_nb.td import vtpm
+from acon_nb.tdx.describe import label_of
+from tests import esp
 from tests.system.firmwares import STUBS, firmware_of, stub_of, unpacked
 
 pytestmark = [pytest.mark.system, pytest.mark.weekly]
@@ -81,9 +83,9 @@ def sections(guide_kernel: KernelImage, tmp_path_factory: pytest.TempPathFactory
     return {**{name: folder / name[1:] for name in texts}, ".linux": guide_kernel.image}
 
 
-def boot(path: Path, suite: str, store: Cache, append: str = "") -> vtpm.ReferenceBoot:
+def boot(path: Path, suite: str, store: Cache, append: str = "", disk: Path | None = None) -> vtpm.ReferenceBoot:
     firmware = firmware_of(suite, store)
-    ran = vtpm.run(tdx.BootInputs(firmware=firmware, kernel=path, append=append, memory_bytes=512 << 20))
+    ran = vtpm.run(tdx.BootInputs(firmware=firmware, kernel=path, append=append, disk=disk, memory_bytes=512 << 20))
     assert ran.comparison.verdict is tdx.MeasurementVerdict.EQUAL, ran.comparison.headline
     assert {"PCR[4]", "PCR[9]", "PCR[11]"} <= {row.register for row in ran.comparison.registers}
     return ran
@@ -98,6 +100,16 @@ def test_all_that_a_uki_measures_is_predicted(
     ran = boot(uki(stub_of(stub, store), tmp_path / "uki.efi", sections), firmware, store)
     assert ran.prediction.material.uki is not None
     assert ran.prediction.material.uki.release >= STUBS[stub]
+
+
+@pytest.mark.parametrize(("stub", "firmware"), [("bookworm", "bookworm"), ("trixie", "trixie"), ("trixie", "sid")])
+def test_a_uki_on_a_disk_is_predicted_to_the_boot_options(
+    stub: str, firmware: str, sections: dict[str, Path], store: Cache, tmp_path: Path
+) -> None:
+    path = uki(stub_of(stub, store), tmp_path / "uki.efi", sections)
+    (tmp_path / "disk.raw").write_bytes(esp.disk(path.read_bytes()))
+    ran = boot(path, firmware, store, disk=tmp_path / "disk.raw")
+    assert {"Boot0002", "partition table"} <= {label_of(event) for event in ran.log.events}
 
 
 @pytest.mark.parametrize("append", ["", "@1", "@1 console=ttyS0 debug", " console=ttyS0\tro "])

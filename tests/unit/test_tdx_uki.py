@@ -17,6 +17,7 @@ from acon_nb.cli import main
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx import BootInputs, Prediction, expected, parse_expected, predict, predict_reference_boot
 from acon_nb.tdx.uki.image import is_uki, read_boot_file, trimmed
+from tests import esp
 from tests.unit import captures, ukis
 from tests.unit.test_tdx_boot import by_hand, bzimage, tdvf
 
@@ -308,3 +309,51 @@ def test_a_guest_with_firmware_can_be_given_a_uki(boot: Boot) -> None:
         vm.VmSpec(kernel=inputs.kernel, memory_bytes=512 << 20)
     with pytest.raises(InvalidInput, match="memory"):
         vm.VmSpec(kernel=inputs.kernel, firmware=inputs.firmware, memory_bytes=16 << 20)
+
+
+def test_a_uki_on_a_disk_comes_after_ready_to_boot_and_the_partition_table(boot: Boot, tmp_path: Path) -> None:
+    inputs = boot()
+    image = esp.disk(inputs.kernel.read_bytes())
+    (tmp_path / "disk.raw").write_bytes(image)
+    found = predict(inputs.changed(disk=tmp_path / "disk.raw", edk2="202502"))
+    labels = [event.label for event in found.events if event.register == "RTMR[1]"]
+    assert labels == [
+        *("Calling EFI Application from Boot Option", "separator", "partition table", "kernel", "kernel in the UKI"),
+        *("Exit Boot Services Invocation", "Exit Boot Services Returned with Success"),
+    ]
+    table = image[512:604] + (1).to_bytes(8, "little") + image[1024 : 1024 + 128]
+    assert dict(measured(found, "RTMR[1]"))["partition table"] == sha384(table)
+    other = predict(inputs.changed(disk=tmp_path / "disk.raw", edk2="202502", disk_address="3.0"))
+    changed = [a.label for a, b in zip(found.events, other.events, strict=True) if a.digest != b.digest]
+    assert changed == ["Boot0001"]
+    assert found.registers["RTMR[2]"] == predict(inputs).registers["RTMR[2]"]
+
+
+def test_the_secret_of_a_newer_stub_on_a_disk_is_not_guessed(boot: Boot, tmp_path: Path) -> None:
+    inputs = boot("262.1", texts=("LoaderBootSecret",))
+    (tmp_path / "disk.raw").write_bytes(esp.disk(inputs.kernel.read_bytes()))
+    found = predict(inputs.changed(disk=tmp_path / "disk.raw"))
+    assert found.registers["RTMR[2]"] is None
+    assert ["random secret" in event.why for event in found.unknown if event.register == "RTMR[2]"] == [True]
+    assert predict(inputs).registers["RTMR[2]"] is not None
+
+
+def test_a_disk_that_cannot_be_booted_from_is_refused(boot: Boot, tmp_path: Path) -> None:
+    inputs, disk = boot(), tmp_path / "disk.raw"
+    image = bytearray(esp.disk(inputs.kernel.read_bytes()))
+    for raw, words in (
+        (b"", "not a raw disk image"),
+        (esp.disk(b"another application" * 999), "does not contain this UKI"),
+        (image[: 512 + 72] + b"\xff" * 8 + image[512 + 80 :], "damaged partition table"),
+    ):
+        disk.write_bytes(raw)
+        with pytest.raises(InvalidInput, match=words):
+            predict(inputs.changed(disk=disk))
+    disk.write_bytes(image)
+    with pytest.raises(InvalidInput, match="reaches no UKI"):
+        inputs.changed(disk=disk, append="quiet")
+    with pytest.raises(InvalidInput, match=r"DEVICE\.FUNCTION"):
+        inputs.changed(disk_address="00:02.0")
+    (tmp_path / "bzImage").write_bytes(KERNEL)
+    with pytest.raises(InvalidInput, match="with a UKI only"):
+        predict(inputs.changed(disk=disk, kernel=tmp_path / "bzImage"))
