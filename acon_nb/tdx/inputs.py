@@ -294,31 +294,22 @@ def boot_options(*, menu: bool, disk: str = "") -> tuple[tuple[str, bytes], ...]
     options. Those of a disk boot were read from logs of the same three.
     """
     hidden = _APPLICATION | _HIDDEN | _ACTIVE
+    options = [_load_option(hidden, "UiApp", _UI_APP)]
+    if menu:
+        setup = _load_option(_APPLICATION | _ACTIVE, "EFI Firmware Setup", _UI_APP)
+        options = [_load_option(hidden, "BootManagerMenuApp", _MENU_APP), setup]
     if disk:
-        return _disk_options(disk, menu=menu)
-    if not menu:
-        return ("BootOrder", b"\0\0"), ("Boot0000", _load_option(hidden, "UiApp", _UI_APP))
-    return (
-        ("BootOrder", b"\0\0\1\0"),
-        ("Boot0000", _load_option(hidden, "BootManagerMenuApp", _MENU_APP)),
-        ("Boot0001", _load_option(_APPLICATION | _ACTIVE, "EFI Firmware Setup", _UI_APP)),
-    )
+        shell = _ACTIVE | _APPLICATION if menu else _ACTIVE
+        options += [_disk_option(disk), _load_option(shell, "EFI Internal Shell", _SHELL)]
+    order = b"".join(number.to_bytes(2, "little") for number in range(len(options)))
+    return ("BootOrder", order), *((f"Boot{number:04X}", option) for number, option in enumerate(options))
 
 
-def _disk_options(address: str, *, menu: bool) -> tuple[tuple[str, bytes], ...]:
-    hidden = _APPLICATION | _HIDDEN | _ACTIVE
+def _disk_option(address: str) -> bytes:
     device, function = map(int, address.split("."))
     path = b"\x02\x01\x0c\0\xd0\x41\x03\x0a" + bytes(4)  # PciRoot(0x0)
     path += b"\x01\x01\x06\0" + bytes((function, device))
-    shell = _ACTIVE | _APPLICATION if menu else _ACTIVE
-    options = [
-        _load_option(hidden, "UiApp", _UI_APP),
-        _option(_ACTIVE, "UEFI Misc Device", path, _AUTOMATIC.bytes_le),
-        _load_option(shell, "EFI Internal Shell", _SHELL),
-        *([_load_option(hidden, "BootManagerMenuApp", _MENU_APP)] if menu else []),
-    ]
-    order = b"".join(number.to_bytes(2, "little") for number in range(len(options)))
-    return ("BootOrder", order), *((f"Boot{number:04X}", option) for number, option in enumerate(options))
+    return _option(_ACTIVE, "UEFI Misc Device", path, _AUTOMATIC.bytes_le)
 
 
 def _load_option(attributes: int, name: str, application: uuid.UUID) -> bytes:

@@ -6,14 +6,16 @@ which of them matches. It can be converted to JSON and back.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx.eventlog import DIGEST_BYTES, EVENT_TYPES, ZERO, LogKind, extend, index_of
+from acon_nb.tdx.events import EXITS
 from acon_nb.tdx.facts import BootFacts, facts_of, facts_of_json
 from acon_nb.tdx.mrtd import PageOrder
 from acon_nb.tdx.predict import Prediction, without_initrd
@@ -96,6 +98,9 @@ def expected(prediction: Prediction) -> Expected:
     if prediction.inputs.initrd is not None:
         bare = without_initrd(prediction)
         alternatives.append(Alternative(words=("the guest was given no initrd",), events=_events(bare)))
+    if prediction.inputs.disk is not None:
+        failed = "the kernel's first call of ExitBootServices failed (as when OVMF 2026.08 has booted from a disk)"
+        alternatives.append(Alternative(words=(failed,), events=tuple(_retried(_events(prediction)))))
     for words, other in prediction.other_machines():
         alternatives.append(Alternative(words=words, events=_events(other)))
         for also in other.variants():
@@ -113,6 +118,17 @@ def expected(prediction: Prediction) -> Expected:
         notes=prediction.notes,
         facts=facts_of(prediction.material) if prediction.kind is LogKind.TD else None,
     )
+
+
+def _retried(events: tuple[ExpectedEvent, ...]) -> Iterator[ExpectedEvent]:
+    """The events of a boot whose kernel had to leave the firmware twice."""
+    for event in events:
+        yield event
+        if event.label == EXITS[0]:
+            failure = "Exit Boot Services Returned with Failure"
+            digest = hashlib.sha384(failure.encode()).digest()
+            yield replace(event, label=failure, what=f'action "{failure}"', digest=digest, hashed_bytes=len(failure))
+            yield event
 
 
 def registers_of(kind: LogKind, events: tuple[ExpectedEvent, ...]) -> dict[str, bytes | None]:

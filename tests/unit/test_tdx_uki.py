@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from acon_nb import vm
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput
-from acon_nb.tdx import BootInputs, Prediction, expected, parse_expected, predict, predict_reference_boot
+from acon_nb.tdx import BootInputs, Prediction, compare, expected, parse_expected, predict, predict_reference_boot
 from acon_nb.tdx.uki.image import is_uki, read_boot_file, trimmed
 from tests import esp
 from tests.unit import captures, ukis
-from tests.unit.test_tdx_boot import by_hand, bzimage, tdvf
+from tests.unit.test_tdx_boot import by_hand, bzimage, identity_of, tdvf
 
 KERNEL = bzimage()
 PAYLOAD = (
@@ -327,6 +327,20 @@ def test_a_uki_on_a_disk_comes_after_ready_to_boot_and_the_partition_table(boot:
     changed = [a.label for a, b in zip(found.events, other.events, strict=True) if a.digest != b.digest]
     assert changed == ["Boot0001"]
     assert found.registers["RTMR[2]"] == predict(inputs).registers["RTMR[2]"]
+
+
+def test_a_kernel_that_left_the_firmware_at_the_second_try_is_found(boot: Boot, tmp_path: Path) -> None:
+    inputs = boot()
+    (tmp_path / "disk.raw").write_bytes(esp.disk(inputs.kernel.read_bytes()))
+    made = predict(inputs.changed(disk=tmp_path / "disk.raw"))
+    value = bytes(48)
+    for label, digest in measured(made, "RTMR[1]")[:-1]:
+        again = [sha384(b"Exit Boot Services Returned with Failure"), digest] if label.endswith("Invocation") else []
+        for each in (digest, *again):
+            value = sha384(value + (each or b""))
+    value = sha384(value + (measured(made, "RTMR[1]")[-1][1] or b""))
+    found = compare(expected(made), identity_of(made, **{"RTMR[1]": value}))
+    assert "first call of ExitBootServices failed" in found.explanations[0]
 
 
 def test_the_secret_of_a_newer_stub_on_a_disk_is_not_guessed(boot: Boot, tmp_path: Path) -> None:
