@@ -184,6 +184,25 @@ def measure_capture(folder: Path, also: tuple[str, ...], **given: Any) -> None:
     click.echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
+@measure_group.command("igvm")
+@click.argument("file", type=FILE)
+@as_json_option
+def measure_igvm(file: Path, as_json: bool) -> None:
+    """Compute what an IGVM file measures: SEV-SNP's launch digest, and MRTD if it is for TDX too.
+
+    As coconut-svsm's igvmmeasure does; no hardware was at hand to compare it with.
+    """
+    from acon_nb.tdx import igvm
+
+    rows = igvm.measure_igvm(file)
+    if as_json:
+        print_json([{**asdict(row), "platform": row.platform.name, "digest": row.digest.hex()} for row in rows])
+        return
+    for row in rows:
+        name = "MRTD" if row.platform is igvm.Platform.TDX else "launch digest"
+        click.echo(f"{row.platform.name:8} {name} {row.digest.hex()}  ({row.measured_pages} of {row.pages} pages)")
+
+
 measure_group.add_command(measure_capture, "acpi")  # its former name
 
 

@@ -21,7 +21,7 @@ STATUS = {"equal": 0, "different": 1, "cannot_know": 3, "extended_without_log": 
 USAGE, CANNOT_KNOW, FAILED = 2, 3, 4
 # The fields of `InvalidInput` that name a file's content and not an option.
 _FILES = {"file", "log", "quote", "prediction", "table", "kernel", "firmware", "initrd", "acpi", "pasted", "message"}
-_FILES |= {"VMLINUZ", "RD", "BIOS", "shim", "capture", "collateral", "uki", "disk", "certificate", "corim_key"}
+_FILES |= {"VMLINUZ", "RD", "BIOS", "shim", "capture", "collateral", "uki", "disk", "igvm", "certificate", "corim_key"}
 
 
 class MeasureGroup(WholeHelp):

@@ -53,28 +53,33 @@ def _digest(firmware: Tdvf, order: PageOrder) -> bytes:
         extended = bool(section.attributes & MR_EXTEND)
         if order is PageOrder.SECTION or not extended:
             if added:
-                state.update(b"".join(map(_page_add, pages)))
+                state.update(b"".join(map(page_add, pages)))
             if extended:
                 for page in pages:
                     state.update(_page_extend(firmware.image, section, page))
             continue
         for page in pages:
             if added:
-                state.update(_page_add(page))
+                state.update(page_add(page))
             state.update(_page_extend(firmware.image, section, page))
     return state.digest()
 
 
-def _page_add(address: int) -> bytes:
+def page_add(address: int) -> bytes:
+    """Return what the TDX module hashes when a page is added (TDH.MEM.PAGE.ADD)."""
     return _ADD + struct.pack("<Q", address) + _PAD
 
 
-def _page_extend(image: bytes, section: Section, page: int) -> bytes:
-    """The 16 extends of a page; zeros stand for what lies beyond the section's bytes."""
-    start = section.data_offset + page - section.address
-    end = min(section.data_offset + section.raw_bytes, start + PAGE_BYTES)
-    data = image[start : max(start, end)].ljust(PAGE_BYTES, b"\0")
+def page_extend(page: int, data: bytes) -> bytes:
+    """Return what the TDX module hashes of the content of a page at an address (TDH.MR.EXTEND, 16 times)."""
     parts = []
     for offset in range(0, PAGE_BYTES, _CHUNK_BYTES):
         parts += [_EXTEND, struct.pack("<Q", page + offset), _PAD, data[offset : offset + _CHUNK_BYTES]]
     return b"".join(parts)
+
+
+def _page_extend(image: bytes, section: Section, page: int) -> bytes:
+    """The extends of a page of a section; zeros stand for what lies beyond the section's bytes."""
+    start = section.data_offset + page - section.address
+    end = min(section.data_offset + section.raw_bytes, start + PAGE_BYTES)
+    return page_extend(page, image[start : max(start, end)].ljust(PAGE_BYTES, b"\0"))
