@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,13 +14,13 @@ from acon_nb.progress import TextProgress
 from acon_nb.study.kinds import study_of
 from acon_nb.study.plan import Plan
 from acon_nb.swap import SwapFactors, needs, setups
+from tests import page_parts
 
 pytestmark = [pytest.mark.system, pytest.mark.weekly]
 
 PAGE = Path(__file__).parents[2] / "docs" / "setups.md"
-BEGIN, END = "<!-- tests/system/test_setups.py begins -->\n", "<!-- ends -->\n"
+PART = "tests/system/test_setups.py"
 HEAD = ["| set-up | Linux 6.12, profile `study` | with the profile `reclaim` |", "|---|---|---|"]
-NOT_TRIED = "not tried yet"
 RUNS, DIES = "runs", "runs; out of memory"  # the second is a result, too: of no swap
 AT_ONCE = 9  # set-ups that share the guests that a study has besides
 GROUPS = [setups.NAMES[first : first + AT_ONCE] for first in range(0, len(setups.NAMES), AT_ONCE)]
@@ -59,33 +58,20 @@ def tried(image: KernelImage, names: Sequence[str], out: Path) -> dict[str, str]
     return words
 
 
-def table() -> list[str]:
-    """The rows of the page's table, without its head."""
-    return PAGE.read_text().split(BEGIN)[1].split(END)[0].strip().splitlines()[len(HEAD) :]
-
-
-def written(lines: dict[str, str]) -> None:
-    """Put the lines of some set-ups into the page's table; those that were never tried are marked."""
-    known = {line.split("`")[1]: line for line in table()}
-    rows = [lines.get(name) or known.get(name) or f"| `{name}` | {NOT_TRIED} |  |" for name in setups.NAMES]
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text("\n".join([before + BEGIN, *HEAD, *rows, "", END + rest.split(END)[1]]))
-
-
 @pytest.mark.parametrize("names", GROUPS, ids=lambda names: f"{names[0]}-{names[-1]}")
 def test_each_set_up_runs_or_is_refused_by_name(study_kernel, reclaim_kernel, tmp_path, names):
     first = tried(study_kernel, names, tmp_path / "study")
     refused = [name for name in names if first[name].startswith("refused")]
     second = tried(reclaim_kernel, refused, tmp_path / "reclaim")
     lines = {name: f"| `{name}` | {first[name]} | {second.get(name, '')} |" for name in names}
-    if os.environ.get("ACON_NB_WRITE_TABLES"):
-        written(lines)
+    if page_parts.is_written():
+        page_parts.write_lines(PAGE, PART, HEAD, lines, setups.NAMES)
     for words in (*first.values(), *second.values()):
         assert words in (RUNS, DIES) or words.startswith("refused: ")
     assert [name for name, words in first.items() if words == DIES] == (["none"] if "none" in names else [])
-    page = {line.split("`")[1]: line for line in table()}
+    page = page_parts.lines_by_name(PAGE, PART)
     assert {name: page.get(name) for name in names} == lines, "run it with ACON_NB_WRITE_TABLES=1"
 
 
 def test_the_page_has_every_set_up():
-    assert [line.split("`")[1] for line in table()] == list(setups.NAMES)
+    assert list(page_parts.lines_by_name(PAGE, PART)) == list(setups.NAMES)
