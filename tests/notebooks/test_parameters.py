@@ -27,6 +27,9 @@ pytestmark = pytest.mark.system
         ("05_memory_compression", {"swaps": ["tape"]}, "swap='tape'"),
         ("05_memory_compression", {"metric": "speed"}, "metric='speed'"),
         ("06_measured_boot", {"memory": "lots"}, "memory='lots'"),
+        ("06_measured_boot", {"measured": "/nowhere"}, "/nowhere"),
+        ("90_nightly", {"plan": "quick,nowhere"}, "plan='nowhere'"),
+        ("90_nightly", {"limit_wall": 2.0}, "limit_wall=2.0"),
         ("07_profile", {"cells": ["memory=1G"]}, "cells='memory=1G'"),
         ("07_profile", {"save": ["x.docx"]}, "file='x.docx'"),
         ("07_profile", {"most": 0}, "most=0"),
@@ -41,4 +44,5 @@ def test_a_wrong_parameter_ends_a_notebook_in_its_first_cell(tmp_path, name, par
     executed = (tmp_path / "x.ipynb").read_text()
     assert "kernel 100 %" not in executed
     assert "build kernel" not in executed
+    assert "initrd 100 %" not in executed
     assert "did not run to its end" in (tmp_path / "x.html").read_text()
