@@ -6,27 +6,39 @@ import os
 import sys
 from typing import Any
 
+_asked: dict[str, bool] = {}  # whether the last request to execute came from a front end with a person
+
 
 def headless() -> bool:
-    """Return True under papermill and outside Jupyter; `ACON_NB_HEADLESS` (1 or 0) overrides it.
+    """Return True where no person can use a widget; `ACON_NB_HEADLESS` (1 or 0) overrides it.
 
-    papermill runs its kernels without standard input, JupyterLab with it; there is no public way to find out.
+    A front end with a person takes input, and says so in each request to execute (`allow_stdin` of Jupyter's messaging
+    protocol): JupyterLab, Notebook 7 and VS Code do, papermill and nbconvert do not. Voila executes as these do but
+    shows widgets; its kernels know it by SERVER_SOFTWARE. Outside Jupyter there is nobody.
     """
     setting = os.environ.get("ACON_NB_HEADLESS", "")
     if setting:
         return setting != "0"
+    request = _request().get("content")
+    if isinstance(request, dict) and "allow_stdin" in request:  # not a widget's message, nor a thread without one
+        _asked["person"] = bool(request["allow_stdin"])
+        _asked["voila"] = os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
+    return not any(_asked.values())
+
+
+def _request() -> dict[str, Any]:
+    """Return the message that the cell runs for; nothing outside Jupyter."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    kernel = getattr(shell, "kernel", None)
-    return not getattr(kernel, "_allow_stdin", False)
+    shell: Any = ipython.get_ipython() if ipython is not None else None
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return parent if isinstance(parent, dict) else {}
 
 
 def cell_now() -> tuple[str, int]:
     """Return the id of the notebook's cell that runs now, and which execution this is; ("", 0) outside notebooks."""
     ipython = sys.modules.get("IPython")
     shell: Any = ipython.get_ipython() if ipython is not None else None
-    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
-    cell = parent.get("metadata", {}).get("cellId", "") if isinstance(parent, dict) else ""
+    cell = _request().get("metadata", {}).get("cellId", "")
     return str(cell or ""), int(getattr(shell, "execution_count", 0) or 0)
 
 
