@@ -12,8 +12,8 @@ _asked: dict[str, bool] = {}  # whether the last request to execute came from a 
 def headless() -> bool:
     """Return True where no person can use a widget; `ACON_NB_HEADLESS` (1 or 0) overrides it.
 
-    A front end with a person takes input, and says so in each request to execute (`allow_stdin` of Jupyter's messaging
-    protocol): JupyterLab, Notebook 7 and VS Code do, papermill and nbconvert do not. Voila executes as these do but
+    A front end with a person takes input: `allow_stdin` is true in its requests to execute (Jupyter's messaging
+    protocol), as in those of JupyterLab, and false in those of papermill and nbconvert. Voila executes as these do but
     shows widgets; its kernels know it by SERVER_SOFTWARE. Outside Jupyter there is nobody.
     """
     setting = os.environ.get("ACON_NB_HEADLESS", "")
