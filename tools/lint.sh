@@ -15,6 +15,6 @@ else
 	{ mkdir -p "${known%/*}" && cp -R .mypy_cache "$known.$$" && rm -rf "$known" && mv "$known.$$" "$known"; } ||
 		echo "lint: what mypy knows is not kept for the next checkout" >&2
 fi
-shellcheck tools/*.sh .ci/run benchmarks/*.sh acon_nb/initrd/files/init acon_nb/initrd/files/profile \
+shellcheck tools/*.sh .ci/run benchmarks/*.sh docs/case-studies/redis/visits.sh acon_nb/initrd/files/init acon_nb/initrd/files/profile \
 	acon_nb/initrd/files/udhcpc acon_nb/guest/src/swap-study acon_nb/guest/src/image-measure \
 	acon_nb/guest/src/show
