@@ -3,7 +3,7 @@
     python benchmarks/plugin_memory.py [--accesses N] [--every SECONDS]
 
 Runs the same guest (anonymous memory of 1.3 times its 80 MiB, on zram) without the plugin, counted by function, and by
-call stack, and reads QEMU's proportional set size as it runs. The default takes half an hour a guest on a busy host.
+call stack, and reads QEMU's proportional set size as it runs: some 21 x 10^9 instructions a guest.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ GUESTS = ("not counted", "by function", "by call stack")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--accesses", type=int, default=1_500_000)
-    parser.add_argument("--every", type=float, default=5.0)
+    parser.add_argument("--accesses", type=int, default=300_000)
+    parser.add_argument("--every", type=float, default=2.0)
     asked = parser.parse_args()
     spec = spec_of(asked.accesses)
     plain = None
