@@ -69,7 +69,7 @@ def test_each_row_names_an_option_of_the_series_that_it_applies_to(tree: str, st
     assert unknown == set()
 
 
-# Options that only some releases of a series have (stable kernels rename, too), and those that went between 6.12 and 7.3
+# Options that only some releases of a series have (stable kernels rename, too), or that went between 6.12 and 7.3
 MAY_BE_ABSENT = {
     "SPECULATION_MITIGATIONS", "CPU_MITIGATIONS", "PROC_SYSCTL", "BALLOON_COMPACTION", "PCIE_BUS_TUNE_OFF",
 }  # fmt: skip
