@@ -124,6 +124,7 @@ def test_a_night_bisects_its_regression_and_two_nights_link_their_difference(
         tree = ["--tree", str(history.path), "--commit", commit, "--night", name, "--limit-instructions", "0.001"]
         done = CliRunner().invoke(main, [*common, *tree, "-o", str(tmp_path / f"reports/{name}.html")])
         assert done.exit_code in (0, 1), done.output
+        assert done.stdout, f"{done.output}\n{done.exception!r}"
         return done.exit_code, json.loads(done.stdout)
 
     status, first = night("2026-01-01", history.commits[PLANTED - 3])
