@@ -71,6 +71,23 @@ def test_an_error_is_announced_and_marks_and_describes_its_field_among_all_widge
     look("access")
 
 
+def press(page, name, key):
+    button = page.locator("button.jupyter-button", has_text=name).first
+    button.focus()
+    page.keyboard.press(key)
+
+
+def test_axe_finds_nothing_in_any_widget(all_widgets, axe, look):
+    page = all_widgets
+    press(page, "Predict", "Enter")  # pictures and tables, too
+    page.get_by_text("Which registers change").wait_for()
+    press(page, "Look inside", "Space")
+    page.get_by_text("/bin/busybox").first.wait_for()
+    assert page.locator(".jp-OutputArea img:visible").count() >= 2
+    assert axe(page, ".jp-OutputArea") == []
+    look("access-light")
+
+
 def test_every_field_is_reached_by_tab_and_left_again(all_widgets):
     page = all_widgets
     fields = page.evaluate(FIELDS)
