@@ -45,7 +45,7 @@ def test_every_register_is_as_predicted(suite: str, guide_kernel: KernelImage, i
     stack = tdx.predict_reference_boot(
         tdx.BootInputs(firmware=firmware, kernel=guide_kernel.image, initrd=initrd, memory_bytes=512 << 20)
     ).material.stack
-    assert stack.edk2 >= RELEASES[suite]
+    assert not stack.edk2 or stack.edk2 >= RELEASES[suite]  # bookworm's image does not say
     assert stack.on("smbios") == (stack.edk2 >= "202505")
 
 
