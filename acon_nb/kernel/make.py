@@ -25,6 +25,7 @@ _COMPRESSORS = {
     "KERNEL_LZ4": ("lz4", "lz4"),
     "KERNEL_ZSTD": ("zstd", "zstd"),
 }
+_ERROR = re.compile(r"error:|Error \d|No rule to make|fatal:|multiple definition|FAILED|objtool: missing|^\*\*\* ")
 _STEP = re.compile(r"^\s+[A-Z][A-Z0-9_]*(?: \[M\])?\s+\S")
 _DRY_STEP = re.compile(r"(?:^|; *)(?:set -e; *)?echo '  [A-Z]")
 # Build steps per enabled option of the guide's 6.12 kernel: the estimate before the first build of a source.
@@ -32,7 +33,6 @@ _STEPS_PER_OPTION = 2.6
 # Steps from vmlinux.a to bzImage, which a dry run does not show.
 _LINK_STEPS = 60
 # Made by the first steps of a build: if it exists, the build is incremental or resumes an interrupted one.
-_ERROR = re.compile(r"error:|Error \d|No rule to make|fatal:|multiple definition|FAILED|objtool: missing|^\*\*\* ")
 _BEGUN = "include/generated/bounds.h"
 # For reproducible builds: Documentation/kbuild/reproducible-builds.rst
 PINS: Mapping[str, str] = {

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from acon_nb import kernel_line
+from acon_nb import kernel_line, known_errors
+from acon_nb.known_errors import KnownError, explanation, read_errors
 
 _READ_BYTES = 256 * 1024
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1bc|[\x00-\x08\x0b-\x1a\x1c-\x1f]")
@@ -136,17 +137,6 @@ class Hint:
     source: str = ""
 
 
-@dataclass(frozen=True)
-class QemuError:
-    """A row of qemu_errors.toml: a line of QEMU's, an example of it, its cause, and what to do."""
-
-    match: re.Pattern[str]
-    example: str
-    cause: str
-    hint: str
-    source: str
-
-
 def hint_for(end: End, lines: Sequence[str]) -> str:
     """Return what to do about an end, judging by the console's lines; "" if there is no advice."""
     if end is End.READY:
@@ -155,16 +145,7 @@ def hint_for(end: End, lines: Sequence[str]) -> str:
         return hint
     if end in _END_HINTS:
         return _END_HINTS[end]
-    return _qemu_hint(lines)
-
-
-def _qemu_hint(lines: Sequence[str]) -> str:
-    """Return cause and remedy of the first row of qemu_errors.toml that matches a line; "" if none does."""
-    for row in qemu_errors():
-        for line in lines:
-            if match := row.match.search(line):
-                return _filled(f"{row.cause}: {row.hint}", match)
-    return ""
+    return explanation(qemu_errors(), lines)
 
 
 def _guest_hint(end: End, lines: Sequence[str]) -> str:
@@ -181,18 +162,13 @@ def _guest_hint(end: End, lines: Sequence[str]) -> str:
 def filled(row: Hint, text: str) -> str:
     """Return a row's hint with the groups of its match in a text; "" if it does not match."""
     match = row.match.search(text)
-    return "" if match is None else _filled(row.hint, match)
-
-
-def _filled(text: str, match: re.Match[str]) -> str:
-    return re.sub(r"\{(\d)\}", lambda group: match[int(group[1])] or "", text)
+    return "" if match is None else known_errors.filled(row.hint, match)
 
 
 @functools.cache
-def qemu_errors() -> tuple[QemuError, ...]:
+def qemu_errors() -> tuple[KnownError, ...]:
     """Return the rows of qemu_errors.toml, in their order."""
-    rows = tomllib.loads(Path(__file__).with_name("qemu_errors.toml").read_text())["error"]
-    return tuple(QemuError(**{**row, "match": re.compile(row["match"], re.IGNORECASE)}) for row in rows)
+    return read_errors(Path(__file__).with_name("qemu_errors.toml"), re.IGNORECASE)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from acon_nb.study import kinds
 FOLDER = Path(acon_nb.__file__).parent
 FLOORS = [
     ("", "errors", "lazy"),
-    ("units", "progress", "cache", "stats", "validation", "registry", "bzimage", "kernel_line"),
+    ("units", "progress", "cache", "stats", "validation", "registry", "bzimage", "kernel_line", "known_errors"),
     ("process", "process_supervisor"),
     ("archive",),
     ("host", "tdx", "jupyter"),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from acon_nb.known_errors import KnownError
 from acon_nb.vm import Capabilities, End, Machine, VmSpec
-from acon_nb.vm.diagnosis import QemuError, hint_for, qemu_errors
+from acon_nb.vm.diagnosis import hint_for, qemu_errors
 from tests.unit import bzimages
 
 # Lines of public reports that are no example of the table
@@ -24,7 +25,7 @@ REPORTS = {
 
 
 @pytest.mark.parametrize("row", qemu_errors(), ids=lambda row: row.example[:60])
-def test_an_example_is_explained_by_its_own_row(row: QemuError) -> None:
+def test_an_example_is_explained_by_its_own_row(row: KnownError) -> None:
     hint = hint_for(End.QEMU_FAILED, ["something before", row.example])
     assert len(hint) > 20
     matching = [one for one in qemu_errors() if one.match.search(row.example)]
@@ -43,7 +44,7 @@ def test_lines_of_public_reports_have_a_hint(line: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("row", qemu_errors(), ids=lambda row: row.example[:60])
-def test_a_launch_shows_what_qemu_said_and_what_to_do(row: QemuError, tmp_path: Path) -> None:
+def test_a_launch_shows_what_qemu_said_and_what_to_do(row: KnownError, tmp_path: Path) -> None:
     qemu = tmp_path / "qemu"
     qemu.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{row.example}\nEND\nexit 1\n", encoding="utf-8")
     qemu.chmod(0o755)

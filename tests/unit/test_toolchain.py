@@ -8,9 +8,10 @@ import pytest
 
 from acon_nb.errors import BuildFailed, InvalidInput, MissingRequirement
 from acon_nb.kernel import BuildSpec, make
-from acon_nb.kernel.build_errors import BuildError, build_errors, hint_for
+from acon_nb.kernel.build_errors import build_errors, hint_for
 from acon_nb.kernel.source import SourceTree
 from acon_nb.kernel.toolchain import GCC, Toolchain
+from acon_nb.known_errors import KnownError
 from acon_nb.progress import silent
 
 # Lines of public reports and of other places of the tree that are no example of the table
@@ -94,7 +95,7 @@ def test_a_missing_compiler_is_named_with_its_package(toolchain: Toolchain, pack
 
 
 @pytest.mark.parametrize("row", build_errors(), ids=lambda row: row.example[:60])
-def test_an_example_is_explained_by_its_own_row(row: BuildError) -> None:
+def test_an_example_is_explained_by_its_own_row(row: KnownError) -> None:
     assert next(one for one in build_errors() if one.match.search(row.example)) is row
     assert row.source
     assert "{" not in hint_for([row.example])
@@ -107,7 +108,7 @@ def test_lines_of_public_reports_have_a_hint(lines: str, words: str) -> None:
 
 @pytest.mark.parametrize("row", build_errors(), ids=lambda row: row.example[:60])
 @pytest.mark.parametrize("target", ["bzImage", "olddefconfig"])
-def test_a_failed_build_shows_the_line_and_says_what_to_do(row: BuildError, target: str, tmp_path: Path) -> None:
+def test_a_failed_build_shows_the_line_and_says_what_to_do(row: KnownError, target: str, tmp_path: Path) -> None:
     source, work = tmp_path / "source", tmp_path / "work"
     source.mkdir()
     work.mkdir()
