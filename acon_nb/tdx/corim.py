@@ -17,7 +17,7 @@ from typing import Any
 
 from acon_nb.cache import atomic_file
 from acon_nb.errors import InvalidInput, MissingRequirement
-from acon_nb.tdx.eventlog import LogKind
+from acon_nb.tdx.reference import accepted_values
 from acon_nb.tdx.stored import Expected
 
 CONTENT_TYPE = "application/rim+cbor"
@@ -106,23 +106,13 @@ def _measurements(
     cbor: Any, expected: Expected, only: Sequence[str], also: Sequence[Expected]
 ) -> list[Mapping[int, Any]]:
     """The measurement-values-map of each register, one for each value that is accepted."""
-    if expected.kind is not LogKind.TD:
-        hint = "use predict, not predict_reference_boot"
-        raise InvalidInput("prediction", expected.kind, "is not that of a TD", hint=hint)
+    accepted = accepted_values(expected, only=only, also=also)
     values: list[Mapping[int, Any]] = []
     if expected.mrtd and (not only or "MRTD" in only):
         digests = [[_SHA384, value] for value in sorted(set(expected.mrtd.values()))]
         values.append({_MRTEE: cbor.CBORTag(_SET, [_MEMBER, digests])})
-    for name, value in expected.registers.items():
-        if only and name not in only:
-            continue
-        if value is None and only:
-            hint = "capture the hardware (acon-nb measure capture), or omit the register"
-            raise InvalidInput("only", name, "cannot be known offline", hint=hint)
-        if value is None or (name == "RTMR[3]" and not only):
-            continue
-        accepted = dict.fromkeys([value, *(other.registers.get(name) or value for other in also)])
-        values += [{_REGISTERS: {int(name[5]): [[_SHA384, each]]}} for each in accepted]
+    for name, each in accepted.items():
+        values += [{_REGISTERS: {int(name[5]): [[_SHA384, value]]}} for value in each]
     return values
 
 

@@ -71,15 +71,12 @@ def td_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]:
     yield _separator("RTMR[0]", first=True)
     yield from _acpi(material, "RTMR[0]", with_tpm=False)
     yield from _authority(material, "RTMR[0]")
-    if material.inputs.disk is None:
-        yield _kernel(material, variant, "RTMR[1]")
+    yield from _direct(material, variant, "RTMR[1]")
     yield from _smbios(material, "RTMR[0]")
     yield from _boot_options(material, "RTMR[0]")
     yield _action("RTMR[1]", CALLING)
     yield _separator("RTMR[1]" if variant.separator_rtmr1 else "RTMR[0]")
-    if material.inputs.disk is not None:
-        yield from _partition_table(material, "RTMR[1]")
-        yield _kernel(material, variant, "RTMR[1]")
+    yield from _of_disk(material, variant, table="RTMR[1]", kernel="RTMR[1]")
     if material.uki is not None:
         start = _start(material, material.uki, td=True)
         yield from _inner_kernel(material, material.uki, "RTMR[1]")
@@ -99,16 +96,13 @@ def tpm_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]
     yield _separator("PCR[7]", first=True)
     yield from _acpi(material, "PCR[1]", with_tpm=True)
     yield from _authority(material, "PCR[7]")
-    if material.inputs.disk is None:
-        yield _kernel(material, variant, "PCR[4]")
+    yield from _direct(material, variant, "PCR[4]")
     yield from _smbios(material, "PCR[1]")
     yield from _boot_options(material, "PCR[1]")
     yield _action("PCR[4]", CALLING)
     for index in range(7):
         yield _separator(f"PCR[{index}]")
-    if material.inputs.disk is not None:
-        yield from _partition_table(material, "PCR[5]")
-        yield _kernel(material, variant, "PCR[4]")
+    yield from _of_disk(material, variant, table="PCR[5]", kernel="PCR[4]")
     if material.uki is not None:
         start = _start(material, material.uki, td=False)
         yield from _inner_kernel(material, material.uki, "PCR[4]")
@@ -121,10 +115,21 @@ def tpm_events(material: Material, variant: Variant) -> Iterator[PredictedEvent]
         yield _action("PCR[5]", text)
 
 
-def _partition_table(material: Material, register: str) -> Iterator[PredictedEvent]:
-    if material.partitions is not None and material.inputs.disk is not None:
-        words = {"what": "partition table (GPT)", "source": material.inputs.disk.name, "depends": ("disk",)}
-        yield hashed(register, "EV_EFI_GPT_EVENT", "partition table", material.partitions, **words)
+def _direct(material: Material, variant: Variant, register: str) -> Iterator[PredictedEvent]:
+    """What is started without a disk: it is measured before the firmware looks for devices."""
+    if material.inputs.disk is None:
+        yield _kernel(material, variant, register)
+
+
+def _of_disk(material: Material, variant: Variant, *, table: str, kernel: str) -> Iterator[PredictedEvent]:
+    """The partition table of the disk that is booted from, if it has one that counts, and what is started from it."""
+    disk = material.inputs.disk
+    if disk is None:
+        return
+    if material.partitions is not None:
+        words = {"what": "partition table (GPT)", "source": disk.name, "depends": ("disk",)}
+        yield hashed(table, "EV_EFI_GPT_EVENT", "partition table", material.partitions, **words)
+    yield _kernel(material, variant, kernel)
 
 
 def _inner_kernel(material: Material, uki: Uki, register: str) -> Iterator[PredictedEvent]:

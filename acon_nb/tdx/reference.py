@@ -27,6 +27,30 @@ _EVENTS = {("RTMR[1]", "kernel"): "tdvfkernel", ("RTMR[2]", "command line"): "td
 Values = dict[str, list[str] | str]
 
 
+def accepted_values(
+    expected: Expected, *, only: Sequence[str] = (), also: Sequence[Expected] = ()
+) -> dict[str, tuple[bytes, ...]]:
+    """Return the known values of each RTMR, that of `expected` first, then those of other predictions.
+
+    `only` selects registers; RTMR[3] belongs to the guest and is omitted unless selected. Errors: `InvalidInput` for a
+    TPM's prediction, and for a selected register that cannot be known.
+    """
+    if expected.kind is not LogKind.TD:
+        hint = "use predict, not predict_reference_boot"
+        raise InvalidInput("prediction", expected.kind, "is not that of a TD", hint=hint)
+    accepted = {}
+    for name, value in expected.registers.items():
+        if only and name not in only:
+            continue
+        if value is None and only:
+            hint = "capture the hardware (acon-nb measure capture), or omit the register"
+            raise InvalidInput("only", name, "cannot be known offline", hint=hint)
+        if value is not None and (only or name != "RTMR[3]"):
+            others = (other.registers.get(name) for other in also)
+            accepted[name] = tuple(dict.fromkeys([value, *filter(None, others)]))
+    return accepted
+
+
 def reference_values(
     expected: Expected, *, only: Sequence[str] = (), xfam: Sequence[bytes] = (), also: Sequence[Expected] = ()
 ) -> Values:
@@ -38,23 +62,11 @@ def reference_values(
     An event's digest that differs in `also` is omitted, since the policy takes one. Errors: `InvalidInput` for a TPM's
     prediction, and for a selected register that cannot be known.
     """
-    if expected.kind is not LogKind.TD:
-        raise InvalidInput(
-            "prediction", expected.kind, "is not that of a TD", hint="use predict, not predict_reference_boot"
-        )
+    accepted = accepted_values(expected, only=only, also=also)
     values: Values = {}
     if not only or "MRTD" in only:
         values["mr_td"] = sorted({value.hex() for value in expected.mrtd.values()})
-    for name, value in expected.registers.items():
-        if only and name not in only:
-            continue
-        if value is None and only:
-            hint = "capture the hardware (acon-nb measure capture), or omit the register"
-            raise InvalidInput("only", name, "cannot be known offline", hint=hint)
-        if value is not None and (only or name != "RTMR[3]"):
-            others = (other.registers.get(name) for other in also)
-            accepted = dict.fromkeys([value.hex(), *(other.hex() for other in others if other is not None)])
-            values[f"rtmr_{name[5]}"] = list(accepted)
+    values |= {f"rtmr_{name[5]}": [value.hex() for value in each] for name, each in accepted.items()}
     elsewhere = {(event.register, event.label, event.digest) for other in also for event in other.events}
     for event in expected.events:
         name = _EVENTS.get((event.register, event.label), "")
