@@ -60,30 +60,28 @@ def of(
     Errors: `InvalidInput` for a history without nights of the plans.
     """
     loaded = []
-    for chosen in nightly.plans_of(plan).values():
+    for source, chosen in nightly.plans_of(plan).items():
         rows = results.load(history, chosen.study, chosen.name)
         if not rows.empty:
-            loaded.append((chosen, rows.sort_values("timestamp", kind="stable")))
+            loaded.append((source, kind(chosen.study).followed, rows.sort_values("timestamp", kind="stable")))
     if not loaded:
         raise InvalidInput("history", history, f"has no nights of {plan}", hint="acon-nb bench nightly measures one")
     stamps = {
         str(night): str(stamp)
-        for _, rows in loaded
+        for _, _, rows in loaded
         for night, stamp in zip(rows["session"], rows["timestamp"], strict=True)
     }
     names = sorted(stamps, key=lambda name: stamps[name])
     series = [
         one
-        for chosen, rows in loaded
-        for one in series_of(rows, kind(chosen.study).followed, nights=_ALL, limits=limits, accepted=accepted)
+        for _, followed, rows in loaded
+        for one in series_of(rows, followed, nights=_ALL, limits=limits, accepted=accepted)
     ]
-    present = ",".join(
-        source for source, one in nightly.plans_of(plan).items() if any(one.name == chosen.name for chosen, _ in loaded)
-    )
+    present = ",".join(source for source, _, _ in loaded)
     spec = NightlySpec(
         history=history, plan=present, night=names[-1], nights=nights, limits=limits or Limits(), accepted=accepted
     )
-    tables = [rows for _, rows in loaded]
+    tables = [rows for _, _, rows in loaded]
     return Dashboard(
         nights=tuple(names),
         series=tuple(series),
@@ -275,9 +273,7 @@ def _profiles(tables: Sequence[pd.DataFrame], nights: Sequence[str], folder: Pat
         for rows in tables:
             kept: list[dict[str, Any]] = rows[rows["session"] == name].to_dict("records")  # type: ignore[assignment]
             now |= stored.paths_of(kept, Path())
-        files = [
-            f"profile-{before[cell].stem[:8]}-{path.stem[:8]}.html" for cell, path in now.items() if cell in before
-        ]
+        files = [stored.page_name(before[cell], path) for cell, path in now.items() if cell in before]
         shown[name] = tuple(pages[file] for file in files if file in pages)
         before |= now
     return shown

@@ -158,7 +158,7 @@ def _profile_parts(one: CellNights, names: tuple[str, str], folder: Path) -> lis
     before, after = map(load, one.profiles)
     compared: Difference = difference(before, after)
     page = flame.difference(before, after, names=names, title=f"What changed in {one.cell}")
-    file = flame.save(page, folder / f"profile-{one.profiles[0].stem[:8]}-{one.profiles[1].stem[:8]}.html")
+    file = flame.save(page, folder / stored.page_name(*one.profiles))
     text = diff_text.text(compared, _MOST)
     return [f'<p>By function: <a href="{_e(file.name)}">flame graph</a></p><pre>{_e(text)}</pre>']
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import acon_nb
-from acon_nb.errors import AconError, NoSpace
+from acon_nb.errors import AconError, InvalidInput, NoSpace
 
 INTERRUPTED = 128 + signal.SIGINT
 _SENTENCE = 1000  # characters of a command's first sentence
@@ -119,6 +119,13 @@ def warn(lines: Iterable[str]) -> None:
     """Print warnings on standard error."""
     for line in lines:
         click.echo(f"warning: {line}", err=True)
+
+
+def html_file(output: Path | None, *, hint: str) -> Path:
+    """Return the path of a page to write. Errors: `InvalidInput` for none, and for a name without .html."""
+    if output is None or output.suffix != ".html":
+        raise InvalidInput("output", output, "is not an .html file", hint=hint)
+    return output
 
 
 def print_json(value: Any) -> None:

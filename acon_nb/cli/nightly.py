@@ -8,26 +8,31 @@ from pathlib import Path
 import click
 
 from acon_nb.cli import completion
-from acon_nb.cli.base import as_json_option, print_json
+from acon_nb.cli.base import as_json_option, html_file, print_json
 from acon_nb.cli.bench import bench_group
-from acon_nb.errors import InvalidInput
 
-
-@bench_group.command("nightly")
-@click.option("--history", type=click.Path(path_type=Path), default=Path("history"), show_default=True)
-@click.option(
+_history_option = click.option("--history", type=click.Path(path_type=Path), default=Path("history"), show_default=True)
+_plan_option = click.option(
     "--plan",
     default="quick,tour",
     show_default=True,
     shell_complete=completion.plans,
     help="Built-in plans or TOML files, with commas.",
 )
+_accepted_option = click.option(
+    "--accepted", default="", help="A night or a date: the level that it measured is held from then on."
+)
+
+
+@bench_group.command("nightly")
+@_history_option
+@_plan_option
 @click.option("--night", default="", help="This night's name, a date first.  [default: now, UTC]")
 @click.option("--nights", type=int, default=30, show_default=True, help="Nights that are looked at.")
 @click.option("--limit-instructions", type=float, default=0.002, show_default=True, help="Share that may be lost.")
 @click.option("--limit-wall", type=float, default=0.05, show_default=True, help="Share that may be lost.")
 @click.option("--limit-memory", type=float, default=0.005, show_default=True, help="Share that may be lost.")
-@click.option("--accepted", default="", help="A night or a date: the level that it measured is held from then on.")
+@_accepted_option
 @click.option("--tree", type=click.Path(path_type=Path), help="A git tree of the kernel: regressions are bisected.")
 @click.option("--commit", default="HEAD", show_default=True, help="What of --tree is built: a branch, tag or commit.")
 @click.option(
@@ -66,8 +71,7 @@ def bench_nightly(
     from acon_nb.changes import nights as changes_of_nights
     from acon_nb.jupyter import notebooks
 
-    if output.suffix != ".html":
-        raise InvalidInput("output", output, "is not an .html file", hint="such as reports/nightly.html")
+    html_file(output, hint="such as reports/nightly.html")
     if compare:
         _compare(history, plan, compare, output, as_json=as_json)
         return
@@ -115,16 +119,10 @@ def bench_nightly(
 
 
 @bench_group.command("nights")
-@click.option("--history", type=click.Path(path_type=Path), default=Path("history"), show_default=True)
-@click.option(
-    "--plan",
-    default="quick,tour",
-    show_default=True,
-    shell_complete=completion.plans,
-    help="Built-in plans or TOML files, with commas.",
-)
+@_history_option
+@_plan_option
 @click.option("--nights", type=int, default=30, show_default=True, help="Nights that the last one is judged by.")
-@click.option("--accepted", default="", help="A night or a date: the level that it measured is held from then on.")
+@_accepted_option
 @click.option(
     "--reports", type=click.Path(path_type=Path), help="Folder of reports to link.  [default: that of the page]"
 )
@@ -133,8 +131,7 @@ def bench_nights(history: Path, plan: str, nights: int, accepted: str, reports: 
     """Write a page over all nights: trends, verdicts, any two compared, links to reports and profiles."""
     from acon_nb.changes import dashboard
 
-    if output.suffix != ".html":
-        raise InvalidInput("output", output, "is not an .html file", hint="such as reports/nights.html")
+    html_file(output, hint="such as reports/nights.html")
     board = dashboard.of(history, plan, nights=nights, accepted=accepted, reports=reports or output.parent)
     dashboard.write(board, output)
     click.echo(f"{board.last.sentences()[0]}\npage: {output}, {len(board.nights)} nights")

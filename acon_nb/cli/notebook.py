@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from acon_nb.cli.base import as_json_option, main, print_json
-from acon_nb.errors import InvalidInput
+from acon_nb.cli.base import as_json_option, html_file, main, print_json
 
 
 @main.command()
@@ -55,6 +54,7 @@ def lab(ctx: click.Context, directory: Path) -> None:
     notebook_files.exec_lab(argv)
 
 
+_OUTPUT = "-o reports/tour.html"
 _parameters_option = click.option(
     "-p", "parameters", multiple=True, nargs=2, metavar="NAME VALUE", help="A parameter of the notebook."
 )
@@ -93,7 +93,7 @@ def report(
     if notebook is not None:
         _report(notebook, output, parameters)
     elif earlier is not None:
-        output = _html(output or earlier.with_name(f"{earlier.stem}-again.html"))
+        output = html_file(output or earlier.with_name(f"{earlier.stem}-again.html"), hint=_OUTPUT)
         lines, differences = reports.repeat(earlier, output)
         _print_report(output, [*lines, *(f"differs: {text}" for text in differences)])
 
@@ -103,19 +103,13 @@ def _report(notebook: str, output: Path | None, parameters: tuple[tuple[str, str
     from acon_nb.jupyter import notebooks as notebook_files
 
     path = Path(notebook)
-    output = _html(output)
+    output = html_file(output, hint=_OUTPUT)
     lines = reports.make(
         path if path.is_file() else notebook_files.named(notebook),
         output,
         {name: _typed(value) for name, value in parameters},
     )
     _print_report(output, lines)
-
-
-def _html(output: Path | None) -> Path:
-    if output is None or output.suffix != ".html":
-        raise InvalidInput("output", output, "is not an .html file", hint="-o reports/tour.html")
-    return output
 
 
 def _print_report(output: Path, lines: list[str]) -> None:

@@ -36,5 +36,5 @@ def write_differences(tonight: pd.DataFrame, history: Path, folder: Path) -> lis
 def _write(cell: str, old: Path, new: Path, folder: Path) -> str:
     before, after = load(old), load(new)
     page = flame.difference(before, after, names=("the night before", "this night"), title=f"What changed in {cell}")
-    path = flame.save(page, folder / f"profile-{old.stem[:8]}-{new.stem[:8]}.html")
+    path = flame.save(page, folder / stored.page_name(old, new))
     return f"{cell}: {diff_text.sentence(difference(before, after))}; by function: {path}"

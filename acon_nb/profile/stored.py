@@ -28,3 +28,8 @@ def profile_of(rows: Iterable[Mapping[str, Any]], folder: Path, cell: str = "") 
         hint = f"one of: {'; '.join(chosen or paths)}" if paths else "run the plan with profile = true"
         raise InvalidInput("cell", cell, reason, hint=hint)
     return chosen[0], load(paths[chosen[0]])
+
+
+def page_name(before: Path, after: Path) -> str:
+    """The name of the page that shows how two stored profiles, whose files are named by their hashes, differ."""
+    return f"profile-{before.stem[:8]}-{after.stem[:8]}.html"
