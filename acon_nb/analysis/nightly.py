@@ -193,6 +193,13 @@ def plans_of(text: str) -> Mapping[str, Plan]:
     return loaded
 
 
+def rows_of(history: Path, chosen: Plan) -> pd.DataFrame:
+    """The rows of all nights of a plan. Errors: `InvalidInput` for a history that is not there."""
+    if not history.is_dir():
+        raise InvalidInput("history", history, "is not a folder", hint="acon-nb bench nightly measures a night into it")
+    return results.load(history, chosen.study, chosen.name)
+
+
 def judge(spec: NightlySpec) -> NightlyResult:
     """Judge the night that is in the history against those before it. Errors: `InvalidInput` if it is not there."""
     judged = [_judge(spec, one) for one in spec.plans.values()]
@@ -209,7 +216,7 @@ def judge(spec: NightlySpec) -> NightlyResult:
 
 def _judge(spec: NightlySpec, chosen: Plan) -> NightlyResult:
     """Judge what a night measured of one plan."""
-    rows = results.load(spec.history, chosen.study, chosen.name)
+    rows = rows_of(spec.history, chosen)
     tonight = rows[rows["session"] == spec.night] if not rows.empty else rows
     if tonight.empty:
         names = ", ".join(dict.fromkeys(rows["session"])) if not rows.empty else "none yet"

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acon_nb import results
 from acon_nb.analysis import nightly
 from acon_nb.analysis.history import Change, Limits, Series, night_text, series_of
 from acon_nb.analysis.nightly import NightlyResult, NightlySpec
@@ -61,7 +60,7 @@ def of(
     """
     loaded = []
     for source, chosen in nightly.plans_of(plan).items():
-        rows = results.load(history, chosen.study, chosen.name)
+        rows = nightly.rows_of(history, chosen)
         if not rows.empty:
             loaded.append((source, kind(chosen.study).followed, rows.sort_values("timestamp", kind="stable")))
     if not loaded:

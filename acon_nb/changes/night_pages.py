@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acon_nb import results
 from acon_nb.analysis import nightly
 from acon_nb.cache import atomic_file
 from acon_nb.errors import InvalidInput
@@ -107,7 +106,7 @@ def compare(history: Path, plan: str, before: str, after: str) -> NightsCompared
     Errors: `InvalidInput` for a night that is not there, and for the same one twice.
     """
     chosen = list(nightly.plans_of(plan).values())
-    loaded = ((kind(one.study).followed, results.load(history, one.study, one.name)) for one in chosen)
+    loaded = ((kind(one.study).followed, nightly.rows_of(history, one)) for one in chosen)
     parts = [(followed, rows) for followed, rows in loaded if not rows.empty]
     stamps: dict[str, str] = {}
     for _, rows in parts:

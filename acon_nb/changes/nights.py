@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acon_nb import results
 from acon_nb.analysis import nightly
 from acon_nb.analysis.history import Change, Series
 from acon_nb.analysis.nightly import NightlyResult, NightlySpec
@@ -109,7 +108,7 @@ def bisections(
         step = max(one.changes, key=lambda change: abs(change.ratio - 1))
         on_progress(Progress("bisect", None, f"{one.cell}, {one.metric}, since the night {step.night}"))
         source, chosen = sources[one.plan]
-        rows = results.load(spec.history, chosen.study, chosen.name)
+        rows = nightly.rows_of(spec.history, chosen)
         done.append(_bisected(replace(spec, plan=source), one, step, rows, run))
     return done
 

@@ -214,7 +214,8 @@ def _spec(given: dict[str, Any], *, without: tuple[str, ...] = _NOT_MEASURED) ->
     fields: dict[str, Any] = {"td": None}
     kernel = given["kernel"]
     if "uki" in given and given["uki"] is not None:
-        kernel = image.read_uki(given["uki"]).path
+        kernel = given["uki"]
+        image.require_uki(kernel)
     if image.is_uki(kernel):  # it has both, so the guide's are not meant
         fields |= {"append": "", "initrd": None}
     if given["append"] is not None:

@@ -61,8 +61,10 @@ class IgvmMeasurement:
 
 def measure_igvm(path: Path) -> tuple[IgvmMeasurement, ...]:
     """Compute the measurement of each platform of a file that is known here. Errors: `InvalidInput`."""
-    if not path.is_file() or path.stat().st_size > _LIMIT_BYTES:
-        raise InvalidInput("igvm", path, "is not an IGVM file", hint=_HINT)
+    if not path.is_file():
+        raise InvalidInput("igvm", path, "is not a file", hint=_HINT)
+    if path.stat().st_size > _LIMIT_BYTES:
+        raise InvalidInput("igvm", path, "is too large for an IGVM file", hint=_HINT)
     image = path.read_bytes()
     headers = list(_headers(path, image))
     masks = {}

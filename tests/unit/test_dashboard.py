@@ -130,3 +130,8 @@ def test_the_facts_of_a_night_are_kept_once() -> None:
     facts = dashboard._facts([frame])["2026-01-01"]
     assert facts["kernel's image"] == "abababababab"
     assert len(facts["Python packages"]) < 230
+
+
+def test_a_history_that_is_not_there_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"^history=.*is not a folder"):
+        dashboard.of(tmp_path / "none", "quick", reports=tmp_path)

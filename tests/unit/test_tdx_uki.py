@@ -16,7 +16,7 @@ from acon_nb import vm
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx import BootInputs, Prediction, compare, expected, parse_expected, predict, predict_reference_boot
-from acon_nb.tdx.uki.image import is_uki, read_boot_file, trimmed
+from acon_nb.tdx.uki.image import is_uki, read_boot_file, require_uki, trimmed
 from tests import esp
 from tests.unit import captures, ukis
 from tests.unit.test_tdx_boot import by_hand, bzimage, identity_of, tdvf
@@ -276,6 +276,11 @@ def test_what_is_a_uki(boot: Boot, tmp_path: Path) -> None:
     (tmp_path / "bzImage").write_bytes(KERNEL)
     assert not is_uki(tmp_path / "bzImage")
     assert not is_uki(tmp_path)
+    require_uki(inputs.kernel)
+    (tmp_path / "text").write_bytes(b"no program\n")
+    for name, words in (("bzImage", "is a bzImage, not a UKI"), ("text", "is not a UKI"), ("none", "is not a file")):
+        with pytest.raises(InvalidInput, match=f"^uki=.*{words}"):
+            require_uki(tmp_path / name)
     assert trimmed("\t a\x7fb \n", both_ends=True) == "a b"
     assert trimmed("\t a\x7fb \n", both_ends=False) == "  a\x7fb"
 

@@ -47,6 +47,7 @@ _MOST_SECTIONS = 1024  # of 256 profiles; the format would allow 65,535
 _FIRST_WITH_PROFILES = 257
 _FIRST_THAT_TRIMS = 257  # the start of a command line, too; 252 and 254 trim its end alone
 _LAST_THAT_LOADS = 257
+_MAKE = "ukify build --linux=vmlinuz --initrd=initrd --cmdline=..."
 
 
 @dataclass(frozen=True)
@@ -227,19 +228,22 @@ def read_boot_file(path: Path) -> tuple[KernelFile, Uki | None]:
     return kernel_of(uki.sections()[".linux"].content, path), uki
 
 
-def read_uki(path: Path) -> Uki:
-    """Read a UKI. Errors: `InvalidInput`."""
-    uki = read_boot_file(path)[1]
-    if uki is None:
-        raise InvalidInput("uki", path, "is a bzImage, not a UKI", hint="give it as KERNEL, without --uki")
-    return uki
+def require_uki(path: Path) -> None:
+    """Refuse a file that does not look like a UKI. Errors: `InvalidInput`."""
+    if not path.is_file():
+        raise InvalidInput("uki", path, "is not a file", hint=_MAKE)
+    if is_uki(path):
+        return
+    with path.open("rb") as file:
+        if bzimage.is_bzimage(file.read(bzimage.HEADER_BYTES)):
+            raise InvalidInput("uki", path, "is a bzImage, not a UKI", hint="give it as KERNEL, without --uki")
+    raise InvalidInput("uki", path, "is not a UKI: a PE file with a section .linux", hint=_MAKE)
 
 
 def _uki(path: Path, image: bytes, rows: list[tuple[bytes, int, int, int, int]]) -> Uki:
     info = _INFO.search(image)
     if info is None:
-        hint = "ukify build --linux=vmlinuz --initrd=initrd --cmdline=..."
-        raise InvalidInput("uki", path, "has a section .linux, but systemd-stub did not make it", hint=hint)
+        raise InvalidInput("uki", path, "has a section .linux, but systemd-stub did not make it", hint=_MAKE)
     view, table = memoryview(image), []
     for name, size, _, raw_size, raw in rows:
         data = view[raw : raw + min(size, raw_size)]
