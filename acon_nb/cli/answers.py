@@ -9,9 +9,8 @@ from pathlib import Path
 import click
 
 from acon_nb.cli import completion
-from acon_nb.cli.base import as_json_option, print_json, results_option
+from acon_nb.cli.base import as_json_option, print_json, results_option, rows_of
 from acon_nb.cli.bench import bench_group
-from acon_nb.errors import InvalidInput
 
 
 @bench_group.command("answers")
@@ -44,7 +43,6 @@ def bench_answers(
     as_json: bool,
 ) -> None:
     """Answer a swap study: which swap for which data, pressure and device, at what cost, and how sure that is."""
-    from acon_nb import results
     from acon_nb.plots.swap.files import save_answers
     from acon_nb.swap.analysis.question import Question
     from acon_nb.swap.analysis.study import SwapAnalysis
@@ -53,10 +51,7 @@ def bench_answers(
         data=data, pressure=pressure, disk_preset=disk_preset, disk_latency=disk_latency, workload=workload,
         pattern=pattern, metric=metric, clock=clock or "", decide=decide,
     )  # fmt: skip
-    rows = results.load(folder, "swap", study_name)
-    if rows.empty:
-        hint = f"one of: {', '.join(results.Store(folder).studies('swap')) or 'none yet'}"
-        raise InvalidInput("study", study_name, f"has no rows in {folder}", hint=hint)
+    rows = rows_of(folder, "swap", study_name)
     analysis = SwapAnalysis(rows, question)
     files = save_answers(analysis, output) if output is not None else []
     if as_json:

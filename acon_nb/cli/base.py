@@ -10,14 +10,18 @@ import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import acon_nb
 from acon_nb.errors import AconError, InvalidInput, NoSpace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 INTERRUPTED = 128 + signal.SIGINT
+_DISK = (errno.EIO, errno.ESTALE, errno.EREMOTEIO, errno.ENXIO, errno.ENODEV, errno.ETIMEDOUT, errno.EUCLEAN)
 _SENTENCE = 1000  # characters of a command's first sentence
 
 
@@ -67,6 +71,10 @@ class _Group(WholeHelp):
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 click.echo(f"acon-nb: {NoSpace(Path(error.filename or '.'), 'writing stopped')}", err=True)
+                ctx.exit(1)
+            if error.errno in _DISK:
+                click.echo(f"acon-nb: reading or writing a file failed: {error.strerror}", err=True)
+                click.echo("  hint: its disk or file system reports this: see dmesg", err=True)
                 ctx.exit(1)
             if error.errno == errno.EPIPE or not isinstance(error.filename, str | bytes):
                 raise  # click handles a closed pipe; anything else is a bug
@@ -119,6 +127,21 @@ def warn(lines: Iterable[str]) -> None:
     """Print warnings on standard error."""
     for line in lines:
         click.echo(f"warning: {line}", err=True)
+
+
+def rows_of(folder: Path, kind: str, study: str | None) -> pd.DataFrame:
+    """Load the rows of a study (None: of all), and name damaged files. Errors: `InvalidInput` if there are none."""
+    from acon_nb import results
+
+    rows = results.load(folder, kind, study)
+    for name in rows.attrs["set_aside"]:
+        click.echo(f"set aside, damaged: {name}", err=True)
+    if rows.empty and study is None:
+        raise InvalidInput("results", folder, "has no rows", hint="run a study with --out first: acon-nb bench study")
+    if rows.empty:
+        hint = f"one of: {', '.join(results.Store(folder).studies(kind)) or 'none yet'}"
+        raise InvalidInput("study", study, f"has no rows in {folder}", hint=hint)
+    return rows
 
 
 def html_file(output: Path | None, *, hint: str) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acon_nb.cli import completion
-from acon_nb.cli.base import as_json_option, jobs_option, main, out_option, print_json, results_option
+from acon_nb.cli.base import as_json_option, jobs_option, main, out_option, print_json, results_option, rows_of
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
 
@@ -130,9 +130,7 @@ def bench_rows(folder: Path, kind: str, study_name: str | None, output: Path) ->
     """Export the rows of a folder of results."""
     from acon_nb import results
 
-    table = results.load(folder, kind, study_name)
-    for name in table.attrs["set_aside"]:
-        click.echo(f"set aside, damaged: {name}", err=True)
+    table = rows_of(folder, kind, study_name)
     click.echo(f"{results.export(table, output)}: {len(table)} rows")
 
 
@@ -169,7 +167,7 @@ def bench_compare(
     from acon_nb.results import metrics
     from acon_nb.results import select as choose
 
-    rows = _rows_of(folder, kind, study_name)
+    rows = rows_of(folder, kind, study_name)
     measure = metrics.metric(metric)
     rows = choose.on_clock_of(rows[rows["clock"] == clock] if clock else rows, measure)
     if session is None and factor != "session":
@@ -221,7 +219,7 @@ def bench_plot(
     from acon_nb.analysis import explore
 
     plots.picture_format(output)
-    rows = _rows_of(folder, kind, study_name)
+    rows = rows_of(folder, kind, study_name)
     if figure is not None:
         _refuse_with_figure(metric=metric, x=x != explore.CELL, colour=colour, facet=facet)
         _plot_figure(rows[rows["clock"] == clock] if clock else rows, figure, output)
@@ -249,16 +247,3 @@ def _refuse_with_figure(**options: object) -> None:
     used = [f"--{name}" for name, value in options.items() if value]
     if used:
         raise click.UsageError(f"{', '.join(used)} cannot be combined with --figure")
-
-
-def _rows_of(folder: Path, kind: str, study: str) -> pd.DataFrame:
-    """Load the rows of a study, and name damaged files. Errors: `InvalidInput` if it has no rows."""
-    from acon_nb import results
-
-    rows = results.load(folder, kind, study)
-    for name in rows.attrs["set_aside"]:
-        click.echo(f"set aside, damaged: {name}", err=True)
-    if rows.empty:
-        hint = f"one of: {', '.join(results.Store(folder).studies(kind)) or 'none yet'}"
-        raise InvalidInput("study", study, f"has no rows in {folder}", hint=hint)
-    return rows

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acon_nb.cli import completion
-from acon_nb.cli.base import as_json_option, print_json, results_option
+from acon_nb.cli.base import as_json_option, print_json, results_option, rows_of
 from acon_nb.cli.bench import bench_group
 from acon_nb.errors import InvalidInput
 from acon_nb.progress import TextProgress
@@ -97,15 +97,12 @@ def bench_boot(
 @as_json_option
 def bench_phases(study_name: str, folder: Path, plot: Path | None, as_json: bool) -> None:
     """Show the phases of each cell of a study: firmware, unpacking, kernel, /init."""
-    from acon_nb import plots, results
+    from acon_nb import plots
     from acon_nb.boot import phases
 
     if plot is not None:
         plots.picture_format(plot)
-    rows = results.load(folder, "boot", study_name)
-    if rows.empty:
-        hint = f"one of: {', '.join(results.Store(folder).studies('boot')) or 'none yet'}"
-        raise InvalidInput("study", study_name, f"has no rows in {folder}", hint=hint)
+    rows = rows_of(folder, "boot", study_name)
     if plot is not None:
         plots.save(plots.plot_phases(rows), plot)
     if as_json:
@@ -173,14 +170,14 @@ def bench_initcalls(
 def _boots(
     logs: tuple[Path, ...], study_name: str | None, cells: tuple[str, ...], folder: Path, system_map: Path | None
 ) -> dict[str, Boot]:
-    from acon_nb import results
+    from acon_nb import user_file
     from acon_nb.boot import initcalls
     from acon_nb.guest import symbols
 
     if bool(logs) == bool(study_name):
         raise InvalidInput("logs", len(logs), "and a study cannot stand together, nor both be missing", hint="give one")
     if study_name:
-        rows = results.load(folder, "boot", study_name)
+        rows = rows_of(folder, "boot", study_name)
         boots = initcalls.of_rows(rows.to_dict("records"), folder)  # type: ignore[arg-type]
         chosen = {name: boot for name, boot in boots.items() if not cells or any(cell in name for cell in cells)}
         if not chosen:
@@ -189,7 +186,7 @@ def _boots(
         return chosen
     logged: dict[str, Boot] = {}
     for path in logs:
-        text = path.read_text(errors="replace")
+        text = user_file.read_text("logs", path, hint="a boot's log with initcall_debug", errors="replace")
         if system_map is not None:
             text = symbols.named(text, symbols.read_map(system_map))
         logged[str(path)] = initcalls.read(text)
@@ -204,17 +201,18 @@ def _boots(
 @as_json_option
 def bench_memory(study_name: str, folder: Path, cell: str | None, plot: Path | None, as_json: bool) -> None:
     """Show where the guest's memory went, from its RAM down to MemAvailable."""
-    from acon_nb import plots, results
+    from acon_nb import plots
     from acon_nb.boot import memory
     from acon_nb.results.select import usable
 
     if plot is not None:
         plots.picture_format(plot)
-    rows, _ = usable(results.load(folder, "boot", study_name))
+    rows, _ = usable(rows_of(folder, "boot", study_name))
     labels = list(dict.fromkeys(rows["cell"])) if not rows.empty else []
-    if not labels or (cell is not None and cell not in labels):
-        hint = f"one of: {'; '.join(labels) or 'none: the study has no whole run'}"
-        raise InvalidInput("cell", cell, "has no whole run", hint=hint)
+    if not labels:
+        raise InvalidInput("study", study_name, "has no run that ended well", hint="its rows say why: bench rows")
+    if cell is not None and cell not in labels:
+        raise InvalidInput("cell", cell, "has no run that ended well", hint=f"one of: {'; '.join(labels)}")
     row: dict[str, Any] = rows[rows["cell"] == (cell or labels[0])].to_dict("records")[-1]  # type: ignore[assignment]
     table = memory.memory_table(row)
     if plot is not None:

@@ -93,7 +93,7 @@ def report(
     if notebook is not None:
         _report(notebook, output, parameters)
     elif earlier is not None:
-        output = html_file(output or earlier.with_name(f"{earlier.stem}-again.html"), hint=_OUTPUT)
+        output = html_file(output or earlier.parent / f"{earlier.stem}-again.html", hint=_OUTPUT)
         lines, differences = reports.repeat(earlier, output)
         _print_report(output, [*lines, *(f"differs: {text}" for text in differences)])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from acon_nb.cli import completion
-from acon_nb.cli.base import as_json_option, print_json, results_option
+from acon_nb.cli.base import as_json_option, print_json, results_option, rows_of
 from acon_nb.cli.bench import bench_group
 from acon_nb.errors import InvalidInput
 
@@ -34,7 +34,6 @@ def bench_sizing(
     as_json: bool,
 ) -> None:
     """How large zram, or zswap's pool, should be, by compressibility and pressure; with the model's error."""
-    from acon_nb import results
     from acon_nb.plots.style import save
     from acon_nb.plots.swap.sizing import plot_sizing
     from acon_nb.swap.analysis.rows import counted
@@ -44,10 +43,7 @@ def bench_sizing(
         for number in numbers:
             if not 0.1 <= number <= 100:
                 raise InvalidInput(name, number, "is out of range", hint="0.1 to 100, such as 2.3")
-    rows = results.load(folder, "swap", study_name)
-    if rows.empty:
-        hint = f"one of: {', '.join(results.Store(folder).studies('swap')) or 'none yet'}"
-        raise InvalidInput("study", study_name, f"has no rows in {folder}", hint=hint)
+    rows = rows_of(folder, "swap", study_name)
     fitted = sizing(counted(rows, clock or ""))
     table = fitted.table(ratio, pressure)
     if output is not None:

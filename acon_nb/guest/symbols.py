@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from acon_nb import user_file
 from acon_nb.errors import InvalidInput
 
 _ALIGN = 2 << 20
@@ -22,11 +23,8 @@ _FEWEST = 3  # two addresses can match by chance
 
 def read_map(path: Path) -> dict[int, str]:
     """Read the functions of a System.map by address. Errors: `InvalidInput` for a file without any."""
-    try:
-        text = path.read_text(errors="replace")
-    except OSError as error:
-        hint = "acon-nb kernel build leaves System.map next to the bzImage"
-        raise InvalidInput("system_map", path, error.strerror or "cannot be read", hint=hint) from error
+    hint = "acon-nb kernel build leaves System.map next to the bzImage"
+    text = user_file.read_text("system_map", path, hint=hint, errors="replace")
     matches = (match for line in text.splitlines() if (match := _SYMBOL.fullmatch(line)))
     functions = by_address((int(match[1], 16), match[2]) for match in matches)
     if not functions:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from acon_nb import user_file
 from acon_nb.archive.compress import SUFFIXES
 from acon_nb.archive.tree import FileTree, clean_name
 from acon_nb.cache import Cache
@@ -189,11 +190,7 @@ def _own_file(pair: str) -> tuple[bytes, Path]:
 
 def _public_key(path: Path) -> bytes:
     """Read the line of a public key. Errors: `InvalidInput` if it is not one, in particular for a private key."""
-    try:
-        text = path.expanduser().read_text(errors="replace").strip()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise InvalidInput("keys", path, reason, hint="a file such as id.pub") from error
+    text = user_file.read_text("keys", path, hint="a file such as id.pub", errors="replace").strip()
     if "PRIVATE KEY" in text:
         raise InvalidInput("keys", path, "is a private key, which must not leave the host", hint=f"{path}.pub")
     if not text.startswith(_KEY_KINDS) or "\n" in text:

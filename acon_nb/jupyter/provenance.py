@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from acon_nb import user_file
 from acon_nb.errors import InvalidInput
 
 _ID = "acon-provenance"
@@ -77,14 +78,13 @@ def read(path: Path) -> tuple[Provenance, bool]:
     Whoever changes a page can also compute its hash: it shows accidents and edits by hand, not forgeries.
     Errors: `InvalidInput` for a file without one.
     """
+    hint = "acon-nb report writes them"
+    page = user_file.read_text("report", path, hint=hint)
     try:
-        page = path.read_text()
         values = json.loads(_EMBEDDED.findall(page)[-1])
         made = Provenance(**{**values, "changed": tuple(values["changed"])})
-    except (OSError, UnicodeDecodeError, IndexError, ValueError, TypeError, KeyError) as error:
-        raise InvalidInput(
-            "report", path, "is not a report that says what it was made from", hint="acon-nb report writes them"
-        ) from error
+    except (IndexError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InvalidInput("report", path, "is not a report that says what it was made from", hint=hint) from error
     unsigned = page.replace(f'"page": "{made.page}"', f'"page": "{_UNSIGNED}"', 1)
     return made, hashlib.sha256(unsigned.encode()).hexdigest() == made.page
 

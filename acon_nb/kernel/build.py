@@ -49,10 +49,10 @@ class BuildSpec:
     def __post_init__(self) -> None:
         check_fields(self)
         Toolchain(cc=self.cc, llvm=self.llvm)
-        if self.config is not None and not self.config.is_file():
+        if self.config is not None and not self.config.is_file():  # it is read more than once: no pipe
             raise InvalidInput("config", self.config, "is not a file", hint="give a kernel's .config")
-        if self.config is not None and not dotconfig.read(self.config):
-            raise InvalidInput("config", self.config, "contains no kernel options", hint="give a kernel's .config")
+        if self.config is not None:
+            dotconfig.read_given(self.config)
         if self.rename and self.config is None:
             raise InvalidInput("rename", "yes", "needs a config to start from", hint="give --config FILE")
         if self.config is None and not self.profiles:

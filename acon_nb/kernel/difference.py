@@ -29,7 +29,7 @@ def values_of(side: str, version: str = "6.12") -> dict[str, str]:
     Rules of profiles are omitted, since they need a source tree.
     """
     if Path(side).is_file():
-        return dotconfig.read(Path(side))
+        return dotconfig.read_given(Path(side))
     numbers = re.fullmatch(r"(\d+)\.(\d+)", version)
     if numbers is None:
         raise InvalidInput("kernel_version", version, "is not a valid kernel version", hint="such as 6.12")

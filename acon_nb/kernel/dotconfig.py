@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acon_nb.errors import KernelConfigError
+from acon_nb import user_file
+from acon_nb.errors import InvalidInput, KernelConfigError
 from acon_nb.kernel.features import OptionRequest
 from acon_nb.kernel.kconfig import Symbol, rivals
 from acon_nb.kernel.renames import became
@@ -46,6 +47,15 @@ class OptionResult:
 def read(path: Path) -> dict[str, str]:
     """Read a .config file (see `parse`). Errors: `OSError`."""
     return parse(path.read_text(errors="replace"))
+
+
+def read_given(path: Path) -> dict[str, str]:
+    """Read a .config that a user named. Errors: `InvalidInput` if it cannot be read, or has no option."""
+    hint = "give a kernel's .config"
+    values = parse(user_file.read_text("config", path, hint=hint, errors="replace"))
+    if not values:
+        raise InvalidInput("config", path, "contains no kernel options", hint=hint)
+    return values
 
 
 def parse(text: str) -> dict[str, str]:

@@ -10,10 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from acon_nb import user_file
 from acon_nb.cache import atomic_file, json_sha256
 from acon_nb.errors import InvalidInput
 
 _FORMAT = 1
+_MOST_BYTES = 1 << 30  # by call stack a profile has hundreds of thousands of nodes
 _HINT = "give a file that acon-nb bench profile --save wrote, with this version"
 EARLY_KERNEL = "(kernel at physical addresses)"
 BEFORE_KERNEL = "(before the kernel)"  # firmware, set-up and unpacking, where they cannot be told apart
@@ -161,8 +163,9 @@ def _unpacked(values: Mapping[str, Any]) -> dict[tuple[str, ...], int]:
 
 def load(path: Path) -> Profile:
     """Read a profile that `Profile.save` wrote. Errors: `InvalidInput`."""
+    text = user_file.read_text("profile", path, hint=_HINT, most_bytes=_MOST_BYTES)
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("profile", path, f"cannot be read as a profile: {error}", hint=_HINT) from error
     return of_values(values, source=path)

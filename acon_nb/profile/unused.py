@@ -78,9 +78,7 @@ def report(
     """
     store = cache or Cache()
     path = config_path(kernel, config)
-    values = dotconfig.read(path)
-    if not values:
-        raise InvalidInput("config", path, "contains no kernel options", hint="give the kernel's .config")
+    values = dotconfig.read_given(path)
     covered = coverage(kernel, profiles, build=build, cache=store)
     tree = fetch(source, cache=store, on_progress=on_progress, cancel=cancel)
     release = _RELEASE.search(path.read_text(errors="replace"))

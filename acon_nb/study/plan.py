@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from acon_nb import registry
+from acon_nb import registry, user_file
 from acon_nb.cache import key_of
 from acon_nb.errors import InvalidInput
 from acon_nb.study import conditions
@@ -184,12 +184,10 @@ class Plan:
 def load(source: str | Path) -> Plan:
     """Load a plan from a TOML file, or a built-in one by its name (`built_in()`). Errors: `InvalidInput`."""
     path = _built_in().get(str(source), Path(source))
+    text = user_file.read_text("plan", path, hint=f"a TOML file, or one of {', '.join(built_in())}")
     try:
-        data = tomllib.loads(path.read_text())
-    except OSError as error:
-        hint = f"a TOML file, or one of {', '.join(built_in())}"
-        raise InvalidInput("plan", source, error.strerror or "cannot be read", hint=hint) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise InvalidInput("plan", source, f"is not valid TOML: {error}", hint="see docs/study.md") from error
     return Plan.of({"name": path.stem, **_with_paths(data, path.parent)})
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from acon_nb import user_file
 from acon_nb.cache import atomic_file
 from acon_nb.errors import InvalidInput, MissingRequirement
 from acon_nb.tdx.reference import accepted_values
@@ -121,9 +122,7 @@ def _read_key(path: Path) -> tuple[bytes, bytes]:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
-    if not path.is_file() or path.stat().st_size > _LIMIT_BYTES:
-        raise InvalidInput("corim_key", path, "is not a file with a key", hint=_HINT)
-    raw = path.read_bytes()
+    raw = user_file.read_bytes("corim_key", path, hint=_HINT, most_bytes=_LIMIT_BYTES)
     try:
         private = serialization.load_pem_private_key(raw, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from acon_nb import user_file
 from acon_nb.errors import InvalidInput
 
 SHA384 = 0x000C
@@ -160,15 +161,8 @@ def extend(register: bytes, digest: bytes) -> bytes:
 
 def read_log(path: Path, kind: LogKind | None = None) -> EventLog:
     """Read a log from a file. Errors: `InvalidInput`."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_LOG_LIMIT_BYTES + 1)
-    except OSError as error:
-        hint = f"in a TD it is {CCEL_PATH}, with a TPM {TPM_LOG_PATH}"
-        raise InvalidInput("log", path, error.strerror or "cannot be read", hint=hint) from error
-    if len(raw) > _LOG_LIMIT_BYTES:
-        raise InvalidInput("log", path, f"is larger than {_LOG_LIMIT_BYTES >> 20} MiB", hint="give only the log")
-    return parse_log(raw, kind, source=str(path))
+    hint = f"in a TD it is {CCEL_PATH}, with a TPM {TPM_LOG_PATH}"
+    return parse_log(user_file.read_bytes("log", path, hint=hint), kind, source=str(path))
 
 
 def parse_log(raw: bytes, kind: LogKind | None = None, *, source: str = "log") -> EventLog:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from acon_nb import user_file
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx.mrtd import page_add, page_extend
 
@@ -61,11 +62,7 @@ class IgvmMeasurement:
 
 def measure_igvm(path: Path) -> tuple[IgvmMeasurement, ...]:
     """Compute the measurement of each platform of a file that is known here. Errors: `InvalidInput`."""
-    if not path.is_file():
-        raise InvalidInput("igvm", path, "is not a file", hint=_HINT)
-    if path.stat().st_size > _LIMIT_BYTES:
-        raise InvalidInput("igvm", path, "is too large for an IGVM file", hint=_HINT)
-    image = path.read_bytes()
+    image = user_file.read_bytes("igvm", path, hint=_HINT, most_bytes=_LIMIT_BYTES)
     headers = list(_headers(path, image))
     masks = {}
     for kind, data in headers:

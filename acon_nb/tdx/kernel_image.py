@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from acon_nb import bzimage
+from acon_nb import bzimage, user_file
 from acon_nb.errors import InvalidInput, MissingRequirement
 from acon_nb.tdx.hob import below_4g_bytes
 
@@ -48,11 +48,10 @@ class KernelFile:
 
 def read_image(path: Path) -> bytes:
     """Read the file that QEMU's -kernel gets. Errors: `InvalidInput`."""
-    if not path.is_file():
+    if not path.is_file():  # it is read more than once: no pipe
         raise InvalidInput("kernel", path, "is not a file", hint="build one: acon-nb kernel build --profile guide")
-    if path.stat().st_size > LIMIT_BYTES:
-        raise InvalidInput("kernel", path, "is too large for a kernel", hint="give arch/x86/boot/bzImage")
-    return path.read_bytes()
+    hint = "give arch/x86/boot/bzImage"
+    return user_file.read_bytes("kernel", path, hint=hint, most_bytes=LIMIT_BYTES)
 
 
 def read_kernel(path: Path) -> KernelFile:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from acon_nb import user_file
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx.eventlog import EventLog
 
@@ -94,13 +95,8 @@ class TdIdentity:
 
 def read_identity(path: Path) -> TdIdentity:
     """Read a quote or a TDREPORT from a file. Errors: `InvalidInput`."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_LIMIT_BYTES + 1)
-    except OSError as error:
-        hint = "a quote comes from configfs-tsm: /sys/kernel/config/tsm/report/NAME/outblob"
-        raise InvalidInput("quote", path, error.strerror or "cannot be read", hint=hint) from error
-    return parse_identity(raw, source=str(path))
+    hint = "a quote comes from configfs-tsm: /sys/kernel/config/tsm/report/NAME/outblob"
+    return parse_identity(user_file.read_bytes("quote", path, hint=hint, most_bytes=_LIMIT_BYTES), source=str(path))
 
 
 def is_identity(raw: bytes) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from acon_nb.tdx.chain import UNKNOWN, measured_of
-from acon_nb.tdx.compare import MeasurementComparison, Side
+from acon_nb.tdx.compare import MeasurementComparison
 from acon_nb.tdx.describe import label_of
 from acon_nb.tdx.eventlog import EventLog
 from acon_nb.tdx.firmware import Tdvf
@@ -16,7 +16,6 @@ from acon_nb.tdx.inputs import BootInputs
 from acon_nb.tdx.mrtd import PageOrder
 from acon_nb.tdx.predict import Prediction
 from acon_nb.tdx.stacks import Stack
-from acon_nb.tdx.stored import Expected
 from acon_nb.units import format_bytes
 
 if TYPE_CHECKING:
@@ -79,14 +78,6 @@ def log_table(log: EventLog) -> pd.DataFrame:
         }
         for event in log.events
     )
-
-
-def side_table(side: Side) -> pd.DataFrame:
-    """Table of the registers of a log, a quote or a stored prediction."""
-    values = side.registers() if isinstance(side, EventLog) else side.registers
-    mrtd = {f"MRTD, {order}": value for order, value in side.mrtd.items()} if isinstance(side, Expected) else {}
-    shown = {**mrtd, **values}
-    return _frame({"register": name, "value": value.hex() if value else UNKNOWN} for name, value in shown.items())
 
 
 def comparison_table(comparison: MeasurementComparison) -> pd.DataFrame:

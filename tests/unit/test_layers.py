@@ -13,7 +13,8 @@ from acon_nb.study import kinds
 FOLDER = Path(acon_nb.__file__).parent
 FLOORS = [
     ("", "errors", "lazy"),
-    ("units", "progress", "cache", "stats", "validation", "registry", "bzimage", "kernel_line", "known_errors"),
+    ("units", "progress", "cache", "stats", "validation", "registry", "bzimage", "kernel_line"),
+    ("known_errors", "user_file"),
     ("process", "process_supervisor"),
     ("archive",),
     ("host", "tdx", "jupyter"),

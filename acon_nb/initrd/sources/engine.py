@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from acon_nb import user_file
 from acon_nb.archive import spool
 from acon_nb.archive.tree import FileTree, ImageLimits
 from acon_nb.errors import AconError, InvalidInput, MissingRequirement
@@ -90,10 +91,7 @@ class ContainerBuild:
             raise InvalidInput("build", folder, f"has no {' or '.join(_DOCKERFILES)}", hint=hint)
         if not path.is_file():
             raise InvalidInput("file", path, "is not a file", hint="give a Dockerfile")
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput("file", path, f"cannot be read: {error}", hint="give a Dockerfile in UTF-8") from error
+        text = user_file.read_text("file", path, hint="give a Dockerfile in UTF-8")
         return cls(dockerfile=text, context=folder, **fields)
 
     @property

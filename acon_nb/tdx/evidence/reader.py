@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from acon_nb import user_file
 from acon_nb.errors import InvalidInput
 from acon_nb.tdx.eventlog import APPLICATION, EventLog, LogKind, is_agent_log, parse_log
 from acon_nb.tdx.evidence import json_forms, protobuf
@@ -39,14 +40,9 @@ def read_side(path: Path, kind: LogKind | None = None) -> Side:
     """
     if path.is_dir():
         return _report_folder(path)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LIMIT_BYTES + 1)
-    except OSError as error:
-        raise InvalidInput("file", path, error.strerror or "cannot be read", hint=_HINT) from error
-    except ValueError as error:  # a NUL in its name
-        raise InvalidInput("file", str(path), "is not the name of a file", hint=_HINT) from error
-    return parse_side(raw, source=str(path), kind=kind)
+    return parse_side(
+        user_file.read_bytes("file", path, hint=_HINT, most_bytes=LIMIT_BYTES), source=str(path), kind=kind
+    )
 
 
 def read_application_log(path: Path) -> EventLog:
