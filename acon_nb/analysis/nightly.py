@@ -200,9 +200,16 @@ def rows_of(history: Path, chosen: Plan) -> pd.DataFrame:
     return results.load(history, chosen.study, chosen.name)
 
 
-def judge(spec: NightlySpec) -> NightlyResult:
-    """Judge the night that is in the history against those before it. Errors: `InvalidInput` if it is not there."""
-    judged = [_judge(spec, one) for one in spec.plans.values()]
+def judge(spec: NightlySpec, rows: Mapping[str, pd.DataFrame] | None = None) -> NightlyResult:
+    """Judge the night that is in the history against those before it.
+
+    `rows` are those of each plan (by its source), if they have been read. Errors: `InvalidInput` for a night that is
+    not there.
+    """
+    judged = [
+        _judge(spec, chosen, rows_of(spec.history, chosen) if rows is None else rows[source])
+        for source, chosen in spec.plans.items()
+    ]
     return NightlyResult(
         night=spec.night,
         plan=", ".join(one.plan for one in judged),
@@ -214,9 +221,8 @@ def judge(spec: NightlySpec) -> NightlyResult:
     )
 
 
-def _judge(spec: NightlySpec, chosen: Plan) -> NightlyResult:
-    """Judge what a night measured of one plan."""
-    rows = rows_of(spec.history, chosen)
+def _judge(spec: NightlySpec, chosen: Plan, rows: pd.DataFrame) -> NightlyResult:
+    """Judge what a night measured of one plan; `rows` are those of all nights."""
     tonight = rows[rows["session"] == spec.night] if not rows.empty else rows
     if tonight.empty:
         names = ", ".join(dict.fromkeys(rows["session"])) if not rows.empty else "none yet"

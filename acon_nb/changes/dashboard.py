@@ -54,7 +54,8 @@ class Dashboard:
 def of(
     history: Path, plan: str, *, nights: int = 30, limits: Limits | None = None, accepted: str = "", reports: Path
 ) -> Dashboard:
-    """Read a history; `reports` is the folder whose pages are linked. The last night is judged as `nightly.judge` does.
+    """Read a history; `reports` is the folder whose pages are linked. The last night is judged as `nightly.judge` does,
+    by the plans that it ran.
 
     Errors: `InvalidInput` for a history without nights of the plans.
     """
@@ -76,15 +77,20 @@ def of(
         for _, followed, rows in loaded
         for one in series_of(rows, followed, nights=_ALL, limits=limits, accepted=accepted)
     ]
-    present = ",".join(source for source, _, _ in loaded)
+    ran = {source: rows for source, _, rows in loaded if (rows["session"] == names[-1]).any()}
     spec = NightlySpec(
-        history=history, plan=present, night=names[-1], nights=nights, limits=limits or Limits(), accepted=accepted
+        history=history,
+        plan=",".join(ran),
+        night=names[-1],
+        nights=nights,
+        limits=limits or Limits(),
+        accepted=accepted,
     )
     tables = [rows for _, _, rows in loaded]
     return Dashboard(
         nights=tuple(names),
         series=tuple(series),
-        last=nightly.judge(spec),
+        last=nightly.judge(spec, ran),
         facts=_facts(tables),
         reports=_reports(reports),
         profiles=_profiles(tables, names, reports),

@@ -116,6 +116,19 @@ def test_the_last_night_is_judged_as_a_night_is(history: Path) -> None:
     assert one.last.plan == "quick"
 
 
+def test_a_last_night_of_one_plan_is_judged_by_that_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(6):
+        for kind, rows in rows_of(number).items():
+            for row in rows if number < 5 or kind == "boot" else ():
+                store.add(kind, row)
+    board = dashboard.of(tmp_path, "quick,tour", reports=tmp_path)
+    assert board.nights[-1] == board.last.night == night_name(5)
+    assert {one.plan for one in board.last.series} == {"quick"}
+    assert {one.metric for one in board.series} > {one.metric for one in board.last.series}
+    assert "swap=disk" in dashboard.write(board, tmp_path / "nights.html").read_text()
+
+
 def test_the_markdown_of_a_night_is_a_table_without_markup_of_its_cells(history: Path) -> None:
     text = dashboard.of(history, "quick,tour", reports=Path("none")).last.markdown()
     assert text.startswith("## ✅ STEADY")
