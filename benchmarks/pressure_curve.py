@@ -24,7 +24,7 @@ from acon_nb.study.plan import Plan
 SWAPS = ("disk", "zswap:lz4")
 PRESSURES = {"96M": (0.9, 1.15, 1.5), "256M": (1.15, 1.45, 1.9)}
 _COLUMNS = ("factor_swap", "factor_memory", "factor_pressure")
-_FIXED = {"workload": "tmpfs", "pattern": "random", "data": "like-redis", "accesses": 8000}
+_FIXED = {"workload": "tmpfs", "pattern": "random", "data": "like-redis", "accesses": 40_000}
 
 
 def main() -> None:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NAMED = 8
+_CAME_BACK = ("pswpin_pages", "zswpin_pages", "swpin_zero_pages")
+_LEFT = ("pgsteal_kswapd_pages", "pgsteal_direct_pages")
+_FEWEST_PAGES = 100  # that came back: fewer are no pressure
+_UNEVEN = 2.0
 _LIMITS = {
     "disk_iops_hardware": "reads/s",
     "disk_write_iops_hardware": "writes/s",
@@ -87,8 +91,14 @@ def swap_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def checks(rows: pd.DataFrame) -> list[str]:
-    """Calibration, determinism, steady state and factors that did nothing, one line per check."""
-    return [*calibration_lines(rows), *determinism_lines(rows), *steadiness_lines(rows), *inert_lines(rows)]
+    """Calibration, determinism, steady state, reclaim and factors that did nothing, one line per check."""
+    return [
+        *calibration_lines(rows),
+        *determinism_lines(rows),
+        *steadiness_lines(rows),
+        *reclaim_lines(rows),
+        *inert_lines(rows),
+    ]
 
 
 def calibration_lines(rows: pd.DataFrame) -> list[str]:
@@ -154,6 +164,30 @@ def steadiness_lines(rows: pd.DataFrame) -> list[str]:
     what = f"the rate of the second half of their measured accesses differs from that of the first by more than {limit}"
     remedy = "raise accesses, or give until_steady"
     return [f"Steady state: {len(moving)} of {len(trends)} cells are not steady, {what}: {named}{more}; {remedy}."]
+
+
+def reclaim_lines(rows: pd.DataFrame) -> list[str]:
+    """The cells with guests in whose counted accesses far fewer, or far more, pages left memory than came back.
+
+    A guest whose kernel does not count events (VM_EVENT_COUNTERS) cannot be judged.
+    """
+    if not {*_CAME_BACK, *_LEFT, "access_count"} <= set(rows.columns):
+        return []
+    measured, _ = usable(rows[(rows["factor_workload"] != "codec") & (rows["factor_copy"] == "")])
+    measured = measured.dropna(subset=["access_count", *_LEFT])
+    came_back = measured[list(_CAME_BACK)].sum(axis=1)
+    share = (measured[list(_LEFT)].sum(axis=1) / came_back)[came_back >= _FEWEST_PAGES]
+    uneven = measured.loc[share.index[(share < 1 / _UNEVEN) | (share > _UNEVEN)]]
+    if uneven.empty:
+        return []
+    guests = measured.groupby("cell", sort=False).size()
+    named = [f"{cell} ({len(part)} of {guests[cell]})" for cell, part in uneven.groupby("cell", sort=False)]
+    where = "; ".join(named[:_NAMED]) + (f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
+    what = (
+        "while accesses were counted, pages left memory less than half, or more than twice, as often as pages came back"
+    )
+    why = "the kernel reclaims in bursts, and between them faults are served from free memory: raise accesses"
+    return [f"Reclaim: in {len(uneven)} of {len(share)} guests, {what}: {where}; {why}."]
 
 
 def _ratio(ratios: Ratios, name: str) -> str:

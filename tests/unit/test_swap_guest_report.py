@@ -211,6 +211,26 @@ def test_copies_of_a_cell_are_compared_by_seed() -> None:
     assert tables.determinism_lines(table_of({})) == []
 
 
+def test_guests_whose_faults_were_served_from_free_memory_are_named() -> None:
+    balanced = {
+        "access_count": 10_000, "pswpin_pages": 1_300, "zswpin_pages": 0, "swpin_zero_pages": 0,
+        "pgsteal_kswapd_pages": 1_000, "pgsteal_direct_pages": 200,
+    }  # fmt: skip
+    between = {**balanced, "pgsteal_kswapd_pages": 165, "pgsteal_direct_pages": 0}
+    burst = {**balanced, "pgsteal_kswapd_pages": 2_800}
+    few = {**between, "pswpin_pages": 40}
+    rows = table_of(
+        balanced, {**between, "seed": 2}, {**burst, "seed": 3}, {**few, "seed": 4}, {"cell": "b", **balanced},
+        {"factor_workload": "codec"},
+    )  # fmt: skip
+    (line,) = tables.reclaim_lines(rows)
+    assert line.startswith("Reclaim: in 2 of 4 guests")
+    assert ": a (2 of 4); " in line
+    assert line in tables.checks(rows)
+    assert tables.reclaim_lines(table_of(balanced)) == []
+    assert tables.reclaim_lines(table_of({})) == []
+
+
 def test_cells_that_are_not_steady_are_named_with_their_trend() -> None:
     rising = {"cell": "b", "configuration": "disk", "steady": False}
     rows = table_of(
