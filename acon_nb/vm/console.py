@@ -21,7 +21,7 @@ from pathlib import Path
 
 from acon_nb.errors import AconError, GuestFailed, NoSpace
 from acon_nb.units import format_bytes
-from acon_nb.vm.diagnosis import plain_lines
+from acon_nb.vm.diagnosis import LAST_WORDS_BYTES, last_words, plain_lines
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 64 * 1024
@@ -74,7 +74,7 @@ class Console:
         self._wake = -1
         self._thread: threading.Thread | None = None
         self._written = 0
-        self._panicked_ns: int | None = None
+        self._last_words: tuple[str, int] | None = None
 
     def write(self, data: bytes) -> None:
         """Send keys to the guest, in order. Errors: `AconError` if the guest reads none and a MiB is waiting."""
@@ -132,9 +132,9 @@ class Console:
         return self._ended
 
     @property
-    def panicked_ns(self) -> int | None:
-        """Host monotonic time at which the end of a kernel panic's report was seen."""
-        return self._panicked_ns
+    def last_words(self) -> tuple[str, int] | None:
+        """Why the kernel goes no further (`diagnosis.last_words`), and since when (host's monotonic time, ns)."""
+        return self._last_words
 
     def expect(self, pattern: str | bytes, timeout_s: float = 30.0) -> ExpectMatch:
         """Wait until the output matches a regular expression, and consume the output up to the end of the match.
@@ -254,8 +254,9 @@ class Console:
                 self._total += len(data)
                 if len(self._kept) > 2 * self._scrollback_bytes:
                     del self._kept[: -self._scrollback_bytes]
-                if self._panicked_ns is None and b"end Kernel panic" in self._kept[-len(data) - 32 :]:
-                    self._panicked_ns = time.monotonic_ns()
+                why = last_words(bytes(self._kept[-LAST_WORDS_BYTES:]))
+                if not why or self._last_words is None:  # they are its last only if little follows
+                    self._last_words = (why, time.monotonic_ns()) if why else None
                 self._changed.notify_all()
             self._deliver(data)
         return True

@@ -15,6 +15,13 @@ from acon_nb.known_errors import KnownError, explanation, read_errors
 
 _READ_BYTES = 256 * 1024
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1bc|[\x00-\x08\x0b-\x1a\x1c-\x1f]")
+# The last words of a kernel that goes no further (kernel/panic.c, kernel/reboot.c): QEMU runs on
+_LAST_WORDS = re.compile(
+    rb"(?P<panic>---\[ end Kernel panic)"
+    rb"|^(?:\[[ 0-9.]+\] )?reboot: (?P<halted>System halted|Power off not available: System halted)",
+    re.MULTILINE,
+)
+LAST_WORDS_BYTES = 256  # of a console's end, in which they are looked for
 # QEMU's words when KVM fails in a guest (accel/kvm, target/i386/kvm): it then pauses the guest, or aborts
 _KVM_FAILED = (
     "KVM internal error", "kvm run failed", "KVM: entry failed", "kvm_init_vcpu failed", "failed to set MSR",
@@ -31,6 +38,7 @@ class End(StrEnum):
     PANIC = "panic"
     OUT_OF_MEMORY = "out_of_memory"
     HANG = "hang"
+    HALTED = "halted"
     FLOOD = "console_flood"
     STOPPED = "stopped"
     DISK_FAILED = "disk_failed"
@@ -49,11 +57,13 @@ _GUEST_ENDS = (
     End.PANIC,
     End.OUT_OF_MEMORY,
     End.HANG,
+    End.HALTED,
     End.RESET,
     End.WATCHDOG,
 )  # those for which the guest's kernel has a reason
 GOOD_ENDS = (End.POWERED_OFF, End.READY)  # those of a whole run
 _END_TEXTS = {
+    End.HALTED: "halted, without powering off",
     End.READY: "ready, and ended by the host",
     End.STOPPED: "stopped by the host",
     End.QEMU_FAILED: "QEMU failed",
@@ -66,6 +76,7 @@ _END_TEXTS = {
 _END_HINTS = {
     End.OUT_OF_MEMORY: "give the guest more memory, or a smaller initrd",
     End.HANG: "raise timeout_s, or read the console transcript",
+    End.HALTED: "the guest ran `halt`: poweroff ends it",
     End.FLOOD: "the guest filled its console: add quiet to append, or raise transcript_limit_bytes",
     End.DISK_FAILED: "make room, or repair the host's disk; at a terminal such a guest waits, and cont resumes it",
     End.WATCHDOG: "read the console transcript: what ran in the guest when it stopped to feed its watchdog",
@@ -118,6 +129,12 @@ def end_of_reset(lines: Sequence[str]) -> End:
         return End.RESET
     starved = any(row.match.search(line) for row in guest_hints() if row.starved for line in lines)
     return End.OUT_OF_MEMORY if starved else End.PANIC
+
+
+def last_words(raw: bytes) -> str:
+    """Return why the kernel that wrote this goes no further: "panic", "halted", or "" if it may."""
+    match = _LAST_WORDS.search(raw)
+    return "" if match is None else str(match.lastgroup)
 
 
 def kvm_failed(lines: Sequence[str]) -> bool:

@@ -83,7 +83,7 @@ class Outcome:
         return GuestFailed(what, end=self.end, details=details, hint=self.hint)
 
 
-_ENDED_BY_US = {"ready": End.READY, "limit": End.HANG, "flood": End.FLOOD}
+_ENDED_BY_US = {"ready": End.READY, "limit": End.HANG, "flood": End.FLOOD, "halted": End.HALTED}
 
 
 def _short(line: str) -> str:
@@ -94,7 +94,8 @@ def _short(line: str) -> str:
 def name_end(ended_by: str, returncode: int | None, reason: str, lines: Sequence[str], *, at_terminal: bool) -> End:
     """Return the end of a guest.
 
-    `ended_by` is what the machine saw: "end" (QEMU exited by itself), "ready", "limit", "flood", "panic" or "killed";
+    `ended_by` is what the machine saw: "end" (QEMU exited by itself), "ready", "limit", "flood", "panic", "halted" or
+    "killed";
     `reason` is that of QEMU's SHUTDOWN event. At a terminal, ^A x ends QEMU without an event.
     """
     if ended_by in _ENDED_BY_US:

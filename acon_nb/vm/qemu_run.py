@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import struct
 import subprocess
@@ -30,7 +31,15 @@ from acon_nb.vm.commands import Agent
 from acon_nb.vm.console import Console
 from acon_nb.vm.counters import Sampler
 from acon_nb.vm.counting import Counter
-from acon_nb.vm.diagnosis import console_device, hint_for, panic_lines, plain_lines, read_tail
+from acon_nb.vm.diagnosis import (
+    LAST_WORDS_BYTES,
+    console_device,
+    hint_for,
+    last_words,
+    panic_lines,
+    plain_lines,
+    read_tail,
+)
 from acon_nb.vm.outcome import TAIL_LINES, Message, Outcome, full_disk_note, kernel_entry_ns, name_end
 from acon_nb.vm.plumbing import held, socket_pairs, take_messages
 from acon_nb.vm.ready import Ready, ReadyWatch, Rule
@@ -41,7 +50,7 @@ from acon_nb.vm.window import TerminalWindow, pass_sizes, takes_sizes
 _log = logging.getLogger(__name__)
 _CANCEL_POLL_S = 0.1
 _DRAIN_S = 2.0
-_PANIC_S = 2.0
+_LAST_WORDS_S = 2.0  # after its kernel's last words a guest gets so long to reset itself
 _SETUP_BYTES = 64 << 10  # of a bzImage, more than its setup code ever has
 START_S = 20.0
 
@@ -90,6 +99,7 @@ class QemuRun:
         self._messages: list[Message] = []
         self._shutdown_reason = ""
         self._memory: QemuMemory | None = None
+        self._silent = (0, time.monotonic())  # the length of the transcript, and since when
 
     @property
     def pid(self) -> int | None:
@@ -225,10 +235,25 @@ class QemuRun:
         if time.monotonic() > deadline:
             return "limit"
         if self.guest.console is None:
-            return "flood" if self.guest.transcript.stat().st_size > self.guest.limit_bytes else None
-        seen_ns = self.guest.console.panicked_ns
-        if not self.guest.attended and seen_ns is not None and time.monotonic_ns() - seen_ns > _PANIC_S * 1e9:
-            return "panic"
+            return self._reason_in_transcript()
+        why, seen_ns = self.guest.console.last_words or ("", 0)
+        if why and not self.guest.attended and time.monotonic_ns() - seen_ns > _LAST_WORDS_S * 1e9:
+            return why
+        return None
+
+    def _reason_in_transcript(self) -> str | None:
+        """Why a guest whose console nobody reads must be ended: it fills the disk, or its kernel goes no further."""
+        size = self.guest.transcript.stat().st_size
+        if size > self.guest.limit_bytes:
+            return "flood"
+        written, since_s = self._silent
+        if size != written:
+            self._silent = (size, time.monotonic())
+        elif time.monotonic() - since_s > _LAST_WORDS_S:
+            self._silent = (size, math.inf)  # what it wrote is looked at once
+            with self.guest.transcript.open("rb") as file:
+                file.seek(max(0, size - LAST_WORDS_BYTES))
+                return last_words(file.read()) or None
         return None
 
     async def _knock(self) -> None:

@@ -54,6 +54,27 @@ def test_in_front_of_a_person_such_a_guest_waits_and_goes_on(
         assert machine.wait().end is vm.End.POWERED_OFF
 
 
+@pytest.mark.parametrize("interactive", [False, True], ids=["console in a file", "console in a window"])
+@pytest.mark.parametrize(
+    ("script", "append", "hint"),
+    [("halt -f", "", "poweroff ends it"), ("poweroff -f", " acpi=off", "PCI=y and ACPI=y")],
+    ids=["halt", "no ACPI"],
+)
+def test_a_guest_that_halts_is_ended_by_that_name(
+    scripted: Scripted, host: vm.Capabilities, script: str, append: str, hint: str, interactive: bool
+) -> None:
+    spec = scripted(script, timeout_s=300)
+    spec = replace(spec, append=spec.append + append)
+    began = time.monotonic()
+    with vm.Machine(spec, host=host, interactive=interactive) as machine:
+        machine.start()
+        outcome = machine.wait()
+    assert outcome.end is vm.End.HALTED
+    assert outcome.end.text == "halted, without powering off"
+    assert hint in outcome.hint
+    assert time.monotonic() - began < 150
+
+
 def test_kvm_that_fails_at_once_gives_way_to_tcg(scripted: Scripted, host: vm.Capabilities) -> None:
     if host.kvm or "opens, but" not in host.kvm_why:
         pytest.skip(f"needs a KVM that opens and cannot run a guest: {host.kvm_why}")

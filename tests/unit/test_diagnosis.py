@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acon_nb.vm.diagnosis import End, end_of_reset, hint_for, panic_lines, read_tail
+from acon_nb.vm.diagnosis import End, end_of_reset, hint_for, last_words, panic_lines, read_tail
 
 NO_INIT = """\
 [    0.412345] Run /init as init process
@@ -61,6 +61,21 @@ QUIET = "[    0.000000] Linux version 6.12\n[    0.800000] reboot: Restarting sy
 )
 def test_the_cause_of_a_reset_is_found(text: str, end: End) -> None:
     assert end_of_reset(text.splitlines()) is end
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"[    0.478525] reboot: Power off not available: System halted instead\r\n", "halted"),
+        (b"# halt -f\r\nreboot: System halted\r\n", "halted"),
+        (b"[   1.2] ---[ end Kernel panic - not syncing: Attempted to kill init! ]---\r\n", "panic"),
+        (b"[    0.478525] reboot: Power down\r\n", ""),
+        (b"echo reboot: System halted\r\n", ""),
+        (b"", ""),
+    ],
+)
+def test_the_last_words_of_a_kernel(raw: bytes, why: str) -> None:
+    assert last_words(raw) == why
 
 
 def test_the_report_begins_with_the_oops_and_holds_the_panic() -> None:
