@@ -18,7 +18,7 @@ from acon_nb.swap.analysis.inert import inert_lines
 from acon_nb.swap.analysis.measures import level_text
 from acon_nb.swap.analysis.rows import Counted
 from acon_nb.swap.data import ALGORITHMS
-from acon_nb.swap.tables import calibration_lines, determinism_lines
+from acon_nb.swap.tables import calibration_lines, determinism_lines, reclaim_lines, steadiness_lines
 from acon_nb.vm import Clock
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _left_out(rows: Counted, outcomes: pd.DataFrame) -> list[str]:
 
 
 def _checks(rows: Counted) -> list[str]:
-    """Calibration and determinism, or that the study has none."""
+    """Calibration and determinism, or that the study has none; whether rates and reclaim were steady."""
     import pandas as pd
 
     all_rows = pd.concat([rows.frame, rows.calibration])
@@ -128,7 +128,7 @@ def _checks(rows: Counted) -> list[str]:
     measured = calibration_lines(all_rows) if "factor_workload" in all_rows else []
     if not any(text.startswith("Calibration") for text in measured):
         measured.insert(0, "No dilation was measured: how the disk's latency compares with hardware is not known.")
-    return [*measured, *repeats]
+    return [*measured, *repeats, *steadiness_lines(all_rows), *reclaim_lines(all_rows)]
 
 
 def _pool(rows: Counted) -> list[str]:
