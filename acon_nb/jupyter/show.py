@@ -6,6 +6,7 @@ import base64
 import html
 import io
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from matplotlib.figure import Figure
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DPI = 110
+_pngs: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()  # of figures that were not changed since
 NARROW_PNG = "application/vnd.acon-nb.narrow+png"
 
 
@@ -80,10 +82,15 @@ def _base64(data: bytes) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG."""
+    """Return a figure as the bytes of a PNG; a figure that was not changed since is not drawn again."""
+    last = _pngs.get(figure)
+    if last is not None and not figure.stale:
+        return last
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
+    _pngs[figure] = buffer.getvalue()
+    figure.stale = False  # saving sets it, by the resolution of the file
+    return _pngs[figure]
 
 
 def table(frame: pd.DataFrame) -> Any:

@@ -22,6 +22,7 @@ from acon_nb.widgets.view import Displayed, accessible
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 _PICTURES = (".png", ".svg", ".pdf")
 _ALL = "(all)"
@@ -74,7 +75,7 @@ class Explorer(Displayed):
             raise InvalidInput("view", self.view.metric, "shows nothing", hint=self.error or "choose others")
         if path.suffix not in _PICTURES:
             return results.export(self.explored.rows, path)
-        save(plots.plot_study(self.explored), path)
+        save(self.figure(), path)
         return path
 
     def _load(self, source: str | Path | pd.DataFrame) -> pd.DataFrame:
@@ -83,13 +84,17 @@ class Explorer(Displayed):
             raise InvalidInput("results", self._folder or "rows", "has no rows", hint="run a study first")
         return rows
 
+    def figure(self) -> Figure:
+        """Draw what is shown."""
+        return self.drawn(plots.plot_study, self.explored)
+
     def parts(self) -> list[Any]:
         """Return what is shown: the figure, the table and the sentences."""
         if self.explored is None:
             return [show.table(results.frame([{"nothing to show": self.error}]))]
         sentences = results.frame({"compared": text} for text in self.explored.sentences)
         compared = [show.table(sentences)] if self.explored.sentences else []
-        return [plots.plot_study(self.explored), show.table(self.explored.summary), *compared]
+        return [self.figure(), show.table(self.explored.summary), *compared]
 
     def widget(self) -> Any:
         """Return the explorer."""
@@ -207,7 +212,7 @@ class _View:
         if explored is None:
             self.sentences.value = self.summary.value = ""
             return
-        self.plot.value = show.image(plots.plot_study(explored))
+        self.plot.value = show.image(self.shown.figure())
         self.sentences.value = pre("\n".join(explored.sentences) or "Only one level: nothing to compare.")
         self.summary.value = dense(show.table(explored.summary).to_html())
 

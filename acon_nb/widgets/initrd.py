@@ -10,7 +10,7 @@ import html
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from acon_nb import initrd, plots
 from acon_nb.archive.compress import SUFFIXES
@@ -19,6 +19,9 @@ from acon_nb.initrd import fstab, tables
 from acon_nb.jupyter import show
 from acon_nb.widgets.parts import Runner, dense, lines_of, pre, scrolled
 from acon_nb.widgets.view import Displayed, accessible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class InitrdForm(Displayed):
@@ -35,9 +38,13 @@ class InitrdForm(Displayed):
         spec = show.table(tables.spec_table(self.spec))
         if self.built is None:
             return [spec]
-        files, folders = tables.file_table(self.built.tree), tables.folder_table(self.built.tree)
+        files = tables.file_table(self.built.tree)
         text = show.ShownText(tables.image_text(self.built.image))
-        return [spec, text, show.table(files), plots.plot_folders(folders)]
+        return [spec, text, show.table(files), self.folders(self.built.tree)]
+
+    def folders(self, tree: initrd.FileTree) -> Figure:
+        """Draw the sizes of a tree's folders."""
+        return self.drawn(_draw_folders, tree)
 
     def widget(self) -> Any:
         """Return the form."""
@@ -169,8 +176,12 @@ class _View:
     def _show(self, tree: initrd.FileTree, warnings: tuple[str, ...], head: str) -> None:
         parts = [pre(head), *(pre(f"warning: {text}") for text in warnings)]
         self.result.value = dense("".join([*parts, show.table(tables.file_table(tree)).to_html()]))
-        self.sizes.value = show.image(plots.plot_folders(tables.folder_table(tree)))
+        self.sizes.value = show.image(self.form.folders(tree))
         self.sizes.layout.display = ""
+
+
+def _draw_folders(tree: initrd.FileTree) -> Figure:
+    return plots.plot_folders(tables.folder_table(tree))
 
 
 def _lines(w: Any, name: str, values: Any, placeholder: str) -> Any:

@@ -10,7 +10,7 @@ import html
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from acon_nb import kernel, plots
 from acon_nb.errors import AconError
@@ -18,6 +18,9 @@ from acon_nb.jupyter import show
 from acon_nb.kernel import dotconfig, tables
 from acon_nb.widgets.parts import Runner, dense, lines_of, pre, scrolled
 from acon_nb.widgets.view import Displayed, accessible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _HINT = "Use Check first: it reads the options of the source."
 
@@ -39,7 +42,11 @@ class KernelForm(Displayed):
         spec = show.table(tables.spec_table(self.spec))
         if self.image is None:
             return [spec]
-        return [spec, show.ShownText(tables.image_text(self.image)), plots.plot_sizes(tables.size_table(self.image))]
+        return [spec, show.ShownText(tables.image_text(self.image)), self.sizes(self.image)]
+
+    def sizes(self, image: kernel.KernelImage) -> Figure:
+        """Draw the sizes of a kernel's parts."""
+        return self.drawn(_draw_sizes, image)
 
     def widget(self) -> Any:
         """Return the form."""
@@ -188,8 +195,12 @@ class _View:
     def _built(self, image: kernel.KernelImage) -> None:
         self.form.image = image
         self.result.value = pre(tables.image_text(image))
-        self.sizes.value = show.image(plots.plot_sizes(tables.size_table(image)))
+        self.sizes.value = show.image(self.form.sizes(image))
         self.sizes.layout.display = ""
+
+
+def _draw_sizes(image: kernel.KernelImage) -> Figure:
+    return plots.plot_sizes(tables.size_table(image))
 
 
 def _option_html(info: kernel.OptionInfo) -> str:

@@ -6,10 +6,15 @@ A saved notebook holds no widget, only its name; GitHub and nbconvert show the t
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from acon_nb.jupyter import show
 from acon_nb.widgets.session import headless, steady
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -20,6 +25,15 @@ class Displayed:
     def __init__(self) -> None:
         self._displays: list[str] = []
         self._shown: Any = None
+        self._drawn: tuple[Any, tuple[Any, ...], Any] = (None, (), None)
+
+    def drawn(self, draw: Callable[..., Figure], *what: Any) -> Figure:
+        """Return `draw(*what)`, the figure drawn last if it was of the same objects: a form shows and keeps it."""
+        last, of, figure = self._drawn
+        if draw is not last or len(of) != len(what) or any(a is not b for a, b in zip(of, what, strict=True)):
+            figure = draw(*what)
+            self._drawn = (draw, what, figure)
+        return cast("Figure", figure)
 
     def parts(self) -> list[Any]:
         """Return the present state as tables, figures and texts."""

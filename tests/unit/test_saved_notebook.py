@@ -8,12 +8,14 @@ from typing import Any
 
 import nbformat
 import pytest
+from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import v4
 
 import acon_nb
-from acon_nb import plots, results
+from acon_nb import plots, results, widgets
+from acon_nb.analysis import explore
 from acon_nb.jupyter import show
 
 BROWSER = Path(__file__).parents[1] / "browser"
@@ -89,3 +91,24 @@ def test_texts_are_literal_and_figures_have_their_title_as_alternative() -> None
     assert "<b>" not in data["text/html"]
     assert "<i>" not in data["text/html"]
     assert data["text/plain"].startswith('["a" < b]')
+
+
+def test_a_figure_is_drawn_once_for_the_page_and_the_saved_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACON_NB_HEADLESS", "0")
+    rows = [{"factor_memory": "1G", "clock": "wall", "end": "powered_off", "error": "", "host_ns_init": 1e9, "block": n}
+            for n in range(3)]  # fmt: skip
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (drawn.append(1), save(figure, *a, **k)))
+    shown = widgets.explorer(results.frame(rows), explore.View(metric="host_ns_init", x="memory"))
+    shown._repr_mimebundle_()
+    shown._repr_mimebundle_()
+    assert len(drawn) == 1
+
+
+def test_a_figure_that_was_changed_is_drawn_again() -> None:
+    figure, (axes,) = plots.style.subplots(1, width=3.0)
+    first = show.png(figure)
+    assert show.png(figure) is first
+    axes.plot([1, 2])
+    assert show.png(figure) != first
