@@ -105,3 +105,26 @@ def test_every_field_is_reached_by_tab_and_left_again(all_widgets):
     assert missing == []
     places = [int(one) for one in visited if one != "frame"]
     assert places == sorted(places), "the order of Tab is that of the page"
+
+
+PRESSED = {  # a button: what appears once it was pressed
+    "Predict": "Which registers change",
+    "Look inside": "/bin/busybox",
+    "Check": "requested options applied",
+    "Add line": "",  # a line in a field
+    "Export": "written: ",
+}
+
+
+def test_enter_and_space_press_buttons_which_keep_the_focus(all_widgets):
+    page = all_widgets
+    for number, (name, text) in enumerate(PRESSED.items()):
+        button = page.locator("button.jupyter-button:visible", has_text=name).first
+        press(page, name, ("Enter", "Space")[number % 2])
+        if name == "Add line":
+            field = page.locator("textarea[placeholder^='DEVICE POINT']")
+            page.wait_for_function("field => field.value.includes('swap')", arg=field.element_handle())
+        else:
+            page.get_by_text(text).first.wait_for()
+        page.wait_for_function("one => !one.disabled", arg=button.element_handle())
+        page.wait_for_function("one => document.activeElement === one", arg=button.element_handle(), timeout=10_000)

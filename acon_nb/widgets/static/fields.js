@@ -1,7 +1,7 @@
 // What ipywidgets cannot do for the form around this part: fields with an error are marked as invalid for assistive
 // technology, the form keeps its keys, and the focus outlives a form that is drawn again.
 const FIELDS = "input, textarea, select, button, summary, [tabindex='0']";
-const focused = new Map(); // of a form, by its name: the number of the field that has the focus
+const focused = new Map(); // of a form, by its name: the field that has the focus, and its number
 
 function mark(form) {
   for (const field of form.querySelectorAll(".acon-field")) {
@@ -17,11 +17,20 @@ function mark(form) {
   }
 }
 
-function keepFocus(form, key) {
-  const fields = () => [...form.querySelectorAll(FIELDS)];
+const fieldsOf = (form) => [...form.querySelectorAll(FIELDS)];
+
+function restoreFocus(form, key) {
   const last = focused.get(key);
-  if (last !== undefined && document.activeElement === document.body) fields()[last]?.focus({ preventScroll: true });
-  form.addEventListener("focusin", ({ target }) => focused.set(key, fields().indexOf(target)));
+  if (last === undefined || document.activeElement !== document.body) return;
+  const field = last.target.isConnected ? last.target : fieldsOf(form)[last.number];
+  if (field && !field.disabled) field.focus({ preventScroll: true });
+}
+
+function keepFocus(form, key) {
+  restoreFocus(form, key);
+  form.addEventListener("focusin", ({ target }) => {
+    focused.set(key, { target, number: fieldsOf(form).indexOf(target) });
+  });
   form.addEventListener("focusout", ({ relatedTarget }) => {
     // A form that leaves the page, and a button that is disabled while it has the focus, lose it to nothing.
     if (form.isConnected && relatedTarget && !form.contains(relatedTarget)) focused.delete(key);
@@ -33,17 +42,24 @@ function render({ model, el }) {
   const begin = () => {
     const form = el.closest(".acon-form");
     if (!form) return false;
-    watcher = new MutationObserver(() => mark(form));
-    watcher.observe(form, { childList: true, characterData: true, subtree: true });
+    watcher = new MutationObserver(() => {
+      mark(form);
+      restoreFocus(form, model.get("form")); // of a button that was disabled while it worked, and is enabled again
+    });
+    const attributeFilter = ["disabled"];
+    watcher.observe(form, { attributeFilter, childList: true, characterData: true, subtree: true });
     mark(form);
     keepFocus(form, model.get("form"));
+    document.addEventListener("pointerdown", forget, true);
     return true;
   };
+  const forget = ({ target }) => target.closest?.(FIELDS) || focused.delete(model.get("form"));
   // The front end puts the view into the page after this returns.
   const timer = setInterval(() => begin() && clearInterval(timer), 100);
   return () => {
     clearInterval(timer);
     watcher?.disconnect();
+    document.removeEventListener("pointerdown", forget, true);
   };
 }
 
