@@ -62,6 +62,8 @@ def found(**more: Any) -> MeasuredProgram:
         ({"at": ("4K",)}, "leaves 4096 bytes"),
         ({"at": ()}, "at=''"),
         ({"at": ("1x", "1x")}, "a share twice"),
+        ({"at": ("0.5x", "0.50x")}, "a share twice"),
+        ({"setups": ("none", "disk", "none")}, "a set-up twice"),
         ({"driver": ("client",)}, "needs ready"),
         ({"ready": "port:1"}, "is for a server with a driver"),
         ({"driver": ("client",), "ready": "port:70000"}, "is not a port"),
@@ -160,11 +162,27 @@ def test_an_images_configuration_is_followed_as_docker_run_does() -> None:
         ({"Cmd": ["a"], "User": "nobody-knows"}, "does not have"),
         ({"Cmd": ["a"], "User": "redis:nobody-knows"}, "does not have"),
         ({"Cmd": "a", "Entrypoint": 7}, "the image names none"),
+        ({"Cmd": ["a"], "WorkingDir": "/etc/passwd"}, "/etc/passwd in it is not a folder"),
+        ({"Cmd": ["a"], "WorkingDir": "/etc/passwd/x"}, "/etc/passwd in it is not a folder"),
+        ({"Entrypoint": [""], "Cmd": ["a"]}, "its first word is empty"),
+        ({"Cmd": ["a"], "Env": ["A=" + "x" * 131069, "B=" + "y" * 131070]}, r"'B=yy.*less than 128 KiB"),
+        ({"Cmd": ["a"], "Env": [f"V{one}=" + "y" * 1000 for one in range(300)]}, "environment.*a guest is given 255"),
     ],
 )
 def test_a_configuration_that_cannot_be_followed_is_refused(config: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         running_of(tree_with(**config))
+
+
+def test_words_as_long_as_linux_takes_them_are_given() -> None:
+    assert running_of(tree_with(Cmd=["a", "x" * 131071])).argv[1] == "x" * 131071
+
+
+def test_the_folder_to_start_in_is_made_as_an_engine_does(cache: Cache) -> None:
+    tree = tree_with(Cmd=["a"], WorkingDir="/srv//app/../new/")
+    assert running_of(tree).folder == "/srv/new"
+    pack(tree, cache=cache)
+    assert tree.has_folder("srv/new")
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=4))

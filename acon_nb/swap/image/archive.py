@@ -18,6 +18,7 @@ from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.guest.programs import guest_program, guest_script
 from acon_nb.initrd import DEFAULT_MTIME, tree_of
 from acon_nb.progress import CancelToken, OnProgress, silent
+from acon_nb.swap.image.running import start_folder
 
 ROOT = "image"
 _FOLDERS = ("proc", "sys", "dev", "run", "tmp", "etc")
@@ -72,7 +73,9 @@ def pack(tree: FileTree, *, cache: Cache | None = None) -> ImageArchive:
 
 def _complete(tree: FileTree) -> None:
     """Add what every container finds, where the image has nothing of the name: folders that are mounted over, hosts."""
-    for folder in _FOLDERS:
+    for folder in (*_FOLDERS, start_folder(tree.config).strip("/")):  # an engine makes the one that it starts in, too
+        if not folder:
+            continue
         with contextlib.suppress(TreeError):  # a loop of links, or a file in the way, stays as it is
             if tree.find(folder) is None:
                 tree.add_dir(folder, mode=0o1777 if folder == "tmp" else 0o755)

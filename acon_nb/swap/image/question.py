@@ -59,7 +59,9 @@ class ImageQuestion:
             available_of(text, 1 << 30)
         for name in self.setups:
             by_name(name)
-        if len(set(self.at)) < len(self.at):
+        if len(set(self.setups)) < len(self.setups):
+            raise InvalidInput("setups", ",".join(self.setups), "has a set-up twice", hint="name each once")
+        if len({available_of(text, 1 << 40) for text in self.at}) < len(self.at):
             raise InvalidInput("at", ",".join(self.at), "has a share twice", hint="name each once")
         if self.ready and not self.driver:
             raise InvalidInput("ready", self.ready, "is for a server with a driver", hint="give driver too")

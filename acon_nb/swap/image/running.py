@@ -6,15 +6,21 @@ Source: the OCI image specification (config.md), Docker's reference of Dockerfil
 from __future__ import annotations
 
 import os
+import posixpath
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from acon_nb.archive.tree import FileTree
-from acon_nb.errors import InvalidInput
+from acon_nb.errors import InvalidInput, TreeError
 from acon_nb.initrd import text_of
+from acon_nb.units import format_bytes
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WORDS = 1000  # guest/src/image_run.h has room for 1,024
+_WORD_BYTES = (128 << 10) - 1  # the kernel's MAX_ARG_STRLEN, the NUL among it
+_MOST_BYTES = 255 << 10  # guest/src/image_root.c reads 256 KiB of a description
 _SAMPLE_PAGES = 4096  # 16 MiB
 _WINDOW_NS = 500_000_000
 
@@ -77,10 +83,9 @@ def running_of(
     user = config.get("User")
     uid, gid, groups, home = _user(tree, user if isinstance(user, str) else "")
     variables = {"HOME": home, "HOSTNAME": "acon", **own, **given}
-    folder = config.get("WorkingDir")
     run = Running(
         argv=tuple(whole), environment=tuple(f"{name}={value}" for name, value in variables.items() if name),
-        folder=folder if isinstance(folder, str) and folder.startswith("/") else "/",
+        folder=_folder(tree),
         uid=uid, gid=gid, groups=groups, driver=tuple(driver), ready=ready, for_ns=for_ns,
     )  # fmt: skip
     for field, words in (("command", run.argv), ("driver", run.driver), ("environment", run.environment)):
@@ -88,7 +93,50 @@ def running_of(
             raise InvalidInput(field, words[0], f"has {len(words)} words", hint=f"at most {_WORDS}")
         if any("\0" in word for word in words):
             raise InvalidInput(field, words[0], "has a NUL character, which no program can be given", hint="remove it")
+    for field, argv in (("command", run.argv), ("driver", run.driver)):
+        if argv and not argv[0]:
+            hint = "its first word is the program; shells and scripts make an empty one of a variable that is not set"
+            raise InvalidInput(field, shlex.join(argv), "names no program: its first word is empty", hint=hint)
+    _check_size(run)
     return run
+
+
+def start_folder(config: Mapping[str, object]) -> str:
+    """The folder that an image's program starts in (WORKDIR), "/" without one."""
+    folder = config.get("WorkingDir")
+    return posixpath.normpath(folder) if isinstance(folder, str) and folder.startswith("/") else "/"
+
+
+def _folder(tree: FileTree) -> str:
+    """The folder that the program starts in. Errors: `InvalidInput` for a name that leads to something else."""
+    folder = start_folder(tree.config)
+    for name in (*reversed(PurePosixPath(folder).parents), folder):
+        try:
+            key = tree.find(str(name))
+            right = not key or tree[key].is_dir
+        except TreeError:
+            right = False
+        if not right:
+            reason = f"is the folder that the image starts in, but {name} in it is not a folder"
+            raise InvalidInput("image", folder, reason, hint="correct the WORKDIR of its Dockerfile")
+    return folder
+
+
+def _check_size(run: Running) -> None:
+    """Check that the kernel takes the words, and a guest all of them."""
+    given = {"command": run.argv, "environment": run.environment, "driver": run.driver}
+    hint = "put it into a file of the image"
+    for field, words in given.items():
+        word = max(words, key=len, default="")
+        if (size := len(os.fsencode(word))) > _WORD_BYTES:
+            reason = f"has {format_bytes(size)}, and Linux gives a program words of less than 128 KiB"
+            raise InvalidInput(field, f"{word[:40]}...", reason, hint=hint)
+    if (whole := len(run.description())) > _MOST_BYTES:
+        field = max(given, key=lambda name: sum(map(len, given[name])))
+        reason = (
+            f"makes {format_bytes(whole)} of command and environment, and a guest is given {format_bytes(_MOST_BYTES)}"
+        )
+        raise InvalidInput(field, f"{given[field][0][:40]}...", reason, hint=hint)
 
 
 def _words(config: Mapping[str, object], name: str) -> list[str]:
