@@ -30,7 +30,9 @@ function table(heads, rows) {
   const body = add(made, "tbody");
   for (const row of rows) {
     const line = add(body, "tr");
-    for (const text of row) add(line, "td", text);
+    row.forEach((text, place) => {
+      add(line, "td", text).dataset.head = heads[place];
+    });
   }
 }
 

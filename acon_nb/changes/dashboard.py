@@ -106,7 +106,9 @@ def write(board: Dashboard, path: Path) -> Path:
         f'<p class="{"good" if board.last.passed else "bad"}"><strong>{_e(board.last.sentences()[0])}</strong></p>',
         *(f"<p>{_e(text)}</p>" for text in board.last.sentences()[1:]),
         "<h2>Trends</h2>",
+        '<div class="trends">',
         *(_trend(one, _judged(one, board.last), board.nights) for one in board.series),
+        "</div>",
         '<h2 id="compare">Two nights compared</h2>',
         _chooser(board.nights),
         "<h2>Nights, the newest first</h2>",
@@ -156,7 +158,9 @@ def _trend(one: Series, judged: Series, nights: Sequence[str]) -> str:
     )
     levels = " ".join(f"{x(night.night)},{y(level)}" for night, level in zip(one.nights, one.levels, strict=True))
     steps = "".join(_step_line(x(step.night), step) for step in one.changes)
-    now = f"{measure.text(one.current, one.clock)}, {format_share(one.ratio - 1, sign=True)} since the first night"
+    numbers = (measure.text(one.current, one.clock), format_share(one.ratio - 1, sign=True))
+    value, share = (text.replace(" ", "\N{NO-BREAK SPACE}") for text in numbers)
+    now = f"{value}, {share} since the first night"
     label = f"{title}: {verdict}; {now}; {len(one.changes)} changes"
     mark = f'<span class="{"bad" if judged.verdict in _BAD else "good"}">{_e(verdict)}</span>'
     return (
@@ -205,7 +209,8 @@ def _nights_table(board: Dashboard, folder: Path) -> str:
         pages = [("report", board.reports[name])] if name in board.reports else []
         pages += [(f"profile {number}", path) for number, path in enumerate(board.profiles.get(name, ()), 1)]
         links = ", ".join(f'<a href="{_e(_relative(path, folder))}">{text}</a>' for text, path in pages)
-        rows.append(f"<tr><td>{_e(name)}</td><td>{'<br>'.join(steps.get(name, []))}</td><td>{links}</td></tr>")
+        changed = "<br>".join(steps.get(name, []))
+        rows.append(f'<tr><td class="night">{_e(name)}</td><td class="steps">{changed}</td><td>{links}</td></tr>')
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("night", "steps", "pages"))
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

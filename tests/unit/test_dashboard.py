@@ -96,7 +96,7 @@ def test_400_nights_are_one_small_page_that_loads_nothing(page: Path) -> None:
 def test_steps_are_at_their_nights_and_reports_are_linked(page: Path) -> None:
     rows = {
         row[0]: row[1:]
-        for row in re.findall(r"<tr><td>([^<]*)</td><td>(.*?)</td><td>(.*?)</td></tr>", page.read_text())
+        for row in re.findall(r"<tr><td[^>]*>([^<]*)</td><td[^>]*>(.*?)</td><td>(.*?)</td></tr>", page.read_text())
     }
     assert "memory=256M, reset to /init: +1 % (worse)" in re.sub("<.*?>", "", rows[night_name(100)][0])
     assert "(better)" in rows[night_name(250)][0]
