@@ -192,7 +192,7 @@ def test_a_program_that_cannot_start_here_ends_by_its_reason(data, words, study_
 
 
 def test_control_c_ends_the_command_and_nothing_is_lost(planted, study_kernel, tmp_path):
-    """After the first row: the command says so, ends with status 1 and without a guest, and resumes."""
+    """After the first row: the command says so, ends with status 130 and without a guest, and resumes."""
     options = ["--image", planted, "--at", "0.8x", "--setups", "zram-lz4", "--seeds", "2"]
     program = ["--command", "/bin/planted", "32"]
     argv = [sys.executable, "-m", "acon_nb.cli", "bench", "swap", "--out", tmp_path, "--parallel", "1", *options]
@@ -206,7 +206,7 @@ def test_control_c_ends_the_command_and_nothing_is_lost(planted, study_kernel, t
         _, said = command.communicate(timeout=60)
     finally:
         command.kill()
-    assert command.returncode == 1
+    assert command.returncode == 130
     assert said.decode().splitlines()[-1] == "acon-nb: interrupted; finished parts are kept"
     assert b"Traceback" not in said
     kept = set(Store(tmp_path).load("swap")["run_id"])

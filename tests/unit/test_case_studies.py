@@ -69,7 +69,7 @@ def block(question: ImageQuestion, name: str) -> str:
     answered = answers(question, program)
     sentences = [
         *words.measured_lines(program, corpus),
-        *(words.best_line(one, answered.answers) for one in answered.best),
+        *(words.best_line(one, answered) for one in answered.best),
     ]
     table = words.answer_table(answered)
     rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]

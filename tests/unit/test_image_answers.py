@@ -11,7 +11,7 @@ import pytest
 
 from acon_nb.stats.comparison import Verdict
 from acon_nb.swap.image import words
-from acon_nb.swap.image.answers import Answers, SetupAnswer, answers_of
+from acon_nb.swap.image.answers import Answers, answers_of
 from acon_nb.swap.image.corpus import CorpusSummary
 from acon_nb.swap.image.plan import UNLIMITED, Place
 from tests.unit.test_image_question import found
@@ -71,12 +71,36 @@ def test_the_best_is_that_of_the_smallest_share_that_is_survived() -> None:
     assert json.loads(json.dumps(best))
 
 
+@pytest.mark.parametrize("lost", [5, 2])
+def test_a_run_without_a_limit_that_dies_is_named_in_the_answer(lost: int) -> None:
+    times = {("disk", PLACES[1]): 3.0, ("none", PLACES[2]): 1.0}
+    rows = [
+        row_of(setup, place, seed, None if place.at == UNLIMITED and seed <= lost else value)
+        for (setup, place), value in times.items()
+        for seed in range(1, 6)
+    ]
+    answers = answers_of(pd.DataFrame(rows), PLACES[1:], PEAK, clock="instructions")
+    lines = words.lines(answers, found(), None)
+    assert any(
+        line.startswith(f"Without a limit (300.0 MiB available): out of memory in {lost} of 5") for line in lines
+    )
+    assert not any("does not report" in line for line in lines)
+    assert any("without a limit it did not end well" in line for line in lines) == (lost == 5)
+    assert answers.data()["unlimited"]["ended_well"] == 5 - lost
+
+
+def test_an_answer_without_any_run_that_counts_says_so() -> None:
+    rows = pd.DataFrame([row_of("disk", PLACES[1], 1, 1.0, host_fault="suspended")])
+    lines = words.lines(answers_of(rows, PLACES[1:], PEAK, clock="instructions"), found(), None)
+    assert "No run without a limit counts: there is nothing to compare its time with." in lines
+
+
 def test_two_seeds_rank_nothing() -> None:
     answers = made(seeds=2)
     half = answers.best[0]
     assert half.setups == ("zram-zstd", "disk")
     assert half.verdict == Verdict.TOO_FEW_SEEDS
-    line = words.best_line(half, answers.answers)
+    line = words.best_line(half, answers)
     assert "no order is given: too few seeds" in line
     assert "is the best" not in line
 
@@ -87,7 +111,7 @@ def test_where_all_die_nothing_is_best() -> None:
     rows += [row_of("none", PLACES[2], seed, 1.0) for seed in range(1, 6)]
     answers = answers_of(pd.DataFrame(rows), (tiny, PLACES[2]), PEAK, clock="instructions")
     assert answers.best[0].setups == ()
-    assert words.best_line(answers.best[0], answers.answers) == "At 0.1x: no set-up gets through (out of memory)."
+    assert words.best_line(answers.best[0], answers) == "At 0.1x: no set-up gets through (out of memory)."
     assert answers.data()["best"]["at"] is None
 
 
@@ -97,7 +121,7 @@ def test_one_seed_that_dies_is_never_the_best() -> None:
     answers = made(rows=(dead, *others))
     assert "zram-zstd" in answers.best[0].died
     assert answers.best[0].setups == ("disk",)
-    line = next(words.answer_line(one, answers.counted) for one in answers.answers if one.setup == "zram-zstd")
+    line = next(words.answer_line(one, answers) for one in answers.answers if one.setup == "zram-zstd")
     assert "out of memory in 1 of 6 runs" in line
 
 
@@ -172,14 +196,14 @@ def test_a_ratio_has_the_interval_of_its_seeds_and_names_its_kind() -> None:
     """Ratios of 2.0 to 2.8: three seeds show their range, one seed shows no interval."""
     ratios = {1: 2.0, 2: 2.8, 3: 2.2}
 
-    def answer(seeds: int) -> SetupAnswer:
+    def answers(seeds: int) -> Answers:
         rows = [row_of("disk", PLACES[1], seed, ratios[seed] * seed) for seed in range(1, seeds + 1)]
         rows += [row_of("none", PLACES[2], seed, float(seed)) for seed in range(1, seeds + 1)]
-        (one,) = answers_of(pd.DataFrame(rows), (PLACES[1], PLACES[2]), PEAK, clock="instructions").answers
-        return one
+        return answers_of(pd.DataFrame(rows), (PLACES[1], PLACES[2]), PEAK, clock="instructions")
 
-    three = answer(3)
+    (three,) = answers(3).answers
     assert (three.ratio_to_unlimited, three.ratio_low, three.ratio_high) == pytest.approx((2.2, 2.0, 2.8))
-    line = words.answer_line(three, "its time")
+    line = words.answer_line(three, answers(3))
     assert "takes 2.20 [2.00, 2.80] times as long as without a limit (its time; range of 3 seeds)" in line
-    assert "takes 2.00 times as long as without a limit (its time; 1 seed)" in words.answer_line(answer(1), "its time")
+    (one,) = answers(1).answers
+    assert "takes 2.00 times as long as without a limit (its time; 1 seed)" in words.answer_line(one, answers(1))

@@ -273,7 +273,17 @@ def test_without_memory_peak_the_samples_give_it() -> None:
         ({"program_peak": 600 << 10}, {}, "there is nothing to compress"),
         ({}, {"driver": ("client",), "ready": "up"}, "was never ready"),
         ({"ready_ns": 5}, {"driver": ("client",), "ready": "up"}, "ended before its driver did"),
-        ({"why": "driver", "ready_ns": 5, "status": 256}, {"driver": ("c",), "ready": "up"}, "ended with status 1"),
+        (
+            {"why": "driver", "ready_ns": 5, "status": 256},
+            {"driver": ("c",), "ready": "up"},
+            "driver='c': ended with status 1",
+        ),
+        (
+            {"why": "driver", "ready_ns": 5, "failed": "the command (c): No such file", "status": 127 << 8},
+            {"driver": ("c", "-x"), "ready": "up"},
+            "driver='c -x': does not start: the command (c)",
+        ),
+        ({"failed": "the command (/bin/thing)"}, {"driver": ("c",), "ready": "up"}, "command='/bin/thing x': does not"),
     ],
 )
 def test_a_run_that_answers_nothing_is_refused_by_its_reason(

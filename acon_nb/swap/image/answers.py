@@ -86,11 +86,13 @@ class BestAt:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """All answers, and the best at each share, the smallest share first."""
+    """All answers, and the best at each share, the smallest share first; `unlimited` is how it does without a limit,
+    with which each is compared (None: no such run counts)."""
 
     answers: tuple[SetupAnswer, ...]
     best: tuple[BestAt, ...]
     counted: str
+    unlimited: SetupAnswer | None
 
     def data(self) -> dict[str, Any]:
         """As JSON has it: `best` is that of the smallest share at which some set-up ended well in every seed, with
@@ -98,7 +100,8 @@ class Answers:
         by_at = [asdict(one) for one in self.best]
         first = next((one for one in by_at if one["setups"]), {"at": None, "setups": (), "verdict": "no_values"})
         answers = [{**asdict(one), "interval": one.interval} for one in self.answers]
-        return {"answers": answers, "best": {**first, "by_at": by_at}}
+        unlimited = asdict(self.unlimited) if self.unlimited else None
+        return {"answers": answers, "best": {**first, "by_at": by_at}, "unlimited": unlimited}
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,13 @@ def answers_of(rows: pd.DataFrame, places: Sequence[Place], peak_bytes: int, *, 
     measured = measured[~measured["warmup"].astype(bool) & (measured["host_fault"].fillna("") == "")]
     counted = _counted(measured)
     parts = {place: _at(measured, place) for place in places}
-    unlimited = next((part for place, part in parts.items() if place.at == UNLIMITED), measured.iloc[:0])
-    base = _values(unlimited, counted)
+    base: dict[int, float | None] = {}
+    unlimited = None
     made, order = [], []
+    for place, part in parts.items():
+        if place.at == UNLIMITED and len(part):
+            base = _values(part, counted)
+            unlimited = _answer(place, "none", part, counted, base, peak_bytes)
     for place, part in sorted(parts.items(), key=lambda item: item[0].available_bytes):
         if place.at == UNLIMITED:
             continue
@@ -134,7 +141,7 @@ def answers_of(rows: pd.DataFrame, places: Sequence[Place], peak_bytes: int, *, 
         {place.at: values for place, _, values in order}, more_is_better=counted.more_is_better, clock=clock
     )
     best = tuple(_best(place, names, ranking.best(place.at), made) for place, names, _ in order)
-    return Answers(answers=tuple(made), best=best, counted=counted.name)
+    return Answers(answers=tuple(made), best=best, counted=counted.name, unlimited=unlimited)
 
 
 def _at(rows: pd.DataFrame, place: Place) -> pd.DataFrame:

@@ -191,11 +191,13 @@ def _read(outcome: Outcome, image: ImageArchive, memory_bytes: int) -> tuple[Mea
 def _refuse(program: MeasuredProgram, running: Running) -> None:
     """Refuse a run that answers nothing. Errors: `InvalidInput` that names why, with the end of its output."""
     shown = program.output.splitlines()[-_SHOWN_LINES:]
-    command = " ".join(running.argv)
+    field, command = "command", " ".join(running.argv)
+    if running.driver and (program.end == "driver" or (program.failed and program.ready_ns)):  # the driver's it is then
+        field, command = "driver", " ".join(running.driver)
     after = f"after {format_seconds(program.elapsed_ns / 1e9)} of the guest's time"
     if program.failed:
         hint = next((hint for words, hint in _START_HINTS.items() if words in program.failed), _START_HINT)
-        raise InvalidInput("command", command, f"does not start: {program.failed}", hint=hint, details=shown)
+        raise InvalidInput(field, command, f"does not start: {program.failed}", hint=hint, details=shown)
     if program.end == "limit":
         hint = "a server needs a time (--for 30s), or --driver and --ready; a long job a higher --limit"
         raise InvalidInput("command", command, f"has not ended {after}", hint=hint, details=shown)
@@ -209,7 +211,7 @@ def _refuse(program: MeasuredProgram, running: Running) -> None:
             needs = "needs the network, which a guest does not have, and "
             hint = "give it its data in the image; docker run --network none shows the same"
         reason = f"{needs}ended with {_status(program.status)} {after}"
-        raise InvalidInput("command", command, reason, hint=hint, details=shown)
+        raise InvalidInput(field, command, reason, hint=hint, details=shown)
     if program.peak_bytes < LEAST_PEAK_BYTES:
         reason = f"ends {after} with a peak of {format_bytes(program.peak_bytes)}: there is nothing to compress"
         hint = f"give it work that takes {format_bytes(LEAST_PEAK_BYTES)} or more"

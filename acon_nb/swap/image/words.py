@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,21 @@ def lines(answers: Answers, program: MeasuredProgram, corpus: CorpusSummary | No
     """All of it as lines of text."""
     return [
         *measured_lines(program, corpus),
-        *(best_line(best, answers.answers) for best in answers.best),
-        *(answer_line(answer, answers.counted) for answer in answers.answers),
+        *unlimited_lines(answers.unlimited),
+        *(best_line(best, answers) for best in answers.best),
+        *(answer_line(answer, answers) for answer in answers.answers),
     ]
+
+
+def unlimited_lines(unlimited: SetupAnswer | None) -> list[str]:
+    """What is wrong with that which all is compared with; nothing if each of its runs ended well."""
+    if unlimited is None:
+        return ["No run without a limit counts: there is nothing to compare its time with."]
+    if unlimited.ended_well == unlimited.runs:
+        return []
+    ended = f"{GuestResult(unlimited.end).text} in {unlimited.runs - unlimited.ended_well} of {unlimited.runs} runs"
+    size = format_bytes(unlimited.available_bytes)
+    return [f"Without a limit ({size} available): {ended}; their seeds have nothing to be compared with."]
 
 
 def measured_lines(program: MeasuredProgram, corpus: CorpusSummary | None) -> list[str]:
@@ -50,13 +61,13 @@ def measured_lines(program: MeasuredProgram, corpus: CorpusSummary | None) -> li
     return [*texts, f"Its pages compress by {ratios} ({what}){arithmetic}."]
 
 
-def best_line(best: BestAt, answers: Sequence[SetupAnswer]) -> str:
+def best_line(best: BestAt, answers: Answers) -> str:
     """The answer at a share: which set-up, what it saves and costs."""
     if not best.setups:
-        ends = {GuestResult(one.end).text for one in answers if one.at == best.at}
+        ends = {GuestResult(one.end).text for one in answers.answers if one.at == best.at} or {"no run counts"}
         return f"At {best.at}: no set-up gets through ({', '.join(sorted(ends))})."
     saved = f"saves {format_bytes(best.saved_bytes)}" if best.saved_bytes else "saves nothing"
-    cost = _cost(best.ratio_to_unlimited)
+    cost = _cost(best.ratio_to_unlimited, answers.unlimited)
     died = f"; died: {', '.join(best.died)}" if best.died else ""
     if len(best.setups) == 1:
         sure = "is the best" if best.verdict == Verdict.BETTER else "is the only one that gets through"
@@ -67,23 +78,23 @@ def best_line(best: BestAt, answers: Sequence[SetupAnswer]) -> str:
     return f"At {best.at}: {best.setups[0]} {saved} and {cost}; so do {others} about as well ({rank}){died}."
 
 
-def answer_line(answer: SetupAnswer, counted: str) -> str:
+def answer_line(answer: SetupAnswer, answers: Answers) -> str:
     """One set-up at a share."""
     where = f"{answer.setup} at {answer.at} ({format_bytes(answer.available_bytes)} available)"
     if answer.ended_well < answer.runs:
         text = GuestResult(answer.end).text
         return f"  {where}: {text} in {answer.runs - answer.ended_well} of {answer.runs} runs."
-    costs = [_answer_cost(answer, counted)]
+    costs = [_answer_cost(answer, answers)]
     costs += [f"{format_seconds(answer.system_cpu_ns / 1e9)} of CPU in the kernel"] if answer.system_cpu_ns else []
     costs += [f"{answer.major_faults:,.0f} faults that read"] if answer.major_faults is not None else []
     costs += [f"p99 {format_seconds(answer.p99_ns / 1e9)}"] if answer.p99_ns is not None else []
     return f"  {where}: {', '.join(costs)}."
 
 
-def _answer_cost(answer: SetupAnswer, counted: str) -> str:
+def _answer_cost(answer: SetupAnswer, answers: Answers) -> str:
     if answer.ratio_to_unlimited is None:
-        return _cost(None)
-    return f"takes {_ratio_text(answer)} times as long as without a limit ({counted}; {answer.interval})"
+        return _cost(None, answers.unlimited)
+    return f"takes {_ratio_text(answer)} times as long as without a limit ({answers.counted}; {answer.interval})"
 
 
 def _ratio_text(answer: SetupAnswer) -> str:
@@ -94,7 +105,9 @@ def _ratio_text(answer: SetupAnswer) -> str:
     return f"{answer.ratio_to_unlimited:.2f}{span}"
 
 
-def _cost(ratio: float | None) -> str:
+def _cost(ratio: float | None, unlimited: SetupAnswer | None) -> str:
+    if ratio is None and (unlimited is None or unlimited.ended_well < unlimited.runs):
+        return "costs what is not known: without a limit it did not end well"
     if ratio is None:
         return "costs what its program does not report"
     return f"takes {ratio:.2f} times as long as without a limit"
