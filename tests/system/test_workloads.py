@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.system, pytest.mark.weekly]
 PAGE = Path(__file__).parents[2] / "docs" / "workloads.md"
 PART = "tests/system/test_workloads.py"
 HEAD = [
-    "| workload | ends | guest | working set | it reports | of the guest's time | swapped out |",
-    "|---|---|---|---|---|---|---|",
+    "| workload | ends | guest | working set | it reports | of the guest's time |",
+    "|---|---|---|---|---|---|",
 ]
 MIB = 1 << 20
 RUNS = "runs"
@@ -33,7 +33,7 @@ def line(name: str, row: dict[str, Any] | None) -> str:
     """The line of a workload: what its guest's row has, or by what it is refused here (no row)."""
     one = workloads.named(name)
     if row is None:
-        return f"| `{name}` | refused before {one.since} |  |  |  |  |  |"
+        return f"| `{name}` | refused before {one.since} |  |  |  |  |"
     right = (row["program_end"], row["error"]) == ("exited", "")
     operations = row.get("reported_operations")
     cells = [
@@ -42,7 +42,6 @@ def line(name: str, row: dict[str, Any] | None) -> str:
         f"{row['working_set_bytes'] / MIB:.0f} MiB",
         f"{operations:,.0f} operations" if operations and operations > 0 else "nothing",
         f"{row['program_elapsed_ns'] / 1e9:.1f} s",
-        f"{row['pswpout_pages'] * 4096 / MIB:.0f} MiB",
     ]
     return f"| `{name}` | " + " | ".join(cells) + " |"
 
