@@ -75,7 +75,9 @@ def image_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--clock", type=click.Choice(["instructions", "wall"]), help="The guest's.  [default: instructions]"
         ),
-        click.option("--kernel", default="", help="A bzImage.  [default: the kernel of swap studies, built]"),
+        click.option(
+            "--kernel", default="", help="A bzImage, or debian:SERIES.  [default: the kernel of swap studies, built]"
+        ),
     ]
     for option in reversed(options):
         function = option(function)

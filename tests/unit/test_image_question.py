@@ -31,6 +31,7 @@ from acon_nb.swap.image.plan import places, plan_of
 from acon_nb.swap.image.pool import HUGE_BYTES, pool_bytes
 from acon_nb.swap.image.question import ImageQuestion, available_of, words_of
 from acon_nb.swap.image.running import Running, running_of
+from acon_nb.swap.image.study import image_study
 from tests.unit.image_archives import AMD64, packed, saved_image
 
 MIB = 1 << 20
@@ -172,6 +173,13 @@ def test_an_images_configuration_is_followed_as_docker_run_does() -> None:
 def test_a_configuration_that_cannot_be_followed_is_refused(config: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         running_of(tree_with(**config))
+
+
+@pytest.mark.parametrize("kernel", ["/no/such/bzImage", ".", "debian"])
+def test_a_kernel_that_is_not_there_is_named_before_the_image_is_read(kernel: str) -> None:
+    with pytest.raises(InvalidInput, match=r"kernel=.*is not a file") as error:
+        image_study(ImageQuestion(image="dir:/no/such/folder", command=("a",), kernel=kernel))
+    assert "debian:SERIES" in error.value.hint
 
 
 def test_words_as_long_as_linux_takes_them_are_given() -> None:

@@ -31,7 +31,7 @@ class ImageQuestion:
     A server, which never ends, needs `run_for`, a time of the guest's ("30s"), or a `driver`, a second command of the
     image that starts when the server is `ready`: a text that it writes, or port:N on which it answers. `limit` is the
     time of the guest's after which a command that has not ended is refused. `clock` is instructions or wall; `kernel`
-    is "build" (the study's own) or a bzImage's path; `timeout_s` limits each guest on the wall.
+    is "build" (the study's own), a bzImage's path or debian:SERIES; `timeout_s` limits each guest on the wall.
     Errors: `InvalidInput` at construction.
     """
 

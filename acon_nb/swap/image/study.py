@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acon_nb.cache import Cache
+from acon_nb.errors import InvalidInput
+from acon_nb.kernel.source import DEBIAN
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.study.builds import Builds
+from acon_nb.study.kernels import BUILD, spec_of
 from acon_nb.study.kinds import study_of
 from acon_nb.study.plan import Plan
 from acon_nb.study.runner import Study
@@ -98,6 +101,7 @@ def image_study(
     not known, and for shares whose guests this host cannot give.
     """
     store = cache or Cache()
+    _check_kernel(question.kernel)
     for name in setups_of(question):
         by_name(name)
     tree = archive.tree(question.image, cache=store, on_progress=on_progress, cancel=cancel)
@@ -122,13 +126,20 @@ def image_study(
     )
 
 
+def _check_kernel(level: str) -> None:
+    if level != BUILD and not DEBIAN.fullmatch(level) and not Path(level).is_file():
+        hint = "the path of a bzImage, or a kernel to build: debian:SERIES[@SUITE]"
+        raise InvalidInput("kernel", level, "is not a file", hint=hint)
+
+
 def _kernel(
     factors: SwapFactors, store: Cache, jobs: int | None, on_progress: OnProgress, cancel: CancelToken | None
 ) -> Path:
-    if factors.kernel != "build":
+    spec = spec_of(factors.kernel, factors.build_spec(), {})
+    if spec is None:
         return Path(factors.kernel)
     builds = Builds(store)
-    image = builds.image("the image", factors.build_spec(), jobs=jobs, on_progress=on_progress, cancel=cancel)
+    image = builds.image("the image", spec, jobs=jobs, on_progress=on_progress, cancel=cancel)
     builds.check(1)
     assert image is not None
     return image
