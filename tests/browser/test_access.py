@@ -128,3 +128,21 @@ def test_enter_and_space_press_buttons_which_keep_the_focus(all_widgets):
             page.get_by_text(text).first.wait_for()
         page.wait_for_function("one => !one.disabled", arg=button.element_handle())
         page.wait_for_function("one => document.activeElement === one", arg=button.element_handle(), timeout=10_000)
+
+
+def test_arrows_and_letters_stay_in_a_list_and_its_form_keeps_the_focus(all_widgets):
+    page = all_widgets
+    cells = page.locator(".jp-Cell").count()
+    page.get_by_label("Across", exact=True).focus()
+    for key, value in (("ArrowDown", "memory"), ("ArrowDown", "machine"), ("ArrowUp", "memory")):
+        page.keyboard.press(key)
+        page.wait_for_function("value => document.activeElement.value === value", arg=value, timeout=20_000)
+    page.get_by_text("256M compared with 1G (machine=q35)").wait_for()
+    assert page.evaluate("document.activeElement.value") == "memory", "the form was drawn again"
+    page.keyboard.type("dd")  # JupyterLab: delete the cell
+    page.wait_for_timeout(1_000)
+    assert page.locator(".jp-Cell").count() == cells
+    memory = page.get_by_label("Memory (M)")
+    memory.fill("8M")
+    page.locator("[role=alert]", has_text="cannot hold the kernel and its initrd").wait_for()
+    assert memory.evaluate("one => document.activeElement === one")

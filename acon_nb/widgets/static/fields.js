@@ -37,11 +37,24 @@ function keepFocus(form, key) {
   });
 }
 
+// JupyterLab takes plain keys in all that is no text field as commands for cells: an arrow would leave a list, and "dd"
+// delete the cell. What a form needs stays there; keys with Ctrl or Alt, and Shift+Enter, are still JupyterLab's.
+const KEEPS = "select, button, summary, input[type=checkbox], input[type=radio], [tabindex='0']";
+
+function keepKeys(form, event) {
+  const { target, ctrlKey, metaKey, altKey, shiftKey, key } = event;
+  if (!(target instanceof Element) || !form.contains(target)) return;
+  const command = ctrlKey || metaKey || altKey || (shiftKey && key === "Enter");
+  if (target.matches(KEEPS)) target.toggleAttribute("data-lm-suppress-shortcuts", !command);
+}
+
 function render({ model, el }) {
-  let watcher;
+  let watcher, keys;
   const begin = () => {
     const form = el.closest(".acon-form");
     if (!form) return false;
+    keys = (event) => keepKeys(form, event);
+    window.addEventListener("keydown", keys, true); // before JupyterLab, which listens at the document
     watcher = new MutationObserver(() => {
       mark(form);
       restoreFocus(form, model.get("form")); // of a button that was disabled while it worked, and is enabled again
@@ -60,6 +73,7 @@ function render({ model, el }) {
     clearInterval(timer);
     watcher?.disconnect();
     document.removeEventListener("pointerdown", forget, true);
+    window.removeEventListener("keydown", keys, true);
   };
 }
 
