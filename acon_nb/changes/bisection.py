@@ -12,9 +12,9 @@ from acon_nb.cache import Cache, atomic_file, key_of, sha256_file
 from acon_nb.changes import functions, measure, search
 from acon_nb.changes.builds import CommitBuilds, with_options
 from acon_nb.changes.functions import CountChange, KernelChange
-from acon_nb.changes.repository import Repository, open_repository
 from acon_nb.errors import BuildFailed, GuestFailed, InvalidInput, KernelConfigError
 from acon_nb.kernel import requested_options
+from acon_nb.kernel.git.repository import Repository, open_repository
 from acon_nb.kernel.toolchain import GCC
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.results import Store

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from acon_nb import kernel
 from acon_nb.cache import Cache
-from acon_nb.changes.checkout import checked_out
-from acon_nb.changes.repository import Repository
 from acon_nb.kernel import BuildSpec, KernelImage
 from acon_nb.kernel.features import patches as profile_patches
+from acon_nb.kernel.git.checkout import checked_out
+from acon_nb.kernel.git.repository import Repository
 from acon_nb.progress import CancelToken, OnProgress, silent
 from acon_nb.validation import words
 

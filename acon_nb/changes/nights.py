@@ -12,8 +12,8 @@ from acon_nb.analysis import nightly
 from acon_nb.analysis.history import Change, Series
 from acon_nb.analysis.nightly import NightlyResult, NightlySpec
 from acon_nb.changes.bisection import Bisection, BisectSpec, bisect, text_of
-from acon_nb.changes.repository import open_repository
 from acon_nb.errors import AconError, Cancelled, InvalidInput
+from acon_nb.kernel.git.repository import open_repository
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.stats.comparison import Verdict
 from acon_nb.study.plan import Plan

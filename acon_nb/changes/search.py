@@ -23,7 +23,7 @@ class Untestable(AconError):
 
 
 class History(Protocol):
-    """What is needed of a repository (`changes.repository.Repository`)."""
+    """What is needed of a repository (`kernel.git.repository.Repository`)."""
 
     @property
     def path(self) -> Path:

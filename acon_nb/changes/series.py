@@ -13,14 +13,14 @@ from acon_nb import kernel
 from acon_nb.cache import Cache, sha256_file
 from acon_nb.changes import suite, verdict
 from acon_nb.changes.builds import CommitBuilds, with_options
-from acon_nb.changes.checkout import checked_out
 from acon_nb.changes.patches import PatchFile, read_folder, read_mbox
-from acon_nb.changes.repository import Repository, open_repository
 from acon_nb.changes.verdict import CellChange, SeriesVerdict
 from acon_nb.errors import InvalidInput
 from acon_nb.host import probe_qemu
 from acon_nb.kernel import BuildSpec
 from acon_nb.kernel.features import patches as profile_patches
+from acon_nb.kernel.git.checkout import checked_out
+from acon_nb.kernel.git.repository import Repository, open_repository
 from acon_nb.kernel.toolchain import GCC
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 from acon_nb.results import Store

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from acon_nb.cache import Cache, atomic_file, key_of, require_space, sha256_file
 from acon_nb.errors import InvalidInput
 from acon_nb.kernel import dotconfig, embedded, features, folders, given, make, objects, outdated, pins, sizes
 from acon_nb.kernel.features import OptionRequest, requested_options
+from acon_nb.kernel.git.opened import opened
 from acon_nb.kernel.kconfig import Symbol, read_symbols
 from acon_nb.kernel.source import SourceTree, fetch, require_unchanged
 from acon_nb.kernel.toolchain import Toolchain
@@ -92,7 +94,8 @@ def build(
 ) -> KernelImage:
     """Build the kernel of `spec`, or take it from the cache (key: source, requested options, compiler).
 
-    `tree` takes the place of the spec's source and patches (`source.tree_in`).
+    `tree` takes the place of the spec's source and patches (`source.tree_in`). Commits of a git tree on this host are
+    built in one checkout (`git.opened`).
     `jobs` is the number of parallel jobs (default: the number of CPUs). A cancelled or killed build resumes where it
     stopped.
     Errors: `InvalidInput`, `MissingRequirement`, `KernelConfigError` (before anything is compiled), `BuildFailed`,
@@ -100,7 +103,22 @@ def build(
     """
     store = cache or Cache()
     make.require_tools(spec.toolchain)
-    plan = _plan(spec, store, on_progress, cancel, tree=tree)
+    _refuse_unknown(spec)
+    if tree is None:
+        with source_of(spec, store, on_progress, cancel) as tree:
+            return _build_in(tree, spec, store, jobs, on_progress, cancel)
+    return _build_in(tree, spec, store, jobs, on_progress, cancel)
+
+
+def _build_in(
+    tree: SourceTree,
+    spec: BuildSpec,
+    store: Cache,
+    jobs: int | None,
+    on_progress: OnProgress,
+    cancel: CancelToken | None,
+) -> KernelImage:
+    plan = _plan(spec, store, tree)
     inputs = _inputs(spec, plan)
     purpose = {"compiler": inputs["compiler"], "profiles": spec.profiles, "start": inputs["start"]}
 
@@ -126,7 +144,9 @@ def build(
 def is_built(spec: BuildSpec, *, cache: Cache | None = None, on_progress: OnProgress = silent) -> bool:
     """Whether the cache holds the kernel of `spec`, so that `build` returns immediately (the source may be fetched)."""
     store = cache or Cache()
-    return store.has("kernel", _inputs(spec, _plan(spec, store, on_progress, None)))
+    _refuse_unknown(spec)
+    with source_of(spec, store, on_progress, None) as tree:
+        return store.has("kernel", _inputs(spec, _plan(spec, store, tree)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +179,9 @@ def configure(
     """
     store = cache or Cache()
     make.require_tools(spec.toolchain)
-    plan = _plan(spec, store, on_progress, cancel, refuse=False)
+    _refuse_unknown(spec)
+    tree = fetch(spec.source, patches=_patches(spec), cache=store, on_progress=on_progress, cancel=cancel)
+    plan = _plan(spec, store, tree, refuse=False)
     on_progress(Progress("configure kernel", 0.0))
     rows, dot_config = _configure(plan, store, cancel)
     values = dotconfig.parse(dot_config)
@@ -219,18 +241,12 @@ class _Plan:
     advice: str
 
 
-def _plan(
-    spec: BuildSpec,
-    store: Cache,
-    on_progress: OnProgress,
-    cancel: CancelToken | None,
-    *,
-    tree: SourceTree | None = None,
-    refuse: bool = True,
-) -> _Plan:
-    requested_options(spec.profiles, (0, 0), settings=spec.settings)  # refuse invalid names before fetching anything
-    if tree is None:
-        tree = source_of(spec, store, on_progress, cancel)
+def _refuse_unknown(spec: BuildSpec) -> None:
+    """Refuse names of profiles and options that are invalid in every tree, before one is fetched."""
+    requested_options(spec.profiles, (0, 0), settings=spec.settings)
+
+
+def _plan(spec: BuildSpec, store: Cache, tree: SourceTree, *, refuse: bool = True) -> _Plan:
     symbols = symbols_of(tree, store)
     requests = requested_options(spec.profiles, tree.version, symbols, spec.settings)
     if spec.rename and spec.config is not None:
@@ -253,10 +269,15 @@ def _plan(
     )
 
 
-def source_of(spec: BuildSpec, store: Cache, on_progress: OnProgress, cancel: CancelToken | None) -> SourceTree:
-    """Fetch the source of a kernel, with the patches of its profiles and its own."""
-    patches = (*features.patches(spec.profiles), *spec.patches)
-    return fetch(spec.source, patches=patches, cache=store, on_progress=on_progress, cancel=cancel)
+def source_of(
+    spec: BuildSpec, store: Cache, on_progress: OnProgress, cancel: CancelToken | None
+) -> AbstractContextManager[SourceTree]:
+    """The source of a kernel, with the patches of its profiles and its own, while it is built."""
+    return opened(spec.source, patches=_patches(spec), cache=store, on_progress=on_progress, cancel=cancel)
+
+
+def _patches(spec: BuildSpec) -> tuple[Path, ...]:
+    return (*features.patches(spec.profiles), *spec.patches)
 
 
 def symbols_of(tree: SourceTree, store: Cache) -> dict[str, Symbol]:

@@ -61,8 +61,20 @@ def prove(
     Errors: those of `build`.
     """
     store = cache or Cache()
-    tree = source_of(spec, store, on_progress, cancel)
-    image = build(spec, tree=tree, cache=store, jobs=jobs, on_progress=on_progress, cancel=cancel)
+    with source_of(spec, store, on_progress, cancel) as tree:
+        image = build(spec, tree=tree, cache=store, jobs=jobs, on_progress=on_progress, cancel=cancel)
+        return _proved(tree, image, spec, store, jobs, on_progress, cancel)
+
+
+def _proved(
+    tree: SourceTree,
+    image: KernelImage,
+    spec: BuildSpec,
+    store: Cache,
+    jobs: int | None,
+    on_progress: OnProgress,
+    cancel: CancelToken | None,
+) -> Proof:
     with tempfile.TemporaryDirectory(prefix="proof-", dir=store.root) as name:
         place = Path(name)
         require_space(place, TREE_BYTES + BUILD_BYTES, "building a kernel again")

@@ -12,10 +12,11 @@ from click.testing import CliRunner
 
 from acon_nb.cache import Cache
 from acon_nb.changes import BisectSpec, bisection, search
-from acon_nb.changes.checkout import checked_out
-from acon_nb.changes.repository import Repository, open_repository
 from acon_nb.cli import main
 from acon_nb.errors import BuildFailed, Cancelled, CannotTell, InvalidInput
+from acon_nb.kernel.git.checkout import checked_out
+from acon_nb.kernel.git.opened import opened
+from acon_nb.kernel.git.repository import Repository, open_repository
 from acon_nb.progress import CancelToken
 from tests.unit.kernel_history import History
 
@@ -303,6 +304,21 @@ def test_only_what_a_commit_changed_is_written(history: History, cache: Cache) -
         assert (other.path / "a.c").stat().st_mtime_ns > times["a.c"]
         assert (other.path / "b.c").stat().st_mtime_ns == times["b.c"]
         assert not (other.path / "left behind.c").exists()
+
+
+def test_a_kernels_source_of_a_git_tree_is_what_a_bisection_builds(history: History, cache: Cache) -> None:
+    first, second = history.commit("first", a="1", b="1"), history.commit("second", a="2")
+    (history.path / "a.c").write_text("not committed")
+    with opened(f"{history.path}#{first}", cache=cache) as tree:
+        b_written_ns = (tree.path / "b.c").stat().st_mtime_ns
+    with opened(f"{history.path}#main", cache=cache) as other:
+        assert (other.path / "a.c").read_text() == "2"
+        assert (other.path / "b.c").stat().st_mtime_ns == b_written_ns, "make would compile it again"
+    history.git("checkout", "--quiet", "--", "a.c")
+    with checked_out(open_repository(history.path), second, cache=cache) as bisected:
+        assert (bisected.path, bisected.identity, bisected.place) == (other.path, other.identity, other.place)
+    with pytest.raises(InvalidInput, match="source="), opened(f"{history.path}#missing", cache=cache):
+        pass
 
 
 def test_commits_with_the_same_files_have_the_same_identity(history: History, cache: Cache) -> None:

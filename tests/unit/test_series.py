@@ -16,12 +16,12 @@ from click.testing import CliRunner
 
 from acon_nb.cache import Cache
 from acon_nb.changes import patches, series, series_text, suite, verdict
-from acon_nb.changes.checkout import checked_out
-from acon_nb.changes.repository import open_repository
 from acon_nb.changes.series import SeriesReport, SeriesSpec, SeriesStep
 from acon_nb.changes.verdict import SeriesVerdict
 from acon_nb.cli import main
 from acon_nb.errors import InvalidInput
+from acon_nb.kernel.git.checkout import checked_out
+from acon_nb.kernel.git.repository import open_repository
 from acon_nb.profile import FunctionCount, Profile
 from acon_nb.results.metrics import metric
 from acon_nb.study import kinds

@@ -87,15 +87,16 @@ class Repository:
         return process.output(["git", "-C", self.path, *_SAFE, *argv], env=_environment(), timeout_s=_LONG_S)
 
 
-def open_repository(path: Path) -> Repository:
-    """Open a user's git tree, whose files have to be those of its commit.
+def open_repository(path: Path, *, field: str = "tree", whole: bool = True) -> Repository:
+    """Open a user's git tree; with `whole` its history must be there, and its files must be those of its commit.
 
-    Errors: `InvalidInput` (not a git tree, a shallow or partial clone, uncommitted changes), `MissingRequirement`.
+    Errors: `InvalidInput` with `field` (not a git tree, a partial clone; with `whole` a shallow one, uncommitted
+    changes), `MissingRequirement`.
     """
     if shutil.which("git") is None:
         raise MissingRequirement("git", "a kernel's history", hint="apt-get install git")
     if not path.is_dir():
-        raise InvalidInput("tree", path, "is not a folder", hint="give a git work tree of the kernel")
+        raise InvalidInput(field, path, "is not a folder", hint="give a git work tree of the kernel")
     git: list[str | Path] = ["git", "-C", path, *_SAFE]
     asked = ("--is-bare-repository", "--is-shallow-repository", "--show-object-format", "--path-format=absolute")
     try:
@@ -105,7 +106,7 @@ def open_repository(path: Path) -> Repository:
         )
     except CommandFailed as error:
         hint = error.details[0] if error.details else "give a git work tree of the kernel"
-        raise InvalidInput("tree", path, "cannot be read as a git tree", hint=hint) from error
+        raise InvalidInput(field, path, "cannot be read as a git repository", hint=hint) from error
     bare, shallow, object_format, common, objects, prefix = (*text.splitlines(), "")[:6]
     tree = Repository(
         path=path.absolute(),
@@ -114,13 +115,13 @@ def open_repository(path: Path) -> Repository:
         object_format=object_format,
         prefix=prefix,
     )
-    if shallow == "true":
+    if whole and shallow == "true":
         hint = f"git -C {path} fetch --unshallow"
-        raise InvalidInput("tree", path, "is a shallow clone: its history is not there", hint=hint)
+        raise InvalidInput(field, path, "is a shallow clone: its history is not there", hint=hint)
     if _is_partial(tree):
         hint = f"git -C {path} fetch --refetch --no-filter, in a full clone"
-        raise InvalidInput("tree", path, "is a partial clone: files of its history are not there", hint=hint)
-    if bare != "true":
+        raise InvalidInput(field, path, "is a partial clone: files of its history are not there", hint=hint)
+    if whole and bare != "true":
         _require_clean(tree)
     return tree
 

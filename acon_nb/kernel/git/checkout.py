@@ -15,10 +15,9 @@ from pathlib import Path
 
 from acon_nb import process
 from acon_nb.cache import Cache, key_of, require_space, sha256_file
-from acon_nb.changes.repository import Repository
 from acon_nb.errors import AconError, CommandFailed, InvalidInput
-from acon_nb.kernel import SourceTree
-from acon_nb.kernel.source import tree_in
+from acon_nb.kernel.git.repository import Repository
+from acon_nb.kernel.source import SourceTree, tree_in
 from acon_nb.progress import CancelToken, OnProgress, Progress, silent
 
 _KIND = "git-checkout"
