@@ -77,6 +77,9 @@ async def run(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return result
 
 
+_STARTING = "starting"
+
+
 class _JobView(Displayed):
     """A progress bar, a line of text and a cancel button, created only when displayed."""
 
@@ -84,7 +87,7 @@ class _JobView(Displayed):
         import ipywidgets
 
         self._bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "30%"})
-        self._text = ipywidgets.Label("starting", layout={"width": "55%"})
+        self._text = ipywidgets.Label(_STARTING, layout={"width": "55%"})
         self._button = ipywidgets.Button(description="Cancel", icon="stop", layout={"width": "8em"})
         self._box = accessible(ipywidgets.HBox([self._bar, self._text, self._button]))
         super().__init__()
@@ -106,6 +109,7 @@ class _JobView(Displayed):
     def finish(self, word: str, style: str) -> None:
         self._bar.bar_style = style
         self._bar.value = 1.0 if word == "done" else self._bar.value
-        self._text.value = f"{word}: {self._text.value}"
+        # What came from the cache said nothing on its way.
+        self._text.value = word if self._text.value == _STARTING else f"{word}: {self._text.value}"
         self._button.disabled = True
         self.keep()

@@ -21,6 +21,7 @@ from acon_nb.jupyter import show
 BROWSER = Path(__file__).parents[1] / "browser"
 CELLS = {
     "job": 'await widgets.run(lambda on_progress, cancel: on_progress(Progress("measured all")))',
+    "cached": "await widgets.run(lambda on_progress, cancel: None)",
     "board": "board = widgets.board(study(runs=2, seconds=0.01))\nrows = await board.run()",
     "form": "widgets.kernel_form(kernel.BuildSpec(profiles=('guide',)))",
     "explorer": "widgets.explorer('results')",
@@ -70,6 +71,7 @@ def test_every_widget_is_saved_with_its_result(saved: Path) -> None:
 def test_what_stays_is_the_last_state(saved: Path) -> None:
     shown = {name: data["text/plain"] for name, (data,) in bundles(saved).items()}
     assert shown["job"] == "done: measured all"
+    assert shown["cached"] == "done"
     assert "done: 8 of 8 runs, 2 failed" in shown["board"]
     assert "memory=2G" in shown["board"]
     assert "guide" in shown["form"]

@@ -39,7 +39,7 @@ function keepFocus(form, key) {
 
 // JupyterLab takes plain keys in all that is no text field as commands for cells: an arrow would leave a list, and "dd"
 // delete the cell. What a form needs stays there; keys with Ctrl or Alt, and Shift+Enter, are still JupyterLab's.
-const KEEPS = "select, button, summary, input[type=checkbox], input[type=radio], [tabindex='0']";
+const KEEPS = "select, button, summary, input[type=checkbox], input[type=radio], [tabindex='0']:not(textarea)";
 
 function keepKeys(form, event) {
   const { target, ctrlKey, metaKey, altKey, shiftKey, key } = event;
