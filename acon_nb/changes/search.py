@@ -82,7 +82,8 @@ def find(
     """
     if good == bad or not history.is_ancestor(good, bad):
         reason = "is the bad commit" if good == bad else f"is not in the history of the bad commit {bad[:12]}"
-        raise InvalidInput("good", good[:12], reason, hint=f"git -C {history.path} merge-base GOOD BAD is")
+        hint = f"take the commit that git -C {history.path} merge-base GOOD BAD prints"
+        raise InvalidInput("good", good[:12], reason, hint=hint)
     on_progress(Progress("bisect", 0.0, "the good end"))
     good_value = measure(good)
     on_progress(Progress("bisect", 0.0, "the bad end"))

@@ -131,8 +131,9 @@ def test_an_end_that_does_not_build_is_an_error(history: History) -> None:
 @pytest.mark.parametrize(("good", "bad"), [(1, 0), (1, 1)])
 def test_ends_in_the_wrong_order_are_refused(history: History, good: int, bad: int) -> None:
     commits = linear(history, [1, 9])
-    with pytest.raises(InvalidInput, match="good="):
+    with pytest.raises(InvalidInput, match="good=") as caught:
         find(history, commits[good], commits[bad])
+    assert "merge-base GOOD BAD prints" in str(caught.value.hint)
 
 
 # the whole bisection, with a row of each commit in place of a build and a guest
