@@ -24,7 +24,9 @@ from acon_nb.study.plan import Plan
 SWAPS = ("disk", "zswap:lz4")
 PRESSURES = {"96M": (0.9, 1.15, 1.5), "256M": (1.15, 1.45, 1.9)}
 _COLUMNS = ("factor_swap", "factor_memory", "factor_pressure")
-_FIXED = {"workload": "tmpfs", "pattern": "random", "data": "like-redis", "accesses": 40_000}
+_FIXED = {"workload": "tmpfs", "pattern": "random", "data": "like-redis"}
+# As many for each page of the working set in both sizes: a guest must get as far from what the fill left behind
+_ACCESSES = {"96M": 40_000, "256M": 106_667}
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     asked = parser.parse_args()
     cells = [
-        {"swap": swap, "memory": memory, "pressure": pressure}
+        {"swap": swap, "memory": memory, "pressure": pressure, "accesses": _ACCESSES[memory]}
         for swap in SWAPS
         for memory, pressures in PRESSURES.items()
         for pressure in pressures

@@ -24,7 +24,7 @@ from tests.unit.test_docs import ROOT, commands_in, indented
 PAGE = ROOT / "docs/case-studies.md"
 FOLDER = ROOT / "docs/case-studies"
 NAMES = ("build", "sessions", "catalogue")  # in the order of the page
-MEASURED = ("build",)
+MEASURED = ("build", "sessions")
 SEEDS = 5
 
 
