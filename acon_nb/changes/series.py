@@ -285,6 +285,10 @@ def _check_applies(
         with checked_out(repository, last.commit, patches=paths, cache=store, on_progress=on_progress, cancel=cancel):
             return
     except InvalidInput as error:
+        of_profiles = [str(path) for path in profile_patches(spec.build.profiles)]
+        if error.field == "patches" and str(error.value) in of_profiles:
+            hint = "give profiles without this patch, such as --profile guide --suite boot"
+            raise InvalidInput("profile", ",".join(spec.build.profiles), error.reason, hint=hint) from error
         patch = next((patch for patch in last.patches if str(patch.path) == str(error.value)), None)
         if error.field != "patches" or patch is None:
             raise

@@ -285,6 +285,17 @@ def test_a_patch_that_does_not_apply_to_a_source_is_named(history: History, cach
         series.judge(spec, cache=cache)
 
 
+def test_a_profiles_own_patch_that_does_not_apply_is_named_with_the_profile(
+    history: History, cache: Cache, tmp_path: Path
+) -> None:
+    history.commit("mm: one", cost="1100\n")
+    formatted(history, tmp_path / "patches")
+    spec = SeriesSpec(tree=history.path, commits="base", patches=tmp_path / "patches", profile="guide,delay-disk")
+    with pytest.raises(InvalidInput, match=r"profile='guide,delay-disk': .*does not apply") as caught:
+        series.judge(spec, cache=cache)
+    assert "--profile guide" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("content", ["", "no mail\n", "From x Mon Sep 17 00:00:00 2001\nSubject: hello\n\nHi.\n"])
 def test_a_mailbox_without_patches_is_refused(tmp_path: Path, cache: Cache, content: str) -> None:
     (tmp_path / "x.mbox").write_text(content)
