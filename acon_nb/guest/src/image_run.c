@@ -363,7 +363,7 @@ static void put_end(void)
 
 static int measure(void)
 {
-	dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), REPORT_FD); /* nobody reads what it reports */
+	dup2(open("/dev/null", O_WRONLY), REPORT_FD); /* nobody reads what it reports */
 	spec_read(&spec);
 	port = acon_port();
 	if (!port)
