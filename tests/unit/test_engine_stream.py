@@ -148,7 +148,7 @@ def test_a_build_is_described_by_its_folder(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(InvalidInput, match=word):
             ContainerBuild.of_folder(folder, file)
     (tmp_path / "other").write_bytes(b"FROM \xff")
-    with pytest.raises(InvalidInput, match="cannot be read"):
+    with pytest.raises(InvalidInput, match="is not text in UTF-8"):
         ContainerBuild.of_folder(tmp_path, tmp_path / "other")
     for fields, word in (
         ({"tag": "X Y"}, "tag"),
