@@ -30,7 +30,7 @@ def keep_rows(folder: Path) -> None:
 
 def keep_answer(name: str, answer: Path) -> None:
     data = json.loads(answer.read_text())
-    data["corpus"].pop("path")
+    data["corpus"].pop("path", None)
     kept = {field: data[field] for field in ("image", "command", "measured", "working_set", "corpus")}
     (DOCS / "case-studies" / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
